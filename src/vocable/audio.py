@@ -1,0 +1,111 @@
+"""Reading, writing and resampling speech. The only file that knows audio formats.
+
+Waveforms are float32, mono, shape [L], full scale at 1.0.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import soxr
+import torch
+from torch import Tensor
+
+from vocable.files import atomic_path
+
+
+class AudioError(ValueError):
+    """A file or an array that cannot be used as speech; the message says what to do about it."""
+
+
+def read(path: str | os.PathLike[str], sample_rate: int | None = None) -> tuple[np.ndarray, int]:
+    """Read any file that libsndfile knows as mono float32 [L], and its sample rate in Hz.
+
+    With `sample_rate`, the result is resampled to it. Several channels are averaged, with a warning.
+    Raises AudioError for a file that is missing, not audio, empty, cut short, or holds NaN or infinite samples.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise AudioError(f"{path}: no such file")
+    try:
+        with soundfile.SoundFile(path) as file:
+            promised, rate = file.frames, file.samplerate
+            samples = file.read(dtype="float32", always_2d=True)
+    except (soundfile.LibsndfileError, RuntimeError, OSError) as error:
+        raise AudioError(f"{path}: not readable as audio ({_reason(error)}); convert it to WAV or FLAC") from error
+    # libsndfile reads a WAV with a cut data chunk without complaint, so the header is compared with the file.
+    if len(samples) < promised or _wav_is_cut(path):
+        raise AudioError(f"{path}: the file is cut short; copy or download it again")
+    if len(samples) == 0:
+        raise AudioError(f"{path}: holds no samples")
+    if not np.isfinite(samples).all():
+        raise AudioError(f"{path}: holds NaN or infinite samples; repair or leave out this file")
+    if samples.shape[1] > 1:
+        warnings.warn(f"{path}: {samples.shape[1]} channels averaged to mono", stacklevel=2)
+    mono = samples.mean(axis=1) if samples.shape[1] > 1 else samples[:, 0]
+    if sample_rate is not None and rate != sample_rate:
+        mono, rate = resample(mono, rate, sample_rate), sample_rate
+    return np.ascontiguousarray(mono), rate
+
+
+def write(path: str | os.PathLike[str], waveform: Tensor | np.ndarray, sample_rate: int) -> None:
+    """Write a mono waveform [L] in the format that the suffix names (16-bit for WAV and FLAC), atomically."""
+    samples = waveform.detach().float().cpu().numpy() if isinstance(waveform, Tensor) else np.asarray(waveform)
+    if samples.ndim != 1:
+        raise AudioError(f"a mono waveform [L] is expected, not shape {list(samples.shape)}")
+    if not np.isfinite(samples).all():
+        raise AudioError(f"{path}: not written, the waveform holds NaN or infinite samples")
+    if Path(path).suffix.lstrip(".").upper() not in soundfile.available_formats():
+        raise AudioError(f"{path}: unknown audio format; name the output .wav, .flac or .ogg")
+    with atomic_path(path) as temporary:
+        soundfile.write(temporary, np.clip(samples, -1.0, 1.0), sample_rate)
+
+
+def resample(waveform: np.ndarray, source_rate: int, target_rate: int) -> np.ndarray:
+    """Resample float32 [L] with soxr at its high-quality setting; at least one sample remains."""
+    if source_rate <= 0:
+        raise AudioError(f"sample_rate must be positive, not {source_rate}")
+    if source_rate == target_rate:
+        return waveform
+    resampled: np.ndarray = soxr.resample(waveform, source_rate, target_rate, quality="HQ")
+    return resampled if len(resampled) else np.zeros(1, np.float32)
+
+
+@lru_cache(maxsize=32)
+def mel_filterbank(sample_rate: int, n_fft: int, n_mels: int) -> Tensor:
+    """Triangular filters on the HTK mel scale, unit area (Slaney's normalisation): [n_fft // 2 + 1, n_mels]."""
+    edges_mel = np.linspace(0.0, 2595.0 * np.log10(1.0 + sample_rate / 2 / 700.0), n_mels + 2)
+    edges = 700.0 * (10.0 ** (edges_mel / 2595.0) - 1.0)
+    bins = np.linspace(0.0, sample_rate / 2, n_fft // 2 + 1)[:, None]
+    rising = (bins - edges[:-2]) / (edges[1:-1] - edges[:-2])
+    falling = (edges[2:] - bins) / (edges[2:] - edges[1:-1])
+    filters = np.maximum(0.0, np.minimum(rising, falling)) * (2.0 / (edges[2:] - edges[:-2]))
+    return torch.from_numpy(filters.astype(np.float32))
+
+
+def log_mel(waveform: Tensor, sample_rate: int, n_fft: int = 1024, n_mels: int = 80) -> Tensor:
+    """Log-mel spectrogram (natural log of the magnitude, floored at 1e-5): [B, L] -> [B, n_mels, frames]."""
+    window = torch.hann_window(n_fft, device=waveform.device)
+    spectrum = torch.stft(waveform, n_fft, n_fft // 4, window=window, pad_mode="constant", return_complex=True)
+    filters = mel_filterbank(sample_rate, n_fft, n_mels).to(waveform.device)
+    return (spectrum.abs().transpose(1, 2) @ filters).clamp_min(1e-5).log().transpose(1, 2)
+
+
+def _wav_is_cut(path: Path) -> bool:
+    """Whether a RIFF file is shorter than its own header says (streamed headers say 0 or all ones)."""
+    with open(path, "rb") as file:
+        header = file.read(8)
+    if header[:4] != b"RIFF":
+        return False
+    promised = int.from_bytes(header[4:], "little")
+    # Some writers leave out the pad byte of the last chunk: allow one.
+    return promised not in (0, 0xFFFFFFFF) and path.stat().st_size + 1 < promised + 8
+
+
+def _reason(error: BaseException) -> str:
+    return str(error).rsplit(": ", 1)[-1].rstrip(".")

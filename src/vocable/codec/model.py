@@ -1,0 +1,342 @@
+"""SpeechTokenizer: speech to codes and codes to speech."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vocable import audio
+from vocable.audio import AudioError
+from vocable.codec.config import CodecConfig
+from vocable.codec.rvq import Quantized, ResidualVectorQuantizer
+from vocable.codec.spectral import SpectralDecoder, SpectralEncoder
+from vocable.codec.tokens import Encoded, TokensError
+
+#: A waveform [L], a batch [B, L], or a list of [L]: float, full scale at 1.0.
+Waveforms = Tensor | np.ndarray | Sequence[Tensor | np.ndarray]
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """A batch of clips as speech."""
+
+    waveform: Tensor  #: float32 [B, L], 0 behind a clip's end
+    num_samples: Tensor  #: int64 [B]
+
+    def __len__(self) -> int:
+        return len(self.waveform)
+
+    def clips(self) -> list[Tensor]:
+        """Each clip at its own length: a list of float32 [L]."""
+        return [w[:n] for w, n in zip(self.waveform, self.num_samples.tolist(), strict=True)]
+
+
+@dataclass(frozen=True)
+class CodecOutput:
+    """What `SpeechTokenizer.forward` returns. All but `codes` carry gradients."""
+
+    waveform: Tensor  #: float32 [B, L]
+    codes: Tensor  #: int64 [B, K, T]
+    semantic: Tensor  #: RVQ-1 mapped to the teacher's channels, [B, T, semantic_dimension]
+    losses: dict[str, Tensor]  #: "commitment", a scalar
+    quantized: Quantized  #: what CodebookEMA.update needs
+
+
+class SpeechTokenizer(nn.Module):
+    """A neural speech codec whose first code of each frame carries content (arXiv 2308.16692).
+
+    `layers` is a slice of the K quantizer layers everywhere: slice(0, 1) is RVQ-1, None is all of them.
+    """
+
+    def __init__(self, config: CodecConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = SpectralEncoder(config)
+        self.quantizer = ResidualVectorQuantizer(config.num_quantizers, config.codebook_size, config.dimension)
+        self.decoder = SpectralDecoder(config)
+        #: Maps RVQ-1 to the teacher's channels; used in training alone.
+        self.transform = nn.Linear(config.dimension, config.semantic_dimension)
+        self._id: str | None = None
+
+    # ---- where it comes from -------------------------------------------------------------------------------------
+
+    @classmethod
+    def from_pretrained(
+        cls, name: str | os.PathLike[str] | None = None, device: str = "cpu", dtype: torch.dtype = torch.float32
+    ) -> SpeechTokenizer:
+        """Load the embedded model (None), a folder written by `save_pretrained`, or a hub id; in eval mode.
+
+        Raises CheckpointError when there is no such model, or its files are not a codec of this version.
+        """
+        from vocable.codec import checkpoint
+
+        return checkpoint.load(name).to(device=device, dtype=dtype).eval()
+
+    def save_pretrained(self, folder: str | os.PathLike[str], dtype: torch.dtype = torch.float32) -> None:
+        """Write config.json and model.safetensors to `folder`; dtype float16 halves the file (and changes the id)."""
+        from vocable.codec import checkpoint
+
+        checkpoint.save(self, folder, dtype)
+
+    # ---- what it is ----------------------------------------------------------------------------------------------
+
+    @property
+    def id(self) -> str:
+        """The config's name and a hash of config and weights; tokens name it."""
+        from vocable.codec import checkpoint
+
+        return self._id or checkpoint.codec_id(self)
+
+    @property
+    def sample_rate(self) -> int:
+        """Hz."""
+        return self.config.sample_rate
+
+    @property
+    def hop_length(self) -> int:
+        """Samples a frame."""
+        return self.config.hop_length
+
+    @property
+    def frame_rate(self) -> float:
+        """Frames a second."""
+        return self.config.sample_rate / self.config.hop_length
+
+    @property
+    def num_quantizers(self) -> int:
+        return self.config.num_quantizers
+
+    @property
+    def codebook_size(self) -> int:
+        return self.config.codebook_size
+
+    @property
+    def device(self) -> torch.device:
+        return self.quantizer.codebooks.device
+
+    def bitrate(self, layers: slice | None = None) -> float:
+        """Bits a second of the codes of these layers, without entropy coding."""
+        start, stop = self._range(layers)
+        return float((stop - start) * self.frame_rate * np.log2(self.codebook_size))
+
+    def num_frames(self, num_samples: int) -> int:
+        """Frames that `num_samples` samples give: the ceiling of samples / hop_length."""
+        return -(-num_samples // self.hop_length)
+
+    def frame_to_time(self, frame: int) -> float:
+        """Seconds at which a frame begins."""
+        return frame * self.hop_length / self.sample_rate
+
+    def time_to_frame(self, seconds: float) -> int:
+        """The frame that covers a moment."""
+        # Rounded to whole samples first: 0.3 s must not fall into frame 14 by a rounding error.
+        return round(seconds * self.sample_rate) // self.hop_length
+
+    # ---- what it does --------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def encode(
+        self,
+        waveform: Waveforms,
+        sample_rate: int | None = None,
+        num_samples: Tensor | Sequence[int] | None = None,
+        layers: slice | None = None,
+    ) -> Encoded:
+        """Speech to codes. A clip's codes are the same alone and in any batch.
+
+        waveform: float [L], [B, L] or a list of [L]. sample_rate: its rate in Hz if it is not the model's; it is then
+        resampled. num_samples: valid samples of each row of a padded [B, L]. layers: which rows to return; layers
+        above the last one cost nothing. Raises AudioError for empty, non-finite or non-float input.
+        """
+        start, stop = self._range(layers)
+        batch, lengths = self._batch(waveform, sample_rate, num_samples)
+        frames, mask = self._frames(lengths)
+        codes = self.quantizer.encode(self.encoder(batch, mask), stop)[:, start:]
+        if mask is not None:
+            codes = codes * mask.transpose(1, 2).long()
+        return Encoded(codes, frames, lengths, slice(start, stop), self.id, self.sample_rate, self.frame_rate)
+
+    @torch.no_grad()
+    def decode(
+        self,
+        codes: Encoded | Tensor | np.ndarray,
+        num_samples: Tensor | Sequence[int] | None = None,
+        layers: slice | None = None,
+    ) -> Decoded:
+        """Codes to speech.
+
+        codes: what `encode` returned, or int [B, K', T] with as many rows as `layers` selects (None: all K). For an
+        `Encoded`, `layers` chooses among the rows that it holds. num_samples: the length of each clip; without it, T
+        whole frames. Raises TokensError for codes of another codec, of the wrong shape, or out of range.
+        """
+        if isinstance(codes, Encoded):
+            if codes.codec_id != self.id:
+                raise TokensError(f"these codes were made with codec {codes.codec_id}, this is {self.id}; load that one")
+            num_samples = codes.num_samples if num_samples is None else num_samples
+            held, layers = codes.layers, slice(*self._range(codes.layers if layers is None else layers))
+            if layers.start < held.start or layers.stop > held.stop:
+                raise TokensError(
+                    f"layers {layers.start}:{layers.stop} were asked for, the codes hold {held.start}:{held.stop}"
+                )
+            codes = codes.codes[:, layers.start - held.start : layers.stop - held.start]
+        codes, start = self._checked(codes, layers)
+        hop, (batch, _, frames) = self.hop_length, codes.shape
+        lengths = torch.full((batch,), frames * hop) if num_samples is None else _lengths(num_samples, batch)
+        if int(lengths.max()) > frames * hop or int(lengths.min()) < 1:
+            raise TokensError(f"num_samples must be 1 to {frames * hop} for {frames} frames, not {lengths.tolist()}")
+        _, mask = self._frames(lengths, frames)
+        waveform = self.decoder(self.quantizer.decode(codes, start), mask)[:, : int(lengths.max())]
+        return Decoded(_silence_after(waveform, lengths), lengths)
+
+    def reconstruct(
+        self,
+        waveform: Waveforms,
+        sample_rate: int | None = None,
+        num_samples: Tensor | Sequence[int] | None = None,
+        layers: slice | None = None,
+    ) -> Decoded:
+        """Speech to codes and back to speech, through `layers` alone."""
+        return self.decode(self.encode(waveform, sample_rate, num_samples, layers))
+
+    @torch.no_grad()
+    def latents(
+        self,
+        waveform: Waveforms,
+        sample_rate: int | None = None,
+        num_samples: Tensor | Sequence[int] | None = None,
+    ) -> Tensor:
+        """The encoder's output before quantization: float32 [B, D, T]."""
+        batch, lengths = self._batch(waveform, sample_rate, num_samples)
+        latents: Tensor = self.encoder(batch, self._frames(lengths)[1])
+        return latents.transpose(1, 2)
+
+    @torch.no_grad()
+    def embed(self, codes: Tensor | np.ndarray, layers: slice | None = None) -> Tensor:
+        """The sum of the codebook vectors of `codes`: int [B, K', T] -> float32 [B, D, T]."""
+        codes, start = self._checked(codes, layers)
+        return self.quantizer.decode(codes, start).transpose(1, 2)
+
+    def forward(self, waveform: Tensor, num_samples: Tensor | None = None, num_layers: Tensor | None = None) -> CodecOutput:
+        """The differentiable pass: gradients go straight through the quantizer, to the waveform too.
+
+        waveform: float [B, L]. num_samples: int [B], valid samples of each row. num_layers: int [B], how many layers
+        each clip is decoded from (quantizer dropout). Codebooks are not changed: that is CodebookEMA's work.
+        """
+        batch, samples = waveform.shape
+        lengths = torch.full((batch,), samples) if num_samples is None else num_samples.cpu()
+        _, mask = self._frames(lengths)
+        padded = F.pad(waveform, (0, -samples % self.hop_length))
+        quantized = self.quantizer(self.encoder(padded, mask), mask, num_layers)
+        return CodecOutput(
+            waveform=self.decoder(quantized.latents, mask)[:, :samples],
+            codes=quantized.codes,
+            semantic=self.transform(quantized.first),
+            losses={"commitment": quantized.commitment_loss},
+            quantized=quantized,
+        )
+
+    # ---- checks --------------------------------------------------------------------------------------------------
+
+    def _range(self, layers: slice | None) -> tuple[int, int]:
+        """`layers` as (start, stop)."""
+        if layers is None:
+            return 0, self.num_quantizers
+        if not isinstance(layers, slice):
+            raise ValueError(f"layers is a slice: slice(0, {layers}) for the first {layers}, not {layers!r}")
+        start, stop, step = layers.indices(self.num_quantizers)
+        if step != 1 or start >= stop or (layers.stop or 0) > self.num_quantizers:
+            raise ValueError(f"{layers} selects no run of the {self.num_quantizers} layers")
+        return start, stop
+
+    def _batch(
+        self, waveform: Waveforms, sample_rate: int | None, num_samples: Tensor | Sequence[int] | None
+    ) -> tuple[Tensor, Tensor]:
+        """Any accepted input as float32 [B, 320 T], zero behind each clip's end, and num_samples [B] on the CPU."""
+        clips = _as_clips(waveform, num_samples)
+        if sample_rate is not None and sample_rate != self.sample_rate:
+            clips = [torch.from_numpy(audio.resample(c.cpu().numpy(), sample_rate, self.sample_rate)) for c in clips]
+        lengths = torch.tensor([len(c) for c in clips])
+        width = self.num_frames(int(lengths.max())) * self.hop_length
+        batch = torch.zeros(len(clips), width, device=self.device)
+        for row, clip in zip(batch, clips, strict=True):
+            row[: len(clip)] = clip
+        return batch, lengths
+
+    def _frames(self, lengths: Tensor, width: int | None = None) -> tuple[Tensor, Tensor | None]:
+        """num_frames [B], and the mask [B, T, 1] of valid frames, or None if all clips fill T frames."""
+        frames = -(-lengths // self.hop_length)
+        width = int(frames.max()) if width is None else width
+        if int(frames.min()) == width:
+            return frames, None
+        mask = (torch.arange(width) < frames[:, None]).unsqueeze(2)
+        return frames, mask.to(self.device, next(self.encoder.parameters()).dtype)
+
+    def _checked(self, codes: Tensor | np.ndarray, layers: slice | None) -> tuple[Tensor, int]:
+        """Codes as int64 [B, K', T] on the device, and the layer of their first row."""
+        start, stop = self._range(layers)
+        codes = torch.as_tensor(codes)
+        if codes.dtype.is_floating_point or codes.dtype.is_complex or codes.dtype == torch.bool:
+            raise TokensError(f"codes are integers, not {codes.dtype}")
+        if codes.ndim != 3 or 0 in codes.shape:
+            raise TokensError(f"codes have shape [B, K, T], none of them 0, not {list(codes.shape)}")
+        if codes.shape[1] != stop - start:
+            raise TokensError(
+                f"codes have {codes.shape[1]} rows, layers {start}:{stop} selects {stop - start}; "
+                f"name their layers, slice(0, {codes.shape[1]}) say"
+            )
+        codes = codes.to(self.device, torch.int64)
+        if int(codes.min()) < 0 or int(codes.max()) >= self.codebook_size:
+            raise TokensError(f"codes must be 0 to {self.codebook_size - 1}, found {int(codes.min())}..{int(codes.max())}")
+        return codes, start
+
+
+def _as_clips(waveform: Waveforms, num_samples: Tensor | Sequence[int] | None) -> list[Tensor]:
+    """The clips of a batch as checked float32 [L] tensors."""
+    if isinstance(waveform, (Tensor, np.ndarray)):
+        whole = torch.as_tensor(waveform)
+        if whole.ndim not in (1, 2):
+            raise AudioError(f"a waveform is [L] or [B, L], not {list(whole.shape)}; drop or average the channel axis")
+        clips = list(whole) if whole.ndim == 2 else [whole]
+    elif isinstance(waveform, Sequence) and not isinstance(waveform, (str, bytes)):
+        if not all(isinstance(w, (Tensor, np.ndarray)) for w in waveform):
+            raise AudioError("a list of waveforms holds tensors or numpy arrays [L]; read files with vocable.audio.read")
+        clips = [torch.as_tensor(w) for w in waveform]
+    else:
+        raise AudioError(f"a waveform is a tensor or a numpy array, not {type(waveform).__name__}")
+    if not clips:
+        raise AudioError("an empty batch: give at least one waveform")
+    if num_samples is not None:
+        lengths = _lengths(num_samples, len(clips)).tolist()
+        if any(not 0 <= n <= len(c) for c, n in zip(clips, lengths, strict=True)):
+            raise AudioError(f"num_samples {lengths} do not fit the waveforms' lengths {[len(c) for c in clips]}")
+        clips = [c[:n] for c, n in zip(clips, lengths, strict=True)]
+    for i, clip in enumerate(clips):
+        if clip.ndim != 1:
+            raise AudioError(f"waveform {i} has shape {list(clip.shape)}; each one in a list is [L]")
+        if not clip.dtype.is_floating_point:
+            raise AudioError(f"waveform {i} is {clip.dtype}; use floats with full scale at 1.0 (int16: divide by 32768)")
+        if len(clip) == 0:
+            raise AudioError(f"waveform {i} is empty")
+        if not bool(torch.isfinite(clip).all()):
+            raise AudioError(f"waveform {i} holds NaN or infinite samples")
+        if float(clip.abs().max()) > 100.0:
+            raise AudioError(f"waveform {i} peaks at {float(clip.abs().max()):.0f}; full scale is 1.0 (int16: divide by 32768)")
+    return [c.detach().float() for c in clips]
+
+
+def _lengths(num_samples: Tensor | Sequence[int], batch: int) -> Tensor:
+    lengths = torch.as_tensor(num_samples).cpu().long()
+    if lengths.shape != (batch,):
+        raise ValueError(f"num_samples needs one number for each of the {batch} clips, not shape {list(lengths.shape)}")
+    return lengths
+
+
+def _silence_after(waveform: Tensor, lengths: Tensor) -> Tensor:
+    valid = torch.arange(waveform.shape[1]) < lengths[:, None]
+    return waveform * valid.to(waveform.device)

@@ -1,0 +1,179 @@
+"""The residual vector quantizer: K codebooks, each of which quantizes what the ones before it left over.
+
+SpeechTokenizer, section 3.1 (arXiv 2308.16692), after SoundStream (2107.03312). Everything here runs in float32,
+whatever the rest of the model runs in: codes must not depend on the precision around them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class Float32Module(nn.Module):
+    """A module whose tensors follow `.to(device)` but stay float32 under `.to(dtype)`, `.half()` and `.bfloat16()`."""
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Float32Module:
+        def device_only(tensor: Tensor) -> Tensor:
+            moved = fn(tensor)
+            return moved if moved.dtype == tensor.dtype else tensor.to(moved.device)
+
+        super()._apply(device_only, recurse)
+        return self
+
+
+@dataclass
+class Quantized:
+    """The result of a training pass through the quantizer. Shapes: latents are [B, T, D]."""
+
+    latents: Tensor  #: sum over the active layers, straight-through to the input
+    first: Tensor  #: RVQ-1 alone, straight-through: what distillation acts on
+    codes: Tensor  #: int64 [B, K, T]
+    residuals: Tensor  #: [K, B, T, D], the input of each layer, detached
+    commitment_loss: Tensor  #: scalar
+
+
+class ResidualVectorQuantizer(Float32Module):
+    """K codebooks of `codebook_size` entries in D dimensions.
+
+    The codebooks are a buffer: no gradient reaches them. Training moves them with `CodebookEMA`.
+    """
+
+    codebooks: Tensor
+
+    def __init__(self, num_quantizers: int, codebook_size: int, dimension: int) -> None:
+        super().__init__()
+        self.num_quantizers = num_quantizers
+        # Random, not zero: with all-zero codebooks every code is 0 and any comparison of codes passes.
+        self.register_buffer("codebooks", torch.randn(num_quantizers, codebook_size, dimension) / dimension**0.5)
+
+    def encode(self, latents: Tensor, last: int) -> Tensor:
+        """Codes of the first `last` layers: [B, T, D] -> int64 [B, last, T]. Layers above cost nothing."""
+        with torch.autocast(latents.device.type, enabled=False):
+            residual = latents.float()
+            rows = []
+            for k in range(last):
+                codes = self._nearest(residual, k)
+                residual = residual - F.embedding(codes, self.codebooks[k])
+                rows.append(codes)
+        return torch.stack(rows, 1)
+
+    def decode(self, codes: Tensor, first: int = 0) -> Tensor:
+        """Sum of the codebook vectors of layers first, first + 1, ...: int64 [B, K', T] -> [B, T, D]."""
+        return torch.stack([F.embedding(codes[:, i], self.codebooks[first + i]) for i in range(codes.shape[1])]).sum(0)
+
+    def forward(self, latents: Tensor, mask: Tensor | None = None, num_layers: Tensor | None = None) -> Quantized:
+        """Quantize for training.
+
+        latents: [B, T, D]. mask: [B, T, 1], 1 on valid frames (None: all). num_layers: int [B], how many layers each
+        clip is decoded from (quantizer dropout; None: all of them).
+        """
+        with torch.autocast(latents.device.type, enabled=False):
+            return self._forward(latents.float(), mask, num_layers)
+
+    def _forward(self, latents: Tensor, mask: Tensor | None, num_layers: Tensor | None) -> Quantized:
+        weight = torch.ones_like(latents[..., :1]) if mask is None else mask.to(latents.dtype)
+        frames = weight.sum().clamp_min(1.0)
+        residual, total = latents, torch.zeros_like(latents)
+        first, rows, residuals = latents, [], []
+        commitment = latents.new_zeros(())
+        for k in range(self.num_quantizers):
+            codes = self._nearest(residual.detach(), k)
+            quantized = F.embedding(codes, self.codebooks[k])
+            rows.append(codes)
+            residuals.append(residual.detach())
+            # Each layer's error reaches the encoder: what is taken off is the codebook entry, a constant. (EnCodec
+            # takes off a straight-through copy, whose gradient cancels: only its first layer commits.)
+            active = weight if num_layers is None else weight * (num_layers > k).view(-1, 1, 1)
+            commitment = commitment + ((residual - quantized).square().mean(-1, keepdim=True) * active).sum() / frames
+            if k == 0:
+                first = latents + (quantized - latents).detach()
+            total = total + (quantized if num_layers is None else quantized * (num_layers > k).view(-1, 1, 1))
+            residual = residual - quantized
+        return Quantized(
+            latents=latents + (total - latents).detach(),
+            first=first,
+            codes=torch.stack(rows, 1),
+            residuals=torch.stack(residuals),
+            commitment_loss=commitment,
+        )
+
+    def _nearest(self, vectors: Tensor, k: int) -> Tensor:
+        """Index of the nearest entry of codebook k: [B, T, D] -> int64 [B, T]. |x|^2 is the same for all entries."""
+        book = self.codebooks[k]
+        scores = torch.addmm(book.square().sum(1), vectors.reshape(-1, vectors.shape[-1]), book.T, alpha=-2.0)
+        return scores.argmin(1).view(vectors.shape[:-1])
+
+
+class CodebookEMA:
+    """Moves the codebooks in training: each entry follows the mean of the vectors that chose it.
+
+    An exponential moving average with Laplace-smoothed counts (van den Oord et al. 2017, appendix A.1). An entry whose
+    share falls below `dead_share` of an even share is dead and takes a random vector of the batch (SoundStream).
+    """
+
+    def __init__(self, quantizer: ResidualVectorQuantizer, decay: float = 0.99, dead_share: float = 0.05) -> None:
+        self.quantizer, self.decay, self.dead_share = quantizer, decay, dead_share
+        books = quantizer.codebooks
+        self.counts = torch.ones(books.shape[:2], device=books.device)
+        self.sums = books.clone()
+
+    @torch.no_grad()
+    def kmeans_start(self, latents: Tensor, iterations: int, generator: torch.Generator) -> None:
+        """Set every codebook by k-means on the residuals of `latents` [N, D], N at least the codebook size."""
+        books = self.quantizer.codebooks
+        if len(latents) < books.shape[1]:
+            raise ValueError(f"k-means needs at least {books.shape[1]} latents, got {len(latents)}")
+        residual = latents.float()
+        for k in range(len(books)):
+            pick = torch.randperm(len(residual), generator=generator)[: books.shape[1]].to(residual.device)
+            books[k] = residual[pick]
+            for _ in range(iterations):
+                counts, sums = self._assigned(residual, self.quantizer._nearest(residual, k))
+                # An entry that nobody chose stays where it is.
+                books[k] = torch.where(counts[:, None] > 0, sums / counts.clamp_min(1)[:, None], books[k])
+            codes = self.quantizer._nearest(residual, k)
+            residual = residual - books[k][codes]
+        self.counts.fill_(1.0)
+        self.sums.copy_(books)
+
+    @torch.no_grad()
+    def update(self, quantized: Quantized, generator: torch.Generator) -> int:
+        """One step from a training batch (all its frames); returns the number of dead entries replaced."""
+        books = self.quantizer.codebooks
+        size = books.shape[1]
+        replaced = 0
+        for k in range(len(books)):
+            vectors = quantized.residuals[k].flatten(0, 1)
+            counts, sums = self._assigned(vectors, quantized.codes[:, k].flatten())
+            # Counts are kept as a share of the batch times the codebook size: 1 is an even share at any batch size.
+            scale = size / len(vectors)
+            self.counts[k].lerp_(counts * scale, 1 - self.decay)
+            self.sums[k].lerp_(sums * scale, 1 - self.decay)
+            smoothed = (self.counts[k] + 1e-5) / (self.counts[k].sum() + size * 1e-5) * self.counts[k].sum()
+            books[k] = self.sums[k] / smoothed[:, None]
+            dead = (self.counts[k] < self.dead_share).nonzero().flatten()
+            if len(dead):
+                pick = torch.randint(len(vectors), (len(dead),), generator=generator).to(vectors.device)
+                books[k, dead] = vectors[pick]
+                self.sums[k, dead] = vectors[pick]
+                self.counts[k, dead] = 1.0
+                replaced += len(dead)
+        return replaced
+
+    def _assigned(self, vectors: Tensor, codes: Tensor) -> tuple[Tensor, Tensor]:
+        """How many vectors chose each entry, and their sum: [N], [N, D]."""
+        size, dimension = self.quantizer.codebooks.shape[1:]
+        counts = torch.zeros(size, device=vectors.device).index_add_(0, codes, torch.ones_like(vectors[:, 0]))
+        return counts, torch.zeros(size, dimension, device=vectors.device).index_add_(0, codes, vectors)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return {"counts": self.counts, "sums": self.sums}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        self.counts.copy_(state["counts"])
+        self.sums.copy_(state["sums"])

@@ -1,0 +1,179 @@
+"""The encoder and decoder of `fast`: STFT -> ConvNeXt at 100 Hz -> ConvNeXt and BiLSTM at 50 Hz, and back.
+
+Layout [B, frames, channels] throughout. `mask` is [B, frames, 1], 1 on a clip's own frames and 0 behind them; None
+stands for clips of equal length. Whatever looks beyond one frame (depthwise convolution, recurrence, overlap-add)
+sees zeros behind a clip's end, so that a clip comes out the same alone and in any batch.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vocable.codec.config import CodecConfig
+from vocable.codec.rvq import Float32Module
+
+
+class STFT(Float32Module):
+    """Hann-windowed DFT of frames `n_fft` long and `hop` apart, and its inverse, as real matrix products.
+
+    Real matrices rather than torch.stft: they export to any runtime and batch without complex numbers. With an edge of
+    (n_fft - hop) / 2 zeros on either side, L samples give exactly L / hop frames.
+    """
+
+    window: Tensor
+    analysis: Tensor
+    synthesis: Tensor
+
+    def __init__(self, n_fft: int, hop: int) -> None:
+        super().__init__()
+        if n_fft % hop:
+            raise ValueError(f"n_fft ({n_fft}) must be a multiple of the STFT hop ({hop})")
+        self.n_fft, self.hop, self.edge = n_fft, hop, (n_fft - hop) // 2
+        bins = n_fft // 2 + 1
+        angle = 2 * math.pi * torch.arange(n_fft, dtype=torch.float64)[:, None] * torch.arange(bins) / n_fft
+        window = torch.hann_window(n_fft, dtype=torch.float64)
+        analysis = window[:, None] * torch.cat([angle.cos(), -angle.sin()], 1) / math.sqrt(n_fft)
+        # Every bin but the first and the last stands for its mirror image too.
+        twice = torch.full((bins,), 2.0, dtype=torch.float64)
+        twice[0] = twice[-1] = 1.0
+        synthesis = torch.cat([angle.cos() * twice, -angle.sin() * twice], 1).T * window / math.sqrt(n_fft)
+        self.register_buffer("window", window.float(), persistent=False)
+        self.register_buffer("analysis", analysis.float(), persistent=False)
+        self.register_buffer("synthesis", synthesis.float(), persistent=False)
+
+    def forward(self, waveform: Tensor) -> tuple[Tensor, Tensor]:
+        """Real and imaginary parts: [B, L], L a multiple of the hop -> two of [B, L / hop, n_fft / 2 + 1]."""
+        frames = F.pad(waveform.float(), (self.edge, self.edge)).unfold(1, self.n_fft, self.hop)
+        real, imag = (frames @ self.analysis).chunk(2, dim=-1)
+        return real, imag
+
+    def inverse(self, real: Tensor, imag: Tensor, mask: Tensor | None) -> Tensor:
+        """Overlap-add divided by the summed squared window, edges trimmed: the left inverse of `forward`."""
+        frames = torch.cat([real, imag], -1).float() @ self.synthesis
+        weight = self.window.square().expand(1, frames.shape[1], -1)
+        if mask is not None:
+            frames, weight = frames * mask, weight * mask
+        return self._overlap_add(frames) / self._overlap_add(weight).clamp_min(1e-4)
+
+    def _overlap_add(self, frames: Tensor) -> Tensor:
+        """[B, F, n_fft] -> [B, F * hop]. A frame is n_fft / hop pieces; piece i lands i hops after its frame."""
+        pieces = frames.unflatten(2, (-1, self.hop))
+        count = pieces.shape[2]
+        summed = sum(F.pad(pieces[:, :, i], (0, 0, i, count - 1 - i)) for i in range(count))
+        assert isinstance(summed, Tensor)
+        return summed.flatten(1)[:, self.edge : self.edge + frames.shape[1] * self.hop]
+
+
+class ConvNeXtBlock(nn.Module):
+    """Depthwise convolution, layer norm, two-layer perceptron, residual (ConvNeXt, arXiv 2201.03545, in 1-D)."""
+
+    def __init__(self, dim: int, expansion: int, kernel_size: int) -> None:
+        super().__init__()
+        self.depthwise = nn.Conv2d(dim, dim, (1, kernel_size), padding=(0, kernel_size // 2), groups=dim)
+        self.norm = nn.LayerNorm(dim)
+        self.expand = nn.Linear(dim, expansion * dim)
+        self.contract = nn.Linear(expansion * dim, dim)
+        self.scale = nn.Parameter(torch.full((dim,), 0.1))
+
+    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        y = x if mask is None else x * mask
+        # [B, 1, frames, D] seen as an image in channels-last layout: no transpose, and a fast CPU kernel.
+        y = self.depthwise(y.unsqueeze(1).permute(0, 3, 1, 2)).permute(0, 2, 3, 1).squeeze(1)
+        y = self.contract(F.gelu(self.expand(self.norm(y))))
+        return torch.addcmul(x, y.to(x.dtype), self.scale)
+
+
+class BiLSTM(nn.Module):
+    """One bidirectional layer with a skip. The backward one runs on each clip reversed within its own length."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.forward_lstm = nn.LSTM(dim, dim // 2, batch_first=True)
+        self.backward_lstm = nn.LSTM(dim, dim // 2, batch_first=True)
+
+    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        ahead = self.forward_lstm(x)[0]
+        if mask is None:
+            back = self.backward_lstm(x.flip(1))[0].flip(1)
+        else:
+            steps = torch.arange(x.shape[1], device=x.device)
+            lengths = mask.sum((1, 2)).to(steps.dtype)[:, None]
+            order = torch.where(steps < lengths, lengths - 1 - steps, steps)[..., None]
+            back = self.backward_lstm(x.gather(1, order.expand_as(x)))[0]
+            back = back.gather(1, order.expand_as(back))
+        return x + torch.cat([ahead, back], -1)
+
+
+class SpectralEncoder(nn.Module):
+    """Speech [B, 320 T] -> latents [B, T, D]."""
+
+    def __init__(self, config: CodecConfig) -> None:
+        super().__init__()
+        c = config.spectral
+        self.stft = STFT(c.n_fft, config.hop_length // 2)
+        self.embed = nn.Linear(3 * (c.n_fft // 2 + 1), c.fine_dim)
+        self.embed_norm = nn.LayerNorm(c.fine_dim)
+        self.fine = _blocks(c.encoder_fine_blocks, c.fine_dim, c.expansion, c.kernel_size)
+        self.down = nn.Linear(2 * c.fine_dim, c.frame_dim)
+        self.frame = _blocks(c.encoder_frame_blocks, c.frame_dim, c.expansion, c.kernel_size)
+        self.lstm = BiLSTM(c.frame_dim)
+        self.project = nn.Linear(c.frame_dim, config.dimension)
+        # No gain and no bias: latents keep the length sqrt(D), so neither they nor the commitment loss can collapse.
+        self.norm = nn.LayerNorm(config.dimension, elementwise_affine=False)
+
+    def forward(self, waveform: Tensor, mask: Tensor | None = None) -> Tensor:
+        fine_mask = _twice(mask)
+        real, imag = self.stft(waveform)
+        magnitude = (real.square() + imag.square() + 1e-9).sqrt()
+        compressed = magnitude.pow(-0.7)
+        features = torch.cat([magnitude.log(), real * compressed, imag * compressed], -1)
+        x = self.embed_norm(self.embed(features.to(self.embed.weight.dtype)))
+        for block in self.fine:
+            x = block(x, fine_mask)
+        x = self.down(x.unflatten(1, (-1, 2)).flatten(2))
+        for block in self.frame:
+            x = block(x, mask)
+        latents: Tensor = self.norm(self.project(self.lstm(x, mask)).float())
+        return latents
+
+
+class SpectralDecoder(nn.Module):
+    """Latents [B, T, D] -> speech [B, 320 T]."""
+
+    def __init__(self, config: CodecConfig) -> None:
+        super().__init__()
+        c = config.spectral
+        self.embed = nn.Linear(config.dimension, c.frame_dim)
+        self.lstm = BiLSTM(c.frame_dim)
+        self.frame = _blocks(c.decoder_frame_blocks, c.frame_dim, c.expansion, c.kernel_size)
+        self.up = nn.Linear(c.frame_dim, 2 * c.fine_dim)
+        self.fine = _blocks(c.decoder_fine_blocks, c.fine_dim, c.expansion, c.kernel_size)
+        self.norm = nn.LayerNorm(c.fine_dim)
+        self.head = nn.Linear(c.fine_dim, 3 * (c.n_fft // 2 + 1))
+        self.stft = STFT(c.n_fft, config.hop_length // 2)
+
+    def forward(self, latents: Tensor, mask: Tensor | None = None) -> Tensor:
+        fine_mask = _twice(mask)
+        x = self.lstm(self.embed(latents.to(self.embed.weight.dtype)), mask)
+        for block in self.frame:
+            x = block(x, mask)
+        x = self.up(x).unflatten(2, (2, -1)).flatten(1, 2)
+        for block in self.fine:
+            x = block(x, fine_mask)
+        log_magnitude, cosine, sine = self.head(self.norm(x)).float().chunk(3, dim=-1)
+        # The phase is the direction of a plane vector: no angle, so no wrapping.
+        scale = log_magnitude.clamp(max=6.0).exp() * (cosine.square() + sine.square() + 1e-6).rsqrt()
+        return self.stft.inverse(cosine * scale, sine * scale, fine_mask)
+
+
+def _blocks(count: int, dim: int, expansion: int, kernel_size: int) -> nn.ModuleList:
+    return nn.ModuleList(ConvNeXtBlock(dim, expansion, kernel_size) for _ in range(count))
+
+
+def _twice(mask: Tensor | None) -> Tensor | None:
+    """The mask of two 100 Hz frames for each 50 Hz frame."""
+    return None if mask is None else mask.repeat_interleave(2, 1)

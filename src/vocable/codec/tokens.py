@@ -1,0 +1,143 @@
+"""What encode returns and decode takes, and the files it is kept in."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+import torch
+from torch import Tensor
+
+from vocable.files import atomic_path
+
+VERSION = "1"
+SUFFIXES = (".safetensors", ".npz", ".jsonl")
+
+
+class TokensError(ValueError):
+    """A token file, or codes, that cannot be used; the message says what to do about it."""
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A batch of clips as codes."""
+
+    codes: Tensor  #: int64 [B, K', T], the rows that `layers` selects; 0 behind a clip's end
+    num_frames: Tensor  #: int64 [B]
+    num_samples: Tensor  #: int64 [B]
+    layers: slice  #: which of the codec's layers the rows are
+    codec_id: str
+    sample_rate: int  #: Hz
+    frame_rate: float  #: Hz
+
+    @property
+    def semantic(self) -> Tensor:
+        """RVQ-1: int64 [B, 1, T]."""
+        if self.layers.start != 0:
+            raise TokensError(f"these codes begin at layer {self.layers.start}: they hold no semantic row")
+        return self.codes[:, :1]
+
+    @property
+    def acoustic(self) -> Tensor:
+        """The rows behind RVQ-1: int64 [B, K' - 1, T]."""
+        return self.codes[:, 1:] if self.layers.start == 0 else self.codes
+
+    def __len__(self) -> int:
+        return len(self.codes)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write .safetensors, .npz or .jsonl, by the suffix; codes are uint16 (int in JSON)."""
+        writer = _by_suffix(path, {".safetensors": _save_safetensors, ".npz": _save_npz, ".jsonl": _save_jsonl})
+        header = {
+            "version": VERSION,
+            "codec_id": self.codec_id,
+            "sample_rate": self.sample_rate,
+            "frame_rate": self.frame_rate,
+            "layers": [self.layers.start, self.layers.stop],
+            "num_frames": self.num_frames.tolist(),
+            "num_samples": self.num_samples.tolist(),
+        }
+        with atomic_path(path) as temporary:
+            writer(temporary, header, self.codes.cpu().numpy().astype(np.uint16))
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Encoded:
+        """Read what `save` wrote. Raises TokensError for anything else."""
+        reader = _by_suffix(path, {".safetensors": _load_safetensors, ".npz": _load_npz, ".jsonl": _load_jsonl})
+        if not Path(path).is_file():
+            raise TokensError(f"{path}: no such file")
+        try:
+            header, codes = reader(Path(path))
+            version = header["version"]
+            if version != VERSION:
+                raise TokensError(f"{path}: token format {version!r} is unknown here; update vocable")
+            start, stop = header["layers"]
+            encoded = cls(
+                codes=torch.from_numpy(np.asarray(codes).astype(np.int64)),
+                num_frames=torch.tensor(header["num_frames"], dtype=torch.int64),
+                num_samples=torch.tensor(header["num_samples"], dtype=torch.int64),
+                layers=slice(int(start), int(stop)),
+                codec_id=str(header["codec_id"]),
+                sample_rate=int(header["sample_rate"]),
+                frame_rate=float(header["frame_rate"]),
+            )
+        except TokensError:
+            raise
+        except Exception as error:  # whatever a broken file makes a parser say
+            raise TokensError(f"{path}: not a token file of vocable; make one with `vocable encode`") from error
+        shape = encoded.codes.shape
+        if len(shape) != 3 or shape[1] != stop - start or len(encoded.num_samples) != shape[0]:
+            raise TokensError(f"{path}: the codes do not fit the header; encode the audio again")
+        return encoded
+
+
+def _by_suffix(path: str | os.PathLike[str], table: dict[str, Callable[..., Any]]) -> Callable[..., Any]:
+    suffix = Path(path).suffix.lower()
+    if suffix not in table:
+        raise TokensError(f"{path}: a token file ends in {', '.join(SUFFIXES)}")
+    return table[suffix]
+
+
+def _save_safetensors(path: Path, header: dict[str, Any], codes: np.ndarray) -> None:
+    safetensors.numpy.save_file({"codes": np.ascontiguousarray(codes)}, path, {"vocable": json.dumps(header)})
+
+
+def _load_safetensors(path: Path) -> tuple[dict[str, Any], np.ndarray]:
+    with safetensors.safe_open(path, "numpy") as file:
+        return json.loads(file.metadata()["vocable"]), file.get_tensor("codes")
+
+
+def _save_npz(path: Path, header: dict[str, Any], codes: np.ndarray) -> None:
+    np.savez_compressed(path, codes=codes, header=np.array(json.dumps(header)), allow_pickle=False)
+
+
+def _load_npz(path: Path) -> tuple[dict[str, Any], np.ndarray]:
+    with np.load(path, allow_pickle=False) as file:
+        return json.loads(str(file["header"])), file["codes"]
+
+
+def _save_jsonl(path: Path, header: dict[str, Any], codes: np.ndarray) -> None:
+    """One clip a line: its header and its codes [K', T], without the padding."""
+    with open(path, "w", encoding="utf-8") as file:
+        for i, clip in enumerate(codes):
+            frames = header["num_frames"][i]
+            line = header | {"num_frames": frames, "num_samples": header["num_samples"][i]}
+            file.write(json.dumps(line | {"codes": clip[:, :frames].tolist()}) + "\n")
+
+
+def _load_jsonl(path: Path) -> tuple[dict[str, Any], np.ndarray]:
+    rows: Sequence[dict[str, Any]] = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    header = rows[0] | {key: [row[key] for row in rows] for key in ("num_frames", "num_samples")}
+    if any(row["codec_id"] != header["codec_id"] or row["layers"] != header["layers"] for row in rows):
+        raise TokensError(f"{path}: the lines come from different codecs or layers; decode them apart")
+    codes = np.zeros((len(rows), len(rows[0]["codes"]), max(header["num_frames"])), np.int64)
+    for i, row in enumerate(rows):
+        codes[i, :, : row["num_frames"]] = row["codes"]
+    return header, codes

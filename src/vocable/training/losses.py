@@ -1,0 +1,53 @@
+"""Reconstruction losses of the codec. Each takes decoded and original speech, [B, L], and returns scalars."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from vocable.audio import mel_filterbank
+
+
+class SpectralLoss(nn.Module):
+    """Log-mel L1 and compressed complex-spectrum L1, each averaged over several STFT resolutions.
+
+    The mel term (as in HiFi-GAN, 2010.05646, at several scales) is deaf to phase. The complex term compares spectra
+    whose magnitude is raised to 0.3 and whose phase is kept (as in Braun and Tashev 2020, 2009.12286): without it a
+    codec that writes phase itself stays hoarse.
+    """
+
+    def __init__(self, sample_rate: int, resolutions: tuple[tuple[int, int], ...]) -> None:
+        super().__init__()
+        self.sample_rate = sample_rate
+        #: (n_fft, n_mels) of each resolution; the hop is a quarter of n_fft.
+        self.resolutions = resolutions
+
+    def forward(self, decoded: Tensor, original: Tensor) -> dict[str, Tensor]:
+        mel, spectrum = decoded.new_zeros(()), decoded.new_zeros(())
+        for n_fft, n_mels in self.resolutions:
+            window = torch.hann_window(n_fft, device=decoded.device)
+            filters = mel_filterbank(self.sample_rate, n_fft, n_mels).to(decoded.device)
+            a, b = (_stft(w, n_fft, window) for w in (decoded, original))
+            mel = mel + (_log_mel(a, filters) - _log_mel(b, filters)).abs().mean()
+            spectrum = spectrum + (_compress(a) - _compress(b)).abs().mean()
+        count = len(self.resolutions)
+        return {"mel": mel / count, "spectrum": spectrum / count}
+
+
+def _stft(waveform: Tensor, n_fft: int, window: Tensor) -> Tensor:
+    """Real and imaginary parts [B, frames, bins, 2], scaled so that the level does not grow with n_fft."""
+    spectrum = torch.stft(
+        waveform.float(), n_fft, n_fft // 4, window=window, normalized=True, pad_mode="constant", return_complex=True
+    )
+    return torch.view_as_real(spectrum).transpose(1, 2)
+
+
+def _log_mel(spectrum: Tensor, filters: Tensor) -> Tensor:
+    magnitude = (spectrum.square().sum(-1) + 1e-9).sqrt()
+    # The floor stands about 60 dB under speech: below it a louder or softer hiss is not worth bits.
+    return (magnitude @ filters + 1e-5).log()
+
+
+def _compress(spectrum: Tensor) -> Tensor:
+    # The power is floored before the root: the gradient of |x|^0.3 is infinite at 0.
+    return spectrum * (spectrum.square().sum(-1, keepdim=True) + 1e-5).pow(-0.35)

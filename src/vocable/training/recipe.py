@@ -1,0 +1,141 @@
+"""A recipe: everything that makes a training run, as one YAML file."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from vocable.codec.config import PRESETS, CodecConfig
+from vocable.extras import need
+
+
+@dataclass(frozen=True)
+class Data:
+    train: str  #: JSONL manifest; relative to the working directory, like every path here
+    dev: str
+    crop_seconds: float = 1.0
+    batch_size: int = 12
+    preload: bool = True  #: decode every clip once, into memory as int16 (115 MB an hour)
+    workers: int = 1  #: processes that cut batches; 0: the training process itself
+
+
+@dataclass(frozen=True)
+class Distillation:
+    weight: float = 0.0  #: of the D-axis loss; 0 trains without a teacher
+    teacher: str = ""  #: transformers folder or hub id
+    layer: int | Literal["avg"] = "avg"
+    cache: str = ""  #: folder of `vocable semantic extract`'s output for data.train; made if missing
+
+
+@dataclass(frozen=True)
+class Losses:
+    mel: float = 1.0
+    spectrum: float = 10.0
+    waveform: float = 3.0
+    commitment: float = 0.25
+    resolutions: tuple[tuple[int, int], ...] = ((2048, 128), (1024, 80), (512, 64), (256, 40))  #: (n_fft, n_mels)
+
+
+@dataclass(frozen=True)
+class Quantizer:
+    start_step: int = 400  #: until then latents pass unquantized; then the codebooks start by k-means
+    kmeans_vectors: int = 16  #: vectors per codebook entry in that start
+    kmeans_iterations: int = 12
+    decay: float = 0.99
+    dead_share: float = 0.05  #: an entry with less than this part of an even share is replaced
+    dropout: float = 0.5  #: share of clips decoded from fewer than all layers, every number equally often
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    learning_rate: float = 8e-4  #: reached after the warm-up, then a half cosine down to a hundredth
+    warmup: float = 0.02  #: part of the run
+    betas: tuple[float, float] = (0.9, 0.98)
+    weight_decay: float = 0.01
+    clip_norm: float = 1.0
+
+
+@dataclass(frozen=True)
+class Recipe:
+    name: str
+    data: Data
+    codec: CodecConfig = field(default_factory=lambda: PRESETS["fast"])
+    distillation: Distillation = field(default_factory=Distillation)
+    losses: Losses = field(default_factory=Losses)
+    quantizer: Quantizer = field(default_factory=Quantizer)
+    optimizer: Optimizer = field(default_factory=Optimizer)
+    max_steps: int = 100_000
+    seed: int = 0
+    device: str = "cpu"
+    precision: Literal["float32", "bfloat16"] = "bfloat16"  #: of the matrix products; weights stay float32
+    threads: int = 0  #: CPU threads; 0: as torch chooses
+    save_every: int = 500  #: steps between checkpoints
+    evaluate_every: int = 1000  #: steps between passes over dev clips, with audio in the log
+    dev_clips: int = 8
+
+
+def load_recipe(path: str | os.PathLike[str], overrides: list[str] = []) -> Recipe:  # noqa: B006 (read only)
+    """Read a YAML recipe and apply `key.subkey=value` overrides. Raises ValueError naming a wrong key or value."""
+    yaml = need("yaml", "train")
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"{path}: no such recipe")
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        for override in overrides:
+            key, separator, text = override.partition("=")
+            if not separator:
+                raise ValueError(f"--set takes key=value, not {override!r}")
+            *parents, last = key.split(".")
+            node = values
+            for parent in parents:
+                node = node.setdefault(parent, {})
+            node[last] = yaml.safe_load(text)
+    except (yaml.YAMLError, AttributeError, TypeError) as error:
+        raise ValueError(f"{path}: not a recipe ({error})") from error
+    return from_dict(values)
+
+
+def from_dict(values: Any) -> Recipe:
+    """Build a Recipe from nested dictionaries, checking every key and the type of every value."""
+    recipe: Recipe = _build(Recipe, values, "recipe")
+    return recipe
+
+
+def _build(kind: Any, value: Any, where: str) -> Any:
+    """`value` as `kind`: a dataclass from a dictionary, a tuple from a list, a number from a number."""
+    if kind is CodecConfig:
+        return CodecConfig.from_dict(value)
+    if dataclasses.is_dataclass(kind):
+        if not isinstance(value, dict):
+            raise ValueError(f"{where}: a mapping is expected, not {value!r}")
+        kinds = typing.get_type_hints(kind)
+        unknown = sorted(set(value) - set(kinds))
+        if unknown:
+            raise ValueError(f"{where}: no field {', '.join(map(str, unknown))}; there are {', '.join(kinds)}")
+        try:
+            return kind(**{key: _build(kinds[key], item, f"{where}.{key}") for key, item in value.items()})  # type: ignore[operator]
+        except TypeError as error:
+            raise ValueError(f"{where}: {error}") from error
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin is tuple and isinstance(value, (list, tuple)):
+        inner = arguments[:1] * len(value) if arguments[-1] is Ellipsis else arguments
+        if len(inner) == len(value):
+            return tuple(_build(k, v, where) for k, v in zip(inner, value, strict=True))
+    if origin is Literal and value in arguments:
+        return value
+    if kind is float and isinstance(value, (int, float, str)) and not isinstance(value, bool):
+        return float(value)  # YAML reads 1e-4 as a string
+    if isinstance(kind, type) and isinstance(value, kind) and not (kind is int and isinstance(value, bool)):
+        return value
+    if arguments and origin not in (tuple, Literal):  # a union: the first member that fits
+        for member in arguments:
+            try:
+                return _build(member, value, where)
+            except ValueError:
+                continue
+    raise ValueError(f"{where}: {value!r} is not {kind}")

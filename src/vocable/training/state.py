@@ -1,0 +1,50 @@
+"""The state of a run on disk: one safetensors file, tensors and a JSON header. No pickles."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from vocable.files import atomic_path
+
+
+def save_state(path: Path, groups: dict[str, dict[str, Tensor]], header: dict[str, Any]) -> None:
+    """Write groups of tensors as `group/key`, atomically."""
+    tensors = {f"{group}/{key}": t.detach().cpu().contiguous() for group, ts in groups.items() for key, t in ts.items()}
+    with atomic_path(path) as temporary:
+        safetensors.torch.save_file(tensors, temporary, {"vocable": json.dumps(header)})
+
+
+def load_state(path: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
+    """What `save_state` wrote. Raises ValueError for a file that is not whole."""
+    try:
+        with safetensors.safe_open(path, "pt") as file:
+            header = json.loads(file.metadata()["vocable"])
+            groups: dict[str, dict[str, Tensor]] = {}
+            for key in file.keys():  # noqa: SIM118 (safe_open is no mapping)
+                group, _, name = key.partition("/")
+                groups.setdefault(group, {})[name] = file.get_tensor(key)
+    except (OSError, KeyError, TypeError, ValueError, safetensors.SafetensorError) as error:
+        raise ValueError(f"{path}: not a checkpoint of this trainer ({error})") from error
+    return groups, header
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The state of Adam and its like as flat tensors: `3.exp_avg` is that of the fourth parameter."""
+    state = optimizer.state_dict()["state"]
+    return {f"{i}.{name}": torch.as_tensor(t) for i, values in state.items() for name, t in values.items()}
+
+
+def load_optimizer_tensors(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    whole = optimizer.state_dict()
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, tensor in tensors.items():
+        index, _, name = key.partition(".")
+        state.setdefault(int(index), {})[name] = tensor
+    optimizer.load_state_dict({"state": state, "param_groups": whole["param_groups"]})
