@@ -79,7 +79,8 @@ def _folder(name: str | os.PathLike[str] | None) -> Path:
     try:
         return Path(huggingface_hub.snapshot_download(text, allow_patterns=[CONFIG, WEIGHTS]))
     except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        raise CheckpointError(f"{text}: neither a folder nor a model that the hub gives ({type(error).__name__})") from error
+        reason = type(error).__name__
+        raise CheckpointError(f"{text}: neither a folder nor a model that the hub gives ({reason})") from error
 
 
 def _strict(model: SpeechTokenizer, tensors: dict[str, torch.Tensor], folder: Path) -> None:

@@ -177,7 +177,7 @@ class SpeechTokenizer(nn.Module):
         """
         if isinstance(codes, Encoded):
             if codes.codec_id != self.id:
-                raise TokensError(f"these codes were made with codec {codes.codec_id}, this is {self.id}; load that one")
+                raise TokensError(f"codes of codec {codes.codec_id}, but this is {self.id}: load that one")
             num_samples = codes.num_samples if num_samples is None else num_samples
             held, layers = codes.layers, slice(*self._range(codes.layers if layers is None else layers))
             if layers.start < held.start or layers.stop > held.stop:
@@ -222,7 +222,9 @@ class SpeechTokenizer(nn.Module):
         codes, start = self._checked(codes, layers)
         return self.quantizer.decode(codes, start).transpose(1, 2)
 
-    def forward(self, waveform: Tensor, num_samples: Tensor | None = None, num_layers: Tensor | None = None) -> CodecOutput:
+    def forward(
+        self, waveform: Tensor, num_samples: Tensor | None = None, num_layers: Tensor | None = None
+    ) -> CodecOutput:
         """The differentiable pass: gradients go straight through the quantizer, to the waveform too.
 
         waveform: float [B, L]. num_samples: int [B], valid samples of each row. num_layers: int [B], how many layers
@@ -291,8 +293,9 @@ class SpeechTokenizer(nn.Module):
                 f"name their layers, slice(0, {codes.shape[1]}) say"
             )
         codes = codes.to(self.device, torch.int64)
-        if int(codes.min()) < 0 or int(codes.max()) >= self.codebook_size:
-            raise TokensError(f"codes must be 0 to {self.codebook_size - 1}, found {int(codes.min())}..{int(codes.max())}")
+        low, high = int(codes.min()), int(codes.max())
+        if low < 0 or high >= self.codebook_size:
+            raise TokensError(f"codes must be 0 to {self.codebook_size - 1}, found {low} to {high}")
         return codes, start
 
 
@@ -305,7 +308,7 @@ def _as_clips(waveform: Waveforms, num_samples: Tensor | Sequence[int] | None) -
         clips = list(whole) if whole.ndim == 2 else [whole]
     elif isinstance(waveform, Sequence) and not isinstance(waveform, (str, bytes)):
         if not all(isinstance(w, (Tensor, np.ndarray)) for w in waveform):
-            raise AudioError("a list of waveforms holds tensors or numpy arrays [L]; read files with vocable.audio.read")
+            raise AudioError("a list of waveforms holds tensors or arrays [L]; read files with vocable.audio.read")
         clips = [torch.as_tensor(w) for w in waveform]
     else:
         raise AudioError(f"a waveform is a tensor or a numpy array, not {type(waveform).__name__}")
@@ -320,13 +323,14 @@ def _as_clips(waveform: Waveforms, num_samples: Tensor | Sequence[int] | None) -
         if clip.ndim != 1:
             raise AudioError(f"waveform {i} has shape {list(clip.shape)}; each one in a list is [L]")
         if not clip.dtype.is_floating_point:
-            raise AudioError(f"waveform {i} is {clip.dtype}; use floats with full scale at 1.0 (int16: divide by 32768)")
+            raise AudioError(f"waveform {i} is {clip.dtype}; floats with full scale 1.0 are expected (int16: / 32768)")
         if len(clip) == 0:
             raise AudioError(f"waveform {i} is empty")
         if not bool(torch.isfinite(clip).all()):
             raise AudioError(f"waveform {i} holds NaN or infinite samples")
-        if float(clip.abs().max()) > 100.0:
-            raise AudioError(f"waveform {i} peaks at {float(clip.abs().max()):.0f}; full scale is 1.0 (int16: divide by 32768)")
+        peak = float(clip.abs().max())
+        if peak > 100.0:
+            raise AudioError(f"waveform {i} peaks at {peak:.0f}; full scale is 1.0 (int16: / 32768)")
     return [c.detach().float() for c in clips]
 
 

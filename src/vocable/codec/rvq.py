@@ -22,7 +22,7 @@ class Float32Module(nn.Module):
             moved = fn(tensor)
             return moved if moved.dtype == tensor.dtype else tensor.to(moved.device)
 
-        super()._apply(device_only, recurse)
+        super()._apply(device_only, recurse)  # type: ignore[no-untyped-call]
         return self
 
 

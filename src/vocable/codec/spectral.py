@@ -61,7 +61,7 @@ class STFT(Float32Module):
 
     def _overlap_add(self, frames: Tensor) -> Tensor:
         """[B, F, n_fft] -> [B, F * hop]. A frame is n_fft / hop pieces; piece i lands i hops after its frame."""
-        pieces = frames.unflatten(2, (-1, self.hop))
+        pieces = frames.view(*frames.shape[:2], -1, self.hop)
         count = pieces.shape[2]
         summed = sum(F.pad(pieces[:, :, i], (0, 0, i, count - 1 - i)) for i in range(count))
         assert isinstance(summed, Tensor)

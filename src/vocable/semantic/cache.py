@@ -13,6 +13,7 @@ import json
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -38,7 +39,7 @@ def extract(
     """
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
-    plan = {"teacher": str(teacher.name), "layer": teacher.layer, "ids": [u.id for u in utterances]}
+    plan: dict[str, Any] = {"teacher": str(teacher.name), "layer": teacher.layer, "ids": [u.id for u in utterances]}
     _same_plan_or_refuse(out / "plan.json", plan)
     groups = groups_by_duration(utterances, SHARD_SECONDS)
     places: dict[str, tuple[int, int, int]] = {}
@@ -105,7 +106,7 @@ class FeatureCache:
         return out
 
 
-def _same_plan_or_refuse(path: Path, plan: dict[str, object]) -> None:
+def _same_plan_or_refuse(path: Path, plan: dict[str, Any]) -> None:
     if path.exists() and json.loads(path.read_text()) != plan:
         raise ValueError(f"{path.parent} was begun with another teacher, layer or manifest; choose another folder")
     with atomic_path(path) as temporary:

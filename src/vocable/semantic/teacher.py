@@ -106,7 +106,7 @@ def pack(lengths: Sequence[int], capacity: int) -> list[list[tuple[int, int]]]:
     used: list[int] = []
     for item in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
         if lengths[item] + 1 > capacity:
-            raise ValueError(f"utterances for a Whisper teacher must be under {capacity / 50:.0f} s; cut the audio first")
+            raise ValueError(f"a Whisper teacher takes utterances under {capacity / 50:.0f} s; cut the audio first")
         slot = next((i for i, u in enumerate(used) if u + 1 + lengths[item] <= capacity), len(windows))
         if slot == len(windows):
             windows.append([])

@@ -1,10 +1,10 @@
 """The codec trainer: recipe in, model out. Reads top to bottom.
 
-    RUN/recipe.json         the recipe as it ran
-    RUN/state.safetensors   everything that resuming needs
-    RUN/log.jsonl           a line every few steps, and one for each pass over dev
-    RUN/model/              config.json and model.safetensors, as from_pretrained takes them
-    RUN/tensorboard/        the same figures, and dev audio at :1, :2, :4, :8
+RUN/recipe.json         the recipe as it ran
+RUN/state.safetensors   everything that resuming needs
+RUN/log.jsonl           a line every few steps, and one for each pass over dev
+RUN/model/              config.json and model.safetensors, as from_pretrained takes them
+RUN/tensorboard/        the same figures, and dev audio at :1, :2, :4, :8
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from vocable.codec.model import CodecOutput, SpeechTokenizer
 from vocable.codec.rvq import CodebookEMA
 from vocable.corpus.manifest import read_manifest
 from vocable.semantic.cache import FeatureCache
-from vocable.semantic.distillation import d_axis_cosine, d_axis_loss
+from vocable.semantic.distillation import d_axis_loss
 from vocable.training.data import Batch, CropBatches
 from vocable.training.losses import SpectralLoss
 from vocable.training.recipe import Recipe
@@ -123,7 +123,7 @@ class CodecTrainer:
         losses = self._losses(output, original, batch.features)
         total = sum((self._weights()[name] * loss for name, loss in losses.items()), original.new_zeros(()))
         self.optimizer.zero_grad(set_to_none=True)
-        total.backward()
+        total.backward()  # type: ignore[no-untyped-call]
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.optimizer.clip_norm)
         if not bool(torch.isfinite(norm)):
             self.skipped += 1
@@ -208,7 +208,8 @@ class CodecTrainer:
         encoded = self.model.encode(clips)
         for stop in sorted({s for s in (1, 2, 4, self.model.num_quantizers) if s <= self.model.num_quantizers}):
             decoded = self.model.decode(encoded, layers=slice(0, stop)).clips()
-            losses = [self.spectral_loss(d[None], torch.from_numpy(c)[None]) for d, c in zip(decoded, clips, strict=True)]
+            pairs = zip(decoded, clips, strict=True)
+            losses = [self.spectral_loss(d[None], torch.from_numpy(c)[None]) for d, c in pairs]
             for name in ("mel", "spectrum"):
                 figures[f"dev/{name}:{stop}"] = float(torch.stack([one[name] for one in losses]).mean())
             for i, clip in enumerate(decoded[:4]):
@@ -298,7 +299,7 @@ class _Writer:
         except ImportError:
             self.board = None
         else:
-            self.board = SummaryWriter(str(folder / "tensorboard"))  # type: ignore[no-untyped-call]
+            self.board = SummaryWriter(str(folder / "tensorboard"))
 
     def __enter__(self) -> _Writer:
         return self
@@ -306,17 +307,17 @@ class _Writer:
     def __exit__(self, *_: object) -> None:
         self.file.close()
         if self.board:
-            self.board.close()  # type: ignore[no-untyped-call]
+            self.board.close()
 
     def record(self, whole: dict[str, Any], scalars: dict[str, float], step: int) -> None:
         self.file.write(json.dumps(whole) + "\n")
         self.file.flush()
         for name, value in scalars.items() if self.board else ():
-            self.board.add_scalar(name if "/" in name else f"train/{name}", value, step)  # type: ignore[union-attr,no-untyped-call]
+            self.board.add_scalar(name if "/" in name else f"train/{name}", value, step)  # type: ignore[union-attr]
 
     def audio(self, name: str, clip: Tensor, sample_rate: int, step: int) -> None:
         if self.board:
-            self.board.add_audio(name, clip[None].clamp(-1, 1), step, sample_rate)  # type: ignore[no-untyped-call]
+            self.board.add_audio(name, clip[None].clamp(-1, 1), step, sample_rate)
 
 
 class _StopSignals:

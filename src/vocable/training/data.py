@@ -70,9 +70,10 @@ class CropBatches(Dataset[Batch]):
             waveforms.append(samples[begin : begin + self.crop_frames * self.hop_length])
             if self.features is not None:
                 features.append(self.features(self.utterances[index].id, start, self.crop_frames))
-        full = self.num_quantizers
-        dropped = rng.random(self.batch_size) < self.dropout
-        layers = np.where(dropped, rng.integers(1, full + 1, self.batch_size), full)
+        # Quantizer dropout: n layers with a chance in proportion to 1 / n, since each further layer matters less.
+        counts = np.arange(1, self.num_quantizers + 1)
+        drawn = rng.choice(counts, self.batch_size, p=(1 / counts) / (1 / counts).sum())
+        layers = np.where(rng.random(self.batch_size) < self.dropout, drawn, self.num_quantizers)
         return Batch(
             waveform=torch.from_numpy(np.stack(waveforms)),
             features=torch.from_numpy(np.stack(features)) if features else None,

@@ -47,7 +47,7 @@ class Quantizer:
     kmeans_iterations: int = 12
     decay: float = 0.99
     dead_share: float = 0.05  #: an entry with less than this part of an even share is replaced
-    dropout: float = 0.5  #: share of clips decoded from fewer than all layers, every number equally often
+    dropout: float = 0.5  #: share of clips decoded from n layers, n drawn with chance 1 / n; the rest from all
 
 
 @dataclass(frozen=True)

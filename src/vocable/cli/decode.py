@@ -1,0 +1,38 @@
+"""vocable decode"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+
+from vocable.cli import batch
+from vocable.cli.options import parse_layers
+
+
+def decode(
+    inputs: list[str] = typer.Argument(metavar="TOKENS...", help="Token files, folders or globs."),
+    out: Path = typer.Option(..., "-o", "--out", help="A folder, or one audio file for one input."),
+    layers: str = typer.Option(None, help="Decode from these layers alone: :1, :4, ... (default: all in the file)."),
+    model: str = typer.Option(None, "-m", "--model", help="A folder or a hub id (default: the embedded model)."),
+    device: str = typer.Option("cpu", help="cpu, cuda, ..."),
+) -> None:
+    """Codes to speech."""
+    chosen = parse_layers(layers)
+
+    import torch
+
+    from vocable import audio
+    from vocable.codec.model import SpeechTokenizer
+    from vocable.codec.tokens import SUFFIXES, Encoded
+
+    pairs = batch.plan(inputs, out, SUFFIXES, (".wav", ".flac", ".ogg"))
+    tokenizer = SpeechTokenizer.from_pretrained(model, device=device)
+
+    def work(source: Path, target: Path) -> float:
+        # A file may hold several clips: they are joined in order.
+        waveform = torch.cat(tokenizer.decode(Encoded.load(source), layers=chosen).clips())
+        audio.write(target, waveform, tokenizer.sample_rate)
+        return len(waveform) / tokenizer.sample_rate
+
+    batch.run(pairs, work, "decoded")

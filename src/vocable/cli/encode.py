@@ -1,0 +1,41 @@
+"""vocable encode"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+
+from vocable.cli import batch
+from vocable.cli.options import parse_layers
+
+#: Files that a folder is searched for; a file named outright may end in anything that libsndfile reads.
+AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif", ".au")
+
+
+def encode(
+    inputs: list[str] = typer.Argument(metavar="IN...", help="Audio files, folders or globs."),
+    out: Path = typer.Option(..., "-o", "--out", help="A folder, or one token file for one input."),
+    layers: str = typer.Option(None, help="Which codes: :1 for RVQ-1, 1:4, ... (default: all)."),
+    model: str = typer.Option(None, "-m", "--model", help="A folder or a hub id (default: the embedded model)."),
+    device: str = typer.Option("cpu", help="cpu, cuda, ..."),
+    format: str = typer.Option("safetensors", help="For folders: safetensors, npz or jsonl."),
+) -> None:
+    """Speech to codes."""
+    chosen = parse_layers(layers)
+
+    from vocable import audio
+    from vocable.codec.model import SpeechTokenizer
+    from vocable.codec.tokens import SUFFIXES
+
+    if f".{format}" not in SUFFIXES:
+        raise ValueError(f"--format is safetensors, npz or jsonl, not {format!r}")
+    pairs = batch.plan(inputs, out, AUDIO_SUFFIXES, sorted(SUFFIXES, key=lambda s: s != f".{format}"))
+    tokenizer = SpeechTokenizer.from_pretrained(model, device=device)
+
+    def work(source: Path, target: Path) -> float:
+        waveform, _ = audio.read(source, tokenizer.sample_rate)
+        tokenizer.encode(waveform, layers=chosen).save(target)
+        return len(waveform) / tokenizer.sample_rate
+
+    batch.run(pairs, work, "encoded")

@@ -1,0 +1,40 @@
+"""vocable info"""
+
+from __future__ import annotations
+
+import json
+
+import typer
+
+
+def info(
+    model: str = typer.Argument(None, help="A folder or a hub id (default: the embedded model)."),
+    as_json: bool = typer.Option(False, "--json", help="Print JSON."),
+) -> None:
+    """What a model is: id, size, rates."""
+    from vocable.codec.model import SpeechTokenizer
+
+    tokenizer = SpeechTokenizer.from_pretrained(model)
+    sizes = {part: sum(p.numel() for p in getattr(tokenizer, part).parameters()) for part in ("encoder", "decoder")}
+    facts = {
+        "id": tokenizer.id,
+        "architecture": tokenizer.config.architecture,
+        "sample_rate": tokenizer.sample_rate,
+        "frame_rate": tokenizer.frame_rate,
+        "hop_length": tokenizer.hop_length,
+        "num_quantizers": tokenizer.num_quantizers,
+        "codebook_size": tokenizer.codebook_size,
+        "bitrate": tokenizer.bitrate(),
+        "bitrate_semantic": tokenizer.bitrate(slice(0, 1)),
+        "parameters": {**sizes, "codebooks": tokenizer.quantizer.codebooks.numel()},
+    }
+    if as_json:
+        typer.echo(json.dumps(facts))
+        return
+    units = {"sample_rate": " Hz", "frame_rate": " Hz", "hop_length": " samples", "bitrate": " bit/s"}
+    for name, value in facts.items():
+        if isinstance(value, dict):
+            value = ", ".join(f"{part} {count / 1e6:.2f} M" for part, count in value.items())
+        elif isinstance(value, float):
+            value = f"{value:g}"
+        typer.echo(f"{name:17} {value}{units.get(name.removesuffix('_semantic'), '')}")

@@ -1,0 +1,87 @@
+"""The console command: verbs, and one place where errors become a line and an exit code.
+
+Exit codes: 0 done; 2 anything the user can mend; 130 Ctrl-C; 143 SIGTERM. Nothing here imports torch: `--help` must be
+there at once.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+import warnings
+from types import FrameType
+
+import click
+import typer
+
+from vocable import __version__
+from vocable.cli import decode, encode, info, reconstruct, semantic, train
+
+app = typer.Typer(
+    name="vocable",
+    help="Speech as tokens: encode speech to codes, decode codes to speech, train the codec.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+app.command()(encode.encode)
+app.command()(decode.decode)
+app.command()(reconstruct.reconstruct)
+app.command()(info.info)
+app.add_typer(train.app, name="train")
+app.add_typer(semantic.app, name="semantic")
+
+
+def _show_version(value: bool) -> None:
+    if value:
+        typer.echo(f"vocable {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: bool = typer.Option(False, "--version", callback=_show_version, is_eager=True, help="Print the version."),
+) -> None:
+    pass
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command and exit with its code; `arguments` default to the process's own."""
+    signal.signal(signal.SIGTERM, _terminate)
+    warnings.showwarning = _show_warning  # type: ignore[assignment]
+    try:
+        code = app(arguments, standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:
+        typer.echo(error.format_message())
+        code = 2
+    except click.ClickException as error:
+        _complain(error.format_message())
+        code = error.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        _complain("interrupted")
+        code = 130
+    except (ValueError, ImportError, OSError) as error:
+        _complain(_one_line(error))
+        code = 2
+    sys.exit(code or 0)
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    # An exception rather than a sudden end: temporary files are removed on the way out.
+    _complain("terminated")
+    raise SystemExit(128 + number)
+
+
+def _complain(message: str) -> None:
+    typer.echo(f"vocable: {message}", err=True)
+
+
+def _show_warning(message: Warning | str, *_: object) -> None:
+    _complain(f"warning: {message}")
+
+
+def _one_line(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,35 @@
+"""vocable reconstruct"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+
+from vocable.cli import batch
+from vocable.cli.encode import AUDIO_SUFFIXES
+from vocable.cli.options import parse_layers
+
+
+def reconstruct(
+    inputs: list[str] = typer.Argument(metavar="IN...", help="Audio files, folders or globs."),
+    out: Path = typer.Option(..., "-o", "--out", help="A folder, or one audio file for one input."),
+    layers: str = typer.Option(None, help="Through these layers alone: :1, :4, ... (default: all)."),
+    model: str = typer.Option(None, "-m", "--model", help="A folder or a hub id (default: the embedded model)."),
+    device: str = typer.Option("cpu", help="cpu, cuda, ..."),
+) -> None:
+    """Speech to codes and back, to hear what the codes keep."""
+    chosen = parse_layers(layers)
+
+    from vocable import audio
+    from vocable.codec.model import SpeechTokenizer
+
+    pairs = batch.plan(inputs, out, AUDIO_SUFFIXES, (".wav", ".flac", ".ogg"))
+    tokenizer = SpeechTokenizer.from_pretrained(model, device=device)
+
+    def work(source: Path, target: Path) -> float:
+        waveform, _ = audio.read(source, tokenizer.sample_rate)
+        audio.write(target, tokenizer.reconstruct(waveform, layers=chosen).waveform[0], tokenizer.sample_rate)
+        return len(waveform) / tokenizer.sample_rate
+
+    batch.run(pairs, work, "reconstructed")

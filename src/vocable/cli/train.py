@@ -1,0 +1,68 @@
+"""vocable train"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from vocable.cli.options import parse_duration
+
+app = typer.Typer(help="Train a model from a recipe.", no_args_is_help=True)
+
+
+@app.callback()
+def _train() -> None:
+    pass
+
+
+@app.command()
+def codec(
+    recipe: Path = typer.Argument(help="A YAML recipe."),
+    out: Path = typer.Option(None, "-o", "--out", help="The run's folder (default: runs/NAME)."),
+    settings: list[str] = typer.Option([], "--set", metavar="KEY=VALUE", help="Override a field of the recipe."),
+    max_time: str = typer.Option(None, help="End, annealed, after this long: 90s, 110m, 2h."),
+    resume: bool = typer.Option(False, help="Go on with the run in this folder."),
+) -> None:
+    """Train the codec."""
+    seconds = parse_duration(max_time)
+
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+
+    from vocable.training.codec import CodecTrainer, Interrupted
+    from vocable.training.recipe import load_recipe
+
+    plan = load_recipe(recipe, settings)
+    folder = out or Path("runs") / plan.name
+    begun = (folder / "state.safetensors").exists()
+    if begun and not resume:
+        raise ValueError(f"{folder} holds a run already: --resume goes on with it, -o names another folder")
+    if resume and not begun:
+        raise ValueError(f"{folder} holds no run to resume; leave out --resume to begin one")
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        reading = bar.add_task("reading audio", total=None)
+        trainer = CodecTrainer(plan, folder, max_time=seconds, on_load=lambda s: bar.advance(reading, s))
+        bar.remove_task(reading)
+        if resume:
+            trainer.resume()
+        training = bar.add_task("training", total=1.0)
+
+        def show(record: dict[str, Any]) -> None:
+            figures = " ".join(f"{k} {record[k]:.3f}" for k in ("total", "mel", "distillation") if k in record)
+            bar.update(training, completed=record["progress"], description=f"step {record['step']} {figures}")
+            if not console.is_terminal:
+                typer.echo(f"step {record['step']} progress {record['progress']:.3f} {figures}", err=True)
+
+        trainer.on_log = show
+        try:
+            summary = trainer.run()
+        except Interrupted as stopped:
+            typer.echo(f"vocable: {stopped}: saved at step {trainer.step}; go on with --resume", err=True)
+            raise typer.Exit(128 + stopped.signal) from None
+    typer.echo(
+        f"trained {summary['codec']}: {summary['steps']} steps in {summary['seconds']} s; model in {folder}/model"
+    )
