@@ -84,6 +84,12 @@ class SpeechTokenizer(nn.Module):
 
         checkpoint.save(self, folder, dtype)
 
+    def train(self, mode: bool = True) -> SpeechTokenizer:
+        if mode:
+            self._id = None  # its weights are about to change
+        super().train(mode)
+        return self
+
     # ---- what it is ----------------------------------------------------------------------------------------------
 
     @property

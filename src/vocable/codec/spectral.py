@@ -21,7 +21,8 @@ class STFT(Float32Module):
     """Hann-windowed DFT of frames `n_fft` long and `hop` apart, and its inverse, as real matrix products.
 
     Real matrices rather than torch.stft: they export to any runtime and batch without complex numbers. With an edge of
-    (n_fft - hop) / 2 zeros on either side, L samples give exactly L / hop frames.
+    (n_fft - hop) / 2 zeros on either side, L samples give exactly L / hop frames. Phases are those at the middle of a
+    frame, so that neighbouring bins of one partial agree.
     """
 
     window: Tensor
@@ -34,7 +35,8 @@ class STFT(Float32Module):
             raise ValueError(f"n_fft ({n_fft}) must be a multiple of the STFT hop ({hop})")
         self.n_fft, self.hop, self.edge = n_fft, hop, (n_fft - hop) // 2
         bins = n_fft // 2 + 1
-        angle = 2 * math.pi * torch.arange(n_fft, dtype=torch.float64)[:, None] * torch.arange(bins) / n_fft
+        samples = torch.arange(n_fft, dtype=torch.float64) - n_fft // 2
+        angle = 2 * math.pi * samples[:, None] * torch.arange(bins) / n_fft
         window = torch.hann_window(n_fft, dtype=torch.float64)
         analysis = window[:, None] * torch.cat([angle.cos(), -angle.sin()], 1) / math.sqrt(n_fft)
         # Every bin but the first and the last stands for its mirror image too.
@@ -124,13 +126,34 @@ class SpectralEncoder(nn.Module):
         self.project = nn.Linear(c.frame_dim, config.dimension)
         # No gain and no bias: latents keep the length sqrt(D), so neither they nor the commitment loss can collapse.
         self.norm = nn.LayerNorm(config.dimension, elementwise_affine=False)
+        self._start_as_transform_codec()
+
+    @torch.no_grad()
+    def _start_as_transform_codec(self) -> None:
+        """Let the first latents be real and imaginary parts of low bins, and the decoder's first guess those bins.
+
+        From random weights the path that carries phase is not found in thousands of steps: the log-mel loss shapes the
+        latents first, and then quantization noise covers what is left. `SpectralDecoder` begins as the inverse.
+        """
+        bins, fine_dim = _start_bins(self.norm.normalized_shape[0]), self.embed.out_features
+        width = len(bins)
+        all_bins = self.embed.in_features // 3
+        for part in range(2):  # real, imaginary
+            rows = torch.arange(part * width, (part + 1) * width)
+            self.embed.weight[rows] = F.one_hot((part + 1) * all_bins + bins, 3 * all_bins).float()
+        for half in range(2):  # the two fine frames of a frame
+            rows = torch.arange(2 * width)
+            self.down.weight[half * 2 * width + rows] = F.one_hot(half * fine_dim + rows, 2 * fine_dim).float()
+        rows = torch.arange(4 * width)
+        self.project.weight[rows] = F.one_hot(rows, self.project.in_features).float()
 
     def forward(self, waveform: Tensor, mask: Tensor | None = None) -> Tensor:
         fine_mask = _twice(mask)
         real, imag = self.stft(waveform)
         magnitude = (real.square() + imag.square() + 1e-9).sqrt()
-        compressed = magnitude.pow(-0.7)
-        features = torch.cat([magnitude.log(), real * compressed, imag * compressed], -1)
+        compressed = 4.0 * magnitude.pow(-0.7)
+        # Shifted and scaled so that speech gives all three about unit variance.
+        features = torch.cat([0.4 * magnitude.log() + 2.0, real * compressed, imag * compressed], -1)
         x = self.embed_norm(self.embed(features.to(self.embed.weight.dtype)))
         for block in self.fine:
             x = block(x, fine_mask)
@@ -155,6 +178,28 @@ class SpectralDecoder(nn.Module):
         self.norm = nn.LayerNorm(c.fine_dim)
         self.head = nn.Linear(c.fine_dim, 3 * (c.n_fft // 2 + 1))
         self.stft = STFT(c.n_fft, config.hop_length // 2)
+        self._start_as_transform_codec()
+
+    @torch.no_grad()
+    def _start_as_transform_codec(self) -> None:
+        """Begin as the inverse of the encoder's beginning: latents to the phases of low bins."""
+        bins, fine_dim = _start_bins(self.embed.in_features), self.head.in_features
+        width = len(bins)
+        all_bins = self.head.out_features // 3
+        rows = torch.arange(4 * width)
+        self.embed.weight[rows] = F.one_hot(rows, self.embed.in_features).float()
+        for half in range(2):
+            rows = torch.arange(2 * width)
+            self.up.weight[half * fine_dim + rows] = F.one_hot(half * 2 * width + rows, self.up.in_features).float()
+        # Every second bin was coded; the ones between are their neighbours' mean.
+        every_bin = torch.arange(int(bins[-1]) + 2)
+        nearness = (1 - (every_bin[:, None] - bins).abs() / 2).clamp_min(0.0)
+        for part in range(2):
+            rows = (part + 1) * all_bins + every_bin
+            self.head.weight[rows] = 0.0
+            self.head.weight[rows, part * width : (part + 1) * width] = nearness
+        # As quiet as speech is on average: from magnitudes of 1, the first steps would do nothing but turn it down.
+        self.head.bias[:all_bins] = -6.0
 
     def forward(self, latents: Tensor, mask: Tensor | None = None) -> Tensor:
         fine_mask = _twice(mask)
@@ -168,6 +213,11 @@ class SpectralDecoder(nn.Module):
         # The phase is the direction of a plane vector: no angle, so no wrapping.
         scale = log_magnitude.clamp(max=6.0).exp() * (cosine.square() + sine.square() + 1e-6).rsqrt()
         return self.stft.inverse(cosine * scale, sine * scale, fine_mask)
+
+
+def _start_bins(dimension: int) -> Tensor:
+    """The bins that a fresh codec passes on: every second one, real and imaginary in two fine frames, in 3/4 of D."""
+    return 2 * torch.arange(1, dimension * 3 // 16 + 1)
 
 
 def _blocks(count: int, dim: int, expansion: int, kernel_size: int) -> nn.ModuleList:

@@ -67,19 +67,25 @@ class Teacher:
     def _whisper(self, waveforms: list[np.ndarray]) -> list[Tensor]:
         """Whisper's window is always 30 s, so utterances share windows: 4 times less work on LibriSpeech."""
         window_frames = self.features.n_samples // HOP_LENGTH
-        frames = [-(-len(w) // HOP_LENGTH) for w in waveforms]
-        out = [torch.empty(0)] * len(waveforms)
+        longest = (window_frames - 1) * HOP_LENGTH
+        pieces = [(i, w[at : at + longest]) for i, w in enumerate(waveforms) for at in range(0, len(w), longest)]
+        frames = [-(-len(piece) // HOP_LENGTH) for _, piece in pieces]
+        hidden_pieces = [torch.empty(0)] * len(pieces)
         for window in pack(frames, window_frames):
             audio = np.zeros(self.features.n_samples, np.float32)
             for index, start in window:
                 # Whisper's frame t is centred on sample 320 t; half a hop earlier puts it on the codec's centre.
                 begin = start * HOP_LENGTH - HOP_LENGTH // 2
-                audio[begin : begin + len(waveforms[index])] = waveforms[index]
+                piece = pieces[index][1]
+                audio[begin : begin + len(piece)] = piece
             mel = self.features(audio, sampling_rate=SAMPLE_RATE, return_tensors="pt").input_features
             hidden = self._select(self.model(mel.to(self.device, self.dtype), output_hidden_states=True))
             for index, start in window:
-                out[index] = hidden[0, start : start + frames[index]].float().cpu()
-        return out
+                hidden_pieces[index] = hidden[0, start : start + frames[index]].float().cpu()
+        owners = [i for i, _ in pieces]
+        return [
+            torch.cat([h for o, h in zip(owners, hidden_pieces, strict=True) if o == i]) for i in range(len(waveforms))
+        ]
 
     def _waveform_model(self, waveforms: list[np.ndarray]) -> list[Tensor]:
         out = []
@@ -100,13 +106,11 @@ class Teacher:
 def pack(lengths: Sequence[int], capacity: int) -> list[list[tuple[int, int]]]:
     """Pack items into windows, longest first into the first window with room: lists of (item, start), start >= 1.
 
-    An item longer than a window is an error; one frame is left free before each item.
+    One frame is left free before each item; no item is longer than capacity - 1.
     """
     windows: list[list[tuple[int, int]]] = []
     used: list[int] = []
     for item in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
-        if lengths[item] + 1 > capacity:
-            raise ValueError(f"a Whisper teacher takes utterances under {capacity / 50:.0f} s; cut the audio first")
         slot = next((i for i, u in enumerate(used) if u + 1 + lengths[item] <= capacity), len(windows))
         if slot == len(windows):
             windows.append([])

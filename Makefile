@@ -1,0 +1,45 @@
+# Two commands for a fresh clone with Python and make:  make demo,  make test.  A third for the patient:  make check.
+PYTHON ?= python3
+# A torch that is installed already (a GPU build, say) is used with:  make demo VENV_ARGS=--system-site-packages
+VENV_ARGS ?=
+AUDIO ?= examples/speech.flac
+PIP = .venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+.PHONY: demo test check core lint clean
+
+demo: .venv/core
+	.venv/bin/python examples/demo.py "$(AUDIO)" demo
+
+test: .venv/dev lint core
+	.venv/bin/python -m pytest -m "not slow"
+
+check: test
+	.venv/bin/python -m pytest -m slow
+
+lint: .venv/dev
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+
+# The wheel and the sdist, installed with the core's needs alone: every inference module imports, the command works.
+core: .venv/dev
+	rm -rf dist
+	.venv/bin/python -m build --quiet
+	test -x .venv-core/bin/python || $(PYTHON) -m venv .venv-core
+	.venv-core/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt dist/*.tar.gz
+	.venv-core/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --force-reinstall dist/*.whl
+	cd dist && ../.venv-core/bin/python ../tests/core_alone.py ../examples/speech.flac
+
+.venv/bin/python:
+	$(PYTHON) -m venv $(VENV_ARGS) .venv
+
+.venv/core: pyproject.toml constraints.txt | .venv/bin/python
+	$(PIP) -e '.[plot]'
+	touch $@
+
+.venv/dev: pyproject.toml constraints.txt | .venv/bin/python
+	$(PIP) -e '.[dev]'
+	touch $@
+
+clean:
+	rm -rf .venv .venv-core dist demo

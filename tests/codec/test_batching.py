@@ -1,0 +1,109 @@
+"""A clip's codes are the same alone and in any batch of mixed lengths."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from vocable import audio
+from vocable.codec.model import SpeechTokenizer
+
+
+def near_ties(tokenizer: SpeechTokenizer, clip: torch.Tensor, layer: int) -> torch.Tensor:
+    """Frames whose nearest and second-nearest entry of `layer` differ by less than 1e-4 relative."""
+    latents = tokenizer.latents(clip)[0].T
+    residual = latents
+    if layer:
+        codes = tokenizer.encode(clip, layers=slice(0, layer)).codes
+        residual = latents - tokenizer.embed(codes, slice(0, layer))[0].T
+    distance = torch.cdist(residual[None], tokenizer.quantizer.codebooks[layer][None])[0].square()
+    nearest = distance.topk(2, largest=False).values
+    return (nearest[:, 1] - nearest[:, 0]) / nearest[:, 1] < 1e-4
+
+
+def differing_frames(tokenizer: SpeechTokenizer, clip: torch.Tensor, alone: torch.Tensor, other: torch.Tensor) -> int:
+    """Frames whose codes differ after a near tie; a difference without one is a failure.
+
+    Behind the first layer that differs, the residuals differ, so later rows may too.
+    """
+    differ = (alone != other).any(0)
+    for frame in differ.nonzero().flatten().tolist():
+        layer = int((alone[:, frame] != other[:, frame]).nonzero()[0])
+        assert near_ties(tokenizer, clip, layer)[frame], f"frame {frame} differs in layer {layer} without a near tie"
+    return int(differ.sum())
+
+
+def random_clip(rng: np.random.Generator, samples: int) -> torch.Tensor:
+    """Filtered noise with a speech-like level: no two frames alike."""
+    noise = np.convolve(rng.normal(0, 1, samples + 8), np.ones(8) / 8, "valid")[:samples]
+    return torch.from_numpy(0.2 * noise).float()
+
+
+def test_fifty_mixes_from_one_sample(tiny: SpeechTokenizer) -> None:
+    rng = np.random.default_rng(0)
+    frames = ties = 0
+    for mix in range(50):
+        lengths = [int(n) for n in np.exp(rng.uniform(0, np.log(24_000), rng.integers(2, 6)))]
+        lengths[0] = mix % 3 * 319 + 1
+        clips = [random_clip(rng, n) for n in lengths]
+        together = tiny.encode(clips)
+        assert together.num_samples.tolist() == lengths
+        for i, clip in enumerate(clips):
+            alone = tiny.encode(clip)
+            n = int(alone.num_frames[0])
+            assert n == -(-lengths[i] // 320) == int(together.num_frames[i])
+            ties += differing_frames(tiny, clip, alone.codes[0], together.codes[i, :, :n])
+            frames += n
+            assert not together.codes[i, :, n:].any()
+        decoded = tiny.decode(together)
+        for i, clip in enumerate(decoded.clips()):
+            n = int(together.num_frames[i])
+            alone = tiny.decode(together.codes[i : i + 1, :, :n], num_samples=[lengths[i]]).waveform[0]
+            torch.testing.assert_close(clip, alone, atol=1e-4, rtol=1e-4)
+    assert ties * 8 <= max(1, frames * 8 // 10_000)
+
+
+def test_real_speech_mixes_with_the_embedded_model(fast: SpeechTokenizer, real_clips: list) -> None:
+    rng = np.random.default_rng(1)
+    frames = ties = 0
+    for _ in range(6):
+        clips = []
+        for path in rng.choice(real_clips, 4, replace=False):
+            samples, _ = audio.read(path)
+            clips.append(torch.from_numpy(samples[: int(rng.integers(1, 48_000))]))
+        together = fast.encode(clips)
+        for i, clip in enumerate(clips):
+            alone = fast.encode(clip)
+            n = int(alone.num_frames[0])
+            ties += differing_frames(fast, clip, alone.codes[0], together.codes[i, :, :n])
+            frames += n
+    assert ties * 8 <= max(1, frames * 8 // 10_000)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(1, 4000), st.integers(1, 8))
+def test_lengths(samples: int, stop: int) -> None:
+    tiny = test_lengths.model  # type: ignore[attr-defined]
+    clip = random_clip(np.random.default_rng(samples), samples)
+    encoded = tiny.encode(clip, layers=slice(0, stop))
+    assert encoded.codes.shape == (1, stop, -(-samples // 320))
+    decoded = tiny.decode(encoded)
+    assert decoded.waveform.shape == (1, samples)
+    assert torch.isfinite(decoded.waveform).all()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _model(tiny: SpeechTokenizer) -> None:
+    test_lengths.model = tiny  # type: ignore[attr-defined]
+
+
+def test_padding_behind_num_samples_is_ignored(tiny: SpeechTokenizer) -> None:
+    rng = np.random.default_rng(2)
+    clip = random_clip(rng, 5000)
+    dirty = torch.cat([clip, torch.ones(3000)])[None]
+    encoded = tiny.encode(dirty, num_samples=[5000])
+    assert torch.equal(encoded.codes, tiny.encode(clip).codes)
+    assert tiny.decode(encoded).waveform.shape == (1, 5000)

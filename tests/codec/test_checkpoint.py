@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+
+from conftest import make_tiny
+from vocable.codec.checkpoint import CheckpointError
+from vocable.codec.model import SpeechTokenizer
+
+
+def test_round_trip(tiny: SpeechTokenizer, tiny_folder: Path) -> None:
+    loaded = SpeechTokenizer.from_pretrained(tiny_folder)
+    assert loaded.id == tiny.id and loaded.config == tiny.config and not loaded.training
+    state = loaded.state_dict()
+    assert all(torch.equal(state[key], tensor) for key, tensor in tiny.state_dict().items())
+
+
+def test_a_half_precision_file_gives_codes(tiny: SpeechTokenizer, tmp_path: Path) -> None:
+    tiny.save_pretrained(tmp_path, torch.float16)
+    loaded = SpeechTokenizer.from_pretrained(tmp_path)
+    assert loaded.id != tiny.id and loaded.id == SpeechTokenizer.from_pretrained(tmp_path).id
+    assert all(t.dtype == torch.float32 for t in loaded.state_dict().values())
+
+
+def test_the_id_follows_config_and_weights(tiny: SpeechTokenizer, tiny_folder: Path) -> None:
+    assert tiny.id.startswith("tiny-") and make_tiny().id == tiny.id != make_tiny(seed=1).id
+    assert make_tiny(name="other").id != tiny.id
+    model = SpeechTokenizer.from_pretrained(tiny_folder).to(torch.bfloat16)
+    assert model.id == tiny.id, "bfloat16 is a way of running a codec, not another codec"
+    model = SpeechTokenizer.from_pretrained(tiny_folder).train()
+    model.quantizer.codebooks += 1
+    assert model.id != tiny.id, "a model in training is no longer the one that was loaded"
+
+
+def broken(folder: Path, source: Path, **files: bytes | None) -> Path:
+    """A copy of a model with some files replaced, or left out (None)."""
+    folder.mkdir()
+    for name in ("config.json", "model.safetensors"):
+        data = files.get(name.split(".")[0], (source / name).read_bytes())
+        if data is not None:
+            (folder / name).write_bytes(data)
+    return folder
+
+
+def test_wrong_checkpoints_are_refused(tiny_folder: Path, tmp_path: Path) -> None:
+    config = json.loads((tiny_folder / "config.json").read_text())
+    tensors = safetensors.torch.load_file(tiny_folder / "model.safetensors")
+
+    def encoded(values: object) -> bytes:
+        return json.dumps(values).encode()
+
+    pickled = tmp_path / "pickled.pt"
+    torch.save(tensors, pickled)
+    cases = {
+        "no config": {"config": None},
+        "no weights": {"model": None},
+        "empty config": {"config": b""},
+        "config is a list": {"config": b"[1]"},
+        "unknown field": {"config": encoded(config | {"spam": 1})},
+        "another architecture": {"config": encoded(config | {"architecture": "seanet"})},
+        "negative size": {"config": encoded(config | {"codebook_size": -1})},
+        "another size": {"config": encoded(config | {"codebook_size": 33})},
+        "missing tensor": {"model": safetensors.torch.save({k: v for k, v in tensors.items() if "norm" not in k})},
+        "extra tensor": {"model": safetensors.torch.save(tensors | {"spam": torch.zeros(1)})},
+        "cut file": {"model": (tiny_folder / "model.safetensors").read_bytes()[:5000]},
+        "empty file": {"model": b""},
+        "pickle": {"model": pickled.read_bytes()},
+    }
+    for name, files in cases.items():
+        folder = broken(tmp_path / name, tiny_folder, **files)
+        with pytest.raises(CheckpointError) as caught:
+            SpeechTokenizer.from_pretrained(folder)
+        assert str(folder) in str(caught.value), name
+
+
+def test_a_name_that_is_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("no-such-model", "./owner/name", str(tmp_path / "absent"), ""):
+        with pytest.raises(CheckpointError, match=r"no such folder|neither"):
+            SpeechTokenizer.from_pretrained(name)
+
+
+def test_a_hub_id_is_found_in_the_cache_offline(tiny_folder: Path, tmp_path: Path) -> None:
+    """The hub's cache layout, as a download leaves it; run in a process whose hub is offline."""
+    import os
+    import subprocess
+    import sys
+
+    repo = tmp_path / "hub" / "models--someone--tiny"
+    snapshot = repo / "snapshots" / "0123456789abcdef0123456789abcdef01234567"
+    snapshot.mkdir(parents=True)
+    (repo / "refs").mkdir()
+    (repo / "refs" / "main").write_text(snapshot.name)
+    for name in ("config.json", "model.safetensors"):
+        (snapshot / name).write_bytes((tiny_folder / name).read_bytes())
+    code = (
+        "from vocable import SpeechTokenizer; print(SpeechTokenizer.from_pretrained('someone/tiny').id)\n"
+        "try: SpeechTokenizer.from_pretrained('someone/absent')\n"
+        "except ValueError as error: print(error)"
+    )
+    env = os.environ | {"HF_HUB_CACHE": str(tmp_path / "hub"), "HF_HUB_OFFLINE": "1"}
+    out = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True).stdout
+    assert out.splitlines()[0] == make_tiny().id
+    assert "someone/absent: neither a folder nor a model that the hub gives" in out

@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from conftest import make_tiny
+from vocable.codec.config import PRESETS
+from vocable.codec.model import SpeechTokenizer
+from vocable.codec.tokens import TokensError
+
+
+@pytest.fixture(scope="module")
+def clip() -> torch.Tensor:
+    return torch.randn(7000, generator=torch.Generator().manual_seed(0)) * 0.1
+
+
+def test_partial_layers_are_rows_of_the_full_encode(tiny: SpeechTokenizer, clip: torch.Tensor) -> None:
+    full = tiny.encode(clip)
+    assert full.codes.dtype == torch.int64
+    assert full.codes.unique().numel() > 10, "degenerate codes would make this test pass"
+    for layers in (slice(0, 1), slice(1, 4), slice(2, None), slice(None, 2), slice(-2, None)):
+        part = tiny.encode(clip, layers=layers)
+        assert torch.equal(part.codes, full.codes[:, layers])
+    assert torch.equal(full.semantic, full.codes[:, :1])
+    assert torch.equal(full.acoustic, full.codes[:, 1:])
+
+
+def test_layers_above_cost_no_search(
+    tiny: SpeechTokenizer, clip: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    searched = []
+    nearest = tiny.quantizer._nearest
+    monkeypatch.setattr(tiny.quantizer, "_nearest", lambda v, k: searched.append(k) or nearest(v, k))
+    tiny.encode(clip, layers=slice(0, 1))
+    assert searched == [0]
+
+
+def test_decode_of_encoded_of_codes_and_of_layers(tiny: SpeechTokenizer, clip: torch.Tensor) -> None:
+    encoded = tiny.encode(clip)
+    whole = tiny.decode(encoded).waveform
+    assert torch.equal(whole, tiny.decode(encoded.codes, num_samples=[7000]).waveform)
+    assert torch.equal(whole, tiny.reconstruct(clip).waveform)
+    part = tiny.decode(encoded, layers=slice(1, 3)).waveform
+    assert torch.equal(part, tiny.decode(encoded.codes[:, 1:3], [7000], slice(1, 3)).waveform)
+    assert not torch.allclose(part, whole)
+    assert tiny.decode(encoded.codes).waveform.shape == (1, 22 * 320)
+
+
+def test_embed_is_the_sum_of_codebook_vectors(tiny: SpeechTokenizer, clip: torch.Tensor) -> None:
+    codes = tiny.encode(clip).codes
+    books = tiny.quantizer.codebooks
+    expected = sum(books[k][codes[0, k]] for k in range(1, 4)).T
+    torch.testing.assert_close(tiny.embed(codes[:, 1:4], slice(1, 4))[0], expected)
+    error = (tiny.latents(clip) - tiny.embed(codes)).norm()
+    assert error < (tiny.latents(clip) - tiny.embed(codes[:, :1], slice(0, 1))).norm()
+
+
+def test_forward_carries_gradients_and_changes_no_codebook() -> None:
+    model = make_tiny().train()
+    before = model.quantizer.codebooks.clone()
+    waveform = (torch.randn(2, 1000) * 0.1).requires_grad_()
+    out = model(waveform, num_samples=torch.tensor([1000, 500]), num_layers=torch.tensor([8, 1]))
+    assert out.waveform.shape == (2, 1000)
+    (out.waveform.square().mean() + out.losses["commitment"] + out.semantic.square().mean()).backward()
+    assert waveform.grad is not None and waveform.grad.abs().sum() > 0
+    missing = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
+    assert not missing
+    assert torch.equal(before, model.quantizer.codebooks)
+
+
+def test_forward_agrees_with_encode_and_decode(tiny: SpeechTokenizer, clip: torch.Tensor) -> None:
+    out = tiny(clip[None])
+    encoded = tiny.encode(clip)
+    assert torch.equal(out.codes, encoded.codes)
+    torch.testing.assert_close(out.waveform, tiny.decode(encoded).waveform, atol=1e-5, rtol=1e-4)
+
+
+def test_every_layer_commits() -> None:
+    """The gradient of a later layer's commitment reaches the latents (EnCodec issue 25)."""
+    quantizer = make_tiny().quantizer
+    latents = torch.randn(1, 5, 8, requires_grad=True)
+    first = make_tiny(num_quantizers=1).quantizer
+    first.codebooks.copy_(quantizer.codebooks[:1])
+    gradients = [torch.autograd.grad(q(latents).commitment_loss, latents)[0] for q in (first, quantizer)]
+    assert not torch.allclose(*gradients)
+
+
+def test_numbers(tiny: SpeechTokenizer) -> None:
+    assert (tiny.frame_rate, tiny.hop_length, tiny.sample_rate) == (50.0, 320, 16_000)
+    fast = PRESETS["fast"]
+    model = SpeechTokenizer(fast)
+    assert model.bitrate() == 4000 and model.bitrate(slice(0, 1)) == 500
+    used = [model.encoder, model.decoder]
+    assert sum(p.numel() for m in used for p in m.parameters()) + model.quantizer.codebooks.numel() <= 11_000_000
+    assert [tiny.num_frames(n) for n in (1, 319, 320, 321, 16_001)] == [1, 1, 1, 2, 51]
+    assert tiny.time_to_frame(0.3) == 15 and tiny.frame_to_time(15) == pytest.approx(0.3)
+
+
+def test_resampling_only_when_the_rate_is_named(tiny: SpeechTokenizer) -> None:
+    tone = np.sin(np.arange(44_100) * 0.05).astype(np.float32) * 0.3
+    assert tiny.encode(tone, sample_rate=44_100).num_samples.tolist() == [16_000]
+    assert tiny.encode(tone).num_samples.tolist() == [44_100]
+
+
+def test_inputs_of_every_accepted_kind_agree(tiny: SpeechTokenizer, clip: torch.Tensor) -> None:
+    codes = tiny.encode(clip).codes
+    for same in (clip.numpy(), clip.double(), clip[None], [clip], [clip.numpy()], clip.numpy()[None]):
+        assert torch.equal(tiny.encode(same).codes, codes)
+
+
+def test_bfloat16_leaves_quantizer_and_stft_in_float32(clip: torch.Tensor) -> None:
+    model = make_tiny().to(torch.bfloat16)
+    assert model.quantizer.codebooks.dtype == torch.float32
+    assert model.encoder.stft.analysis.dtype == torch.float32
+    assert model.encoder.embed.weight.dtype == torch.bfloat16
+    encoded = model.encode([clip, clip[:3000]])
+    assert torch.isfinite(model.decode(encoded).waveform).all()
+    agreement = (encoded.codes[0] == make_tiny().encode(clip).codes[0]).float().mean()
+    assert agreement > 0.3
+
+
+def test_codes_of_another_codec_are_refused(tiny: SpeechTokenizer, clip: torch.Tensor) -> None:
+    other = make_tiny(seed=1)
+    with pytest.raises(TokensError, match=r"codes of codec tiny-\w+, but this is tiny-\w+"):
+        other.decode(tiny.encode(clip))
+
+
+def test_an_stft_that_inverts_itself(tiny: SpeechTokenizer) -> None:
+    stft = tiny.decoder.stft
+    for frames in (1, 2, 7):
+        waveform = torch.randn(2, frames * 320)
+        real, imag = stft(waveform)
+        assert real.shape == (2, 2 * frames, 321)
+        torch.testing.assert_close(stft.inverse(real, imag, None), waveform, atol=1e-5, rtol=1e-4)
+
+
+def test_a_quiet_start_and_end_have_no_edge_artefacts(tiny: SpeechTokenizer) -> None:
+    """Overlap-add divided by the window sum: the first and last samples are no louder than the rest."""
+    stft = tiny.decoder.stft
+    steady = torch.randn(1, 6400, generator=torch.Generator().manual_seed(3)) * 0.1
+    real, imag = stft(steady)
+    noisy = stft.inverse(real + 0.01 * torch.randn_like(real), imag, None)
+    error = (noisy - steady).abs()[0]
+    assert error[:160].mean() < 3 * error.mean() and error[-160:].mean() < 3 * error.mean()

@@ -1,0 +1,196 @@
+from __future__ import annotations
+
+import json
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from conftest import tiny_config
+from vocable import SpeechTokenizer
+from vocable.training.codec import CodecTrainer, Interrupted
+from vocable.training.recipe import Recipe, from_dict, load_recipe
+
+pytest.importorskip("yaml")
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Eight clips of gliding tones and noise."""
+    folder = tmp_path_factory.mktemp("corpus")
+    rng = np.random.default_rng(0)
+    rows = []
+    for i in range(8):
+        t = np.arange(12_000 + 500 * i) / 16_000
+        samples = 0.2 * np.sin(2 * np.pi * (150 + 40 * i) * t * (1 + 0.3 * t)) + 0.01 * rng.normal(size=len(t))
+        soundfile.write(folder / f"{i}.flac", samples, 16_000)
+        rows.append({"id": str(i), "path": f"{i}.flac", "duration": len(t) / 16_000})
+    path = folder / "train.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)))
+    return path
+
+
+def recipe(manifest: Path, **changes: object) -> Recipe:
+    values = {
+        "name": "tiny",
+        "codec": tiny_config().to_dict(),
+        "data": {
+            "train": str(manifest),
+            "dev": str(manifest),
+            "crop_seconds": 0.32,
+            "batch_size": 4,
+            "workers": 0,
+        },
+        "losses": {"resolutions": [[256, 20], [512, 40]]},
+        "quantizer": {"start_step": 3, "kmeans_iterations": 3},
+        "max_steps": 12,
+        "save_every": 4,
+        "evaluate_every": 6,
+        "dev_clips": 2,
+        "precision": "float32",
+    }
+    return from_dict({**values, **changes})
+
+
+def state(folder: Path) -> dict[str, torch.Tensor]:
+    return SpeechTokenizer.from_pretrained(folder / "model").state_dict()
+
+
+def test_a_run_from_start_to_model(manifest: Path, tmp_path: Path) -> None:
+    summary = CodecTrainer(recipe(manifest, precision="bfloat16"), tmp_path).run()
+    assert summary["steps"] == 12 and summary["skipped"] == 0
+    model = SpeechTokenizer.from_pretrained(tmp_path / "model")
+    assert model.id == summary["codec"]
+    assert json.loads((tmp_path / "recipe.json").read_text())["max_steps"] == 12
+    log = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert log[-1]["dev/mel:8"] > 0 and log[-1]["dev/perplexity1"] > 1
+    assert list((tmp_path / "tensorboard").glob("events*"))
+
+
+def test_it_learns(manifest: Path, tmp_path: Path) -> None:
+    plan = recipe(manifest, max_steps=60, evaluate_every=1000)
+    trainer = CodecTrainer(plan, tmp_path)
+    first = trainer.train_step(trainer.data[0])["total"]
+    trainer.step = 1
+    trainer.run()
+    assert trainer.train_step(trainer.data[0])["total"] < 0.8 * first
+
+
+def test_resume_is_bit_equal_to_an_uninterrupted_run(manifest: Path, tmp_path: Path) -> None:
+    plan = recipe(manifest)
+    CodecTrainer(plan, tmp_path / "whole").run()
+    for stop_after in (2, 7):  # before and after the codebooks start
+        folder = tmp_path / str(stop_after)
+        trainer = CodecTrainer(plan, folder)
+        step = trainer.train_step
+
+        def stop(batch: object, step=step, trainer=trainer, stop_after=stop_after) -> dict[str, float]:
+            if trainer.step == stop_after - 1:
+                signal.raise_signal(signal.SIGTERM)
+            return step(batch)
+
+        trainer.train_step = stop  # type: ignore[method-assign]
+        with pytest.raises(Interrupted) as stopped:
+            trainer.run()
+        assert stopped.value.signal == signal.SIGTERM and trainer.step == stop_after
+        again = CodecTrainer(plan, folder)
+        again.resume()
+        assert again.step == stop_after
+        again.run()
+        whole, resumed = state(tmp_path / "whole"), state(folder)
+        assert all(torch.equal(whole[key], resumed[key]) for key in whole)
+
+
+def test_time_ends_a_run_annealed(manifest: Path, tmp_path: Path) -> None:
+    plan = recipe(manifest, max_steps=100_000, evaluate_every=100_000)
+    records: list[dict] = []
+    trainer = CodecTrainer(plan, tmp_path, max_time=3.0, on_log=records.append)
+    trainer.run()
+    assert 0 < trainer.step < 100_000 and trainer.elapsed >= 3.0
+    rates = [r["learning_rate"] for r in records if "learning_rate" in r]
+    assert rates[-1] < 0.1 * plan.optimizer.learning_rate
+    again = CodecTrainer(plan, tmp_path, max_time=3.0)
+    again.resume()
+    assert again.progress >= 1.0, "elapsed time is part of the state"
+
+
+def test_a_non_finite_loss_is_skipped_and_counted(manifest: Path, tmp_path: Path) -> None:
+    trainer = CodecTrainer(recipe(manifest), tmp_path)
+    before = {k: v.clone() for k, v in trainer.model.state_dict().items()}
+    batch = trainer.data[0]
+    batch.waveform[0, 0] = float("nan")
+    assert trainer.train_step(batch) == {"skipped": 1.0}
+    assert all(torch.equal(before[k], v) for k, v in trainer.model.state_dict().items())
+
+
+def test_batches_follow_from_seed_and_step(manifest: Path, tmp_path: Path) -> None:
+    a, b = (CodecTrainer(recipe(manifest), tmp_path).data for _ in range(2))
+    assert torch.equal(a[5].waveform, b[5].waveform) and not torch.equal(a[5].waveform, a[6].waveform)
+    c = CodecTrainer(recipe(manifest, seed=1), tmp_path).data
+    assert not torch.equal(a[5].waveform, c[5].waveform)
+    assert a[0].waveform.shape == (4, 5120) and set(a[0].num_layers.tolist()) <= set(range(1, 9))
+
+
+def test_distillation_reaches_the_first_layer(manifest: Path, tmp_path: Path) -> None:
+    from semantic.test_teacher import save_teacher
+    from vocable.corpus.manifest import read_manifest
+    from vocable.semantic.cache import extract
+    from vocable.semantic.teacher import Teacher
+
+    teacher = save_teacher("hubert", tmp_path / "teacher")
+    extract(Teacher(str(teacher), 1), read_manifest(manifest), tmp_path / "cache")
+    distillation = {"weight": 5.0, "teacher": str(teacher), "layer": 1, "cache": str(tmp_path / "cache")}
+    codec = tiny_config(semantic_dimension=16).to_dict()
+    plan = recipe(manifest, distillation=distillation, codec=codec, max_steps=60, evaluate_every=1000)
+    records: list[dict] = []
+    CodecTrainer(plan, tmp_path / "run", on_log=records.append).run()
+    losses = [r["distillation"] for r in records if "distillation" in r]
+    assert losses[-1] < losses[0] < 0.75
+    with pytest.raises(ValueError, match="semantic_dimension must be the teacher's, 16"):
+        CodecTrainer(recipe(manifest, distillation=distillation), tmp_path / "other")
+
+
+def test_recipes_are_checked(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text("name: x\ndata: {train: a, dev: b}\noptimizer: {learning_rate: 1e-4}\n")
+    loaded = load_recipe(path, ["data.batch_size=3", "distillation.layer=9", "codec.num_quantizers=4"])
+    assert loaded.optimizer.learning_rate == 1e-4
+    assert (loaded.data.batch_size, loaded.distillation.layer, loaded.codec.num_quantizers) == (3, 9, 4)
+    bad = {
+        "spam=1": "no field spam",
+        "data.spam=1": "no field spam",
+        "data.batch_size=many": "data.batch_size: 'many'",
+        "data.batch_size=true": "data.batch_size: True",
+        "precision=float8": "precision: 'float8'",
+        "data=3": "a mapping is expected",
+        "codec.spam=1": "no field spam",
+        "seed": "key=value",
+    }
+    for override, message in bad.items():
+        with pytest.raises(ValueError, match=message):
+            load_recipe(path, [override])
+    with pytest.raises(ValueError, match="no such recipe"):
+        load_recipe(tmp_path / "absent.yaml")
+    path.write_text("name: x\n")
+    with pytest.raises(ValueError, match="data"):
+        load_recipe(path)
+    path.write_text("{")
+    with pytest.raises(ValueError, match="not a recipe"):
+        load_recipe(path)
+
+
+def test_the_shipped_recipes_load() -> None:
+    recipes = sorted((Path(__file__).parents[2] / "recipes").glob("*.yaml"))
+    assert recipes
+    for path in recipes:
+        assert load_recipe(path).name
+
+
+def test_a_clip_shorter_than_the_crop_is_left_out(manifest: Path, tmp_path: Path) -> None:
+    data = {"train": str(manifest), "dev": str(manifest), "crop_seconds": 0.8, "workers": 0}
+    assert CodecTrainer(recipe(manifest, data=data), tmp_path).data.left_out == 2
+    with pytest.raises(ValueError, match=r"lower data\.crop_seconds"):
+        CodecTrainer(recipe(manifest, data=data | {"crop_seconds": 5.0}), tmp_path)
