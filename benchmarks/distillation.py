@@ -85,7 +85,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("twin_a", metavar="TWIN_A", help="the distilled model's folder")
     parser.add_argument("twin_b", metavar="TWIN_B", help="its undistilled twin's")
     parser.add_argument("--manifest", type=Path, default=Path("../shared/data/eval.jsonl"), help="held-out speech")
-    parser.add_argument("--corpus", default="librispeech-test-clean", help="the folder of the held-out clips to use")
+    parser.add_argument("--corpus", default="librispeech-test-clean", help="the corpus of the held-out clips to use")
     parser.add_argument("--limit", type=int, help="use this many of them, spread evenly")
     parser.add_argument(
         "--train-manifest", type=Path, default=Path("../shared/data/dev.jsonl"), help="speech to fit on, all of it"
@@ -101,10 +101,9 @@ def arguments() -> argparse.Namespace:
 def run(args: argparse.Namespace) -> None:
     codecs = {"A": SpeechTokenizer.from_pretrained(args.twin_a), "B": SpeechTokenizer.from_pretrained(args.twin_b)}
     fit = read_manifest(args.train_manifest) + spread(read_manifest(args.fit), args.fit_clips)
-    # A manifest's corpora are its folders.
-    held_out = spread([u for u in read_manifest(args.manifest) if args.corpus in u.path.parts and u.text], args.limit)
+    held_out = spread([u for u in read_manifest(args.manifest) if u.corpus == args.corpus and u.text], args.limit)
     if not held_out:
-        raise ValueError(f"{args.manifest}: no clips with text in a folder {args.corpus!r}")
+        raise ValueError(f"{args.manifest}: no clips with text of the corpus {args.corpus!r}")
     if shared := {u.speaker for u in fit} & {u.speaker for u in held_out} - {None}:
         raise ValueError(f"speakers {', '.join(sorted(map(str, shared)))} are in the fit and held out")
 

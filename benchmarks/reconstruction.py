@@ -359,11 +359,7 @@ def made_by(system: System, codec_id: str) -> str:
 
 def select(manifest: Path, corpus: str | None, limit: int | None) -> list[Utterance]:
     """The manifest's clips, those of one corpus, and of these `limit` at even steps (it is sorted by speaker)."""
-    clips = read_manifest(manifest)
-    if corpus is not None:
-        lines = [json.loads(line) for line in manifest.read_text(encoding="utf-8").splitlines() if line.strip()]
-        ids = {str(line["id"]) for line in lines if line.get("corpus") == corpus}
-        clips = [clip for clip in clips if clip.id in ids]
+    clips = [clip for clip in read_manifest(manifest) if corpus in (None, clip.corpus)]
     if not clips:
         raise ValueError(f"{manifest}: no clip of the corpus {corpus}")
     count = max(1, min(limit or len(clips), len(clips)))

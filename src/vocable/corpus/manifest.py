@@ -18,6 +18,7 @@ class Utterance:
     duration: float
     speaker: str | None = None
     text: str | None = None
+    corpus: str | None = None
 
 
 def read_manifest(path: str | os.PathLike[str]) -> list[Utterance]:
@@ -37,6 +38,7 @@ def read_manifest(path: str | os.PathLike[str]) -> list[Utterance]:
                 duration=float(row["duration"]),
                 speaker=row.get("speaker"),
                 text=row.get("text"),
+                corpus=row.get("corpus"),
             )
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(

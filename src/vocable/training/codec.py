@@ -277,7 +277,10 @@ class CodecTrainer:
 
     def _loader(self) -> DataLoader[Batch]:
         steps = range(self.step, self.recipe.max_steps)
-        return DataLoader(self.data, batch_size=None, sampler=steps, num_workers=self.recipe.data.workers)
+        workers = self.recipe.data.workers
+        return DataLoader(
+            self.data, batch_size=None, sampler=steps, num_workers=workers, worker_init_fn=_leave_signals_to_parent
+        )
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.precision == "bfloat16")
@@ -318,6 +321,12 @@ class _Writer:
     def audio(self, name: str, clip: Tensor, sample_rate: int, step: int) -> None:
         if self.board:
             self.board.add_audio(name, clip[None].clamp(-1, 1), step, sample_rate)
+
+
+def _leave_signals_to_parent(worker: int) -> None:
+    # Ctrl-C and kill reach the whole process group; a worker that dies of it would fail the last step.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 class _StopSignals:

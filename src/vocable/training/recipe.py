@@ -42,7 +42,7 @@ class Losses:
 
 @dataclass(frozen=True)
 class Quantizer:
-    start_step: int = 400  #: until then latents pass unquantized; then the codebooks start by k-means
+    start_step: int = 300  #: until then latents pass unquantized; then the codebooks start by k-means
     kmeans_vectors: int = 16  #: vectors per codebook entry in that start
     kmeans_iterations: int = 12
     decay: float = 0.99
@@ -52,8 +52,8 @@ class Quantizer:
 
 @dataclass(frozen=True)
 class Optimizer:
-    learning_rate: float = 8e-4  #: reached after the warm-up, then a half cosine down to a hundredth
-    warmup: float = 0.02  #: part of the run
+    learning_rate: float = 1e-3  #: reached after the warm-up, then a half cosine down to a hundredth
+    warmup: float = 0.01  #: part of the run
     betas: tuple[float, float] = (0.9, 0.98)
     weight_decay: float = 0.01
     clip_norm: float = 1.0
