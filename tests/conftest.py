@@ -15,7 +15,7 @@ from vocable.codec.model import SpeechTokenizer
 ROOT = Path(__file__).parent.parent
 SPEECH = ROOT / "examples" / "speech.flac"
 
-torch.set_num_threads(2)
+torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))
 
 
 def tiny_config(**changes: object) -> CodecConfig:

@@ -73,10 +73,10 @@ def test_a_run_from_start_to_model(manifest: Path, tmp_path: Path) -> None:
 def test_it_learns(manifest: Path, tmp_path: Path) -> None:
     plan = recipe(manifest, max_steps=60, evaluate_every=1000)
     trainer = CodecTrainer(plan, tmp_path)
-    first = trainer.train_step(trainer.data[0])["total"]
+    first = trainer.train_step(trainer.data[0])["mel"]
     trainer.step = 1
     trainer.run()
-    assert trainer.train_step(trainer.data[0])["total"] < 0.8 * first
+    assert trainer.train_step(trainer.data[0])["mel"] < 0.8 * first
 
 
 def test_resume_is_bit_equal_to_an_uninterrupted_run(manifest: Path, tmp_path: Path) -> None:
@@ -111,7 +111,7 @@ def test_time_ends_a_run_annealed(manifest: Path, tmp_path: Path) -> None:
     trainer.run()
     assert 0 < trainer.step < 100_000 and trainer.elapsed >= 3.0
     rates = [r["learning_rate"] for r in records if "learning_rate" in r]
-    assert rates[-1] < 0.1 * plan.optimizer.learning_rate
+    assert rates[-1] < 0.3 * plan.optimizer.learning_rate
     again = CodecTrainer(plan, tmp_path, max_time=3.0)
     again.resume()
     assert again.progress >= 1.0, "elapsed time is part of the state"

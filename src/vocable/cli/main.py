@@ -11,7 +11,6 @@ import sys
 import warnings
 from types import FrameType
 
-import click
 import typer
 
 from vocable import __version__
@@ -48,29 +47,20 @@ def _root(
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command and exit with its code; `arguments` default to the process's own."""
-    signal.signal(signal.SIGTERM, _terminate)
+    signal.signal(signal.SIGINT, _stop)
+    signal.signal(signal.SIGTERM, _stop)
     warnings.showwarning = _show_warning  # type: ignore[assignment]
     try:
-        code = app(arguments, standalone_mode=False)
-    except click.exceptions.NoArgsIsHelpError as error:
-        typer.echo(error.format_message())
-        code = 2
-    except click.ClickException as error:
-        _complain(error.format_message())
-        code = error.exit_code
-    except (KeyboardInterrupt, click.Abort):
-        _complain("interrupted")
-        code = 130
+        app(arguments)
     except (ValueError, ImportError, OSError) as error:
         _complain(_one_line(error))
-        code = 2
-    sys.exit(code or 0)
+        sys.exit(2)
 
 
-def _terminate(number: int, frame: FrameType | None) -> None:
+def _stop(number: int, frame: FrameType | None) -> None:
     # An exception rather than a sudden end: temporary files are removed on the way out.
-    _complain("terminated")
-    raise SystemExit(128 + number)
+    _complain("interrupted" if number == signal.SIGINT else "terminated")
+    sys.exit(128 + number)
 
 
 def _complain(message: str) -> None:

@@ -36,11 +36,8 @@ def load(name: str | os.PathLike[str] | None) -> SpeechTokenizer:
         tensors = safetensors.torch.load_file(folder / WEIGHTS)
     except (OSError, ValueError, TypeError, AttributeError, safetensors.SafetensorError) as error:
         raise CheckpointError(f"{folder}: {CONFIG} and {WEIGHTS} of a vocable codec are needed ({error})") from error
-    with torch.device("meta"):
-        model = SpeechTokenizer(config)
-    _strict(model, tensors, folder)
-    # The buffers that are not in the file (DFT matrices) hold nothing on the meta device: build for real, then load.
     model = SpeechTokenizer(config)
+    _strict(model, tensors, folder)
     model.load_state_dict({k: v.float() for k, v in tensors.items()})
     model._id = codec_id(model)
     return model
