@@ -126,6 +126,16 @@ def test_a_non_finite_loss_is_skipped_and_counted(manifest: Path, tmp_path: Path
     assert all(torch.equal(before[k], v) for k, v in trainer.model.state_dict().items())
 
 
+def test_fine_tuning_begins_from_a_codec(manifest: Path, tmp_path: Path) -> None:
+    from conftest import make_tiny
+
+    make_tiny(seed=3, name="other").save_pretrained(tmp_path / "init")
+    trainer = CodecTrainer(recipe(manifest, init=str(tmp_path / "init")), tmp_path / "run")
+    assert trainer.model.id == make_tiny(seed=3, name="other").id and trainer.recipe.codec.name == "other"
+    first = trainer.train_step(trainer.data[0])
+    assert first["commitment"] > 0, "its codebooks are in use from the first step"
+
+
 def test_batches_follow_from_seed_and_step(manifest: Path, tmp_path: Path) -> None:
     a, b = (CodecTrainer(recipe(manifest), tmp_path).data for _ in range(2))
     assert torch.equal(a[5].waveform, b[5].waveform) and not torch.equal(a[5].waveform, a[6].waveform)

@@ -67,7 +67,12 @@ class CodecTrainer:
             torch.set_num_threads(recipe.threads)
         torch.manual_seed(recipe.seed)
         self.device = torch.device(recipe.device)
-        self.model = SpeechTokenizer(recipe.codec).to(self.device)
+        if not recipe.init:
+            self.model = SpeechTokenizer(recipe.codec).to(self.device)
+        else:  # its config replaces the recipe's, and its codebooks are started already
+            self.model = SpeechTokenizer.from_pretrained(recipe.init, recipe.device)
+            quantizer = dataclasses.replace(recipe.quantizer, start_step=0)
+            recipe = self.recipe = dataclasses.replace(recipe, codec=self.model.config, quantizer=quantizer)
         if recipe.distillation.weight and recipe.codec.semantic_dimension != self._cache().dimension:
             raise ValueError(f"codec.semantic_dimension must be the teacher's, {self._cache().dimension}")
         self.codebooks = CodebookEMA(self.model.quantizer, recipe.quantizer.decay, recipe.quantizer.dead_share)
@@ -90,7 +95,7 @@ class CodecTrainer:
         batches = iter(self._loader())
         with stop, _Writer(self.folder) as writer:
             while self.progress < 1.0 and not stop.received:
-                if self.step == self.recipe.quantizer.start_step:
+                if self.step == self.recipe.quantizer.start_step > 0:
                     self._start_codebooks()
                 record = self.train_step(next(batches))
                 self.step += 1

@@ -42,7 +42,7 @@ class Losses:
 
 @dataclass(frozen=True)
 class Quantizer:
-    start_step: int = 300  #: until then latents pass unquantized; then the codebooks start by k-means
+    start_step: int = 300  #: until then latents pass unquantized; then the codebooks start by k-means (0: never)
     kmeans_vectors: int = 16  #: vectors per codebook entry in that start
     kmeans_iterations: int = 12
     decay: float = 0.99
@@ -68,6 +68,7 @@ class Recipe:
     losses: Losses = field(default_factory=Losses)
     quantizer: Quantizer = field(default_factory=Quantizer)
     optimizer: Optimizer = field(default_factory=Optimizer)
+    init: str = ""  #: a folder or a hub id of a codec to begin from, in place of `codec` and random weights
     max_steps: int = 100_000
     seed: int = 0
     device: str = "cpu"
