@@ -146,12 +146,8 @@ def test_batches_follow_from_seed_and_step(manifest: Path, tmp_path: Path) -> No
 
 def test_distillation_reaches_the_first_layer(manifest: Path, tmp_path: Path) -> None:
     from semantic.test_teacher import save_teacher
-    from vocable.corpus.manifest import read_manifest
-    from vocable.semantic.cache import extract
-    from vocable.semantic.teacher import Teacher
 
     teacher = save_teacher("hubert", tmp_path / "teacher")
-    extract(Teacher(str(teacher), 1), read_manifest(manifest), tmp_path / "cache")
     distillation = {"weight": 5.0, "teacher": str(teacher), "layer": 1, "cache": str(tmp_path / "cache")}
     codec = tiny_config(semantic_dimension=16).to_dict()
     plan = recipe(manifest, distillation=distillation, codec=codec, max_steps=60, evaluate_every=1000)
@@ -159,6 +155,9 @@ def test_distillation_reaches_the_first_layer(manifest: Path, tmp_path: Path) ->
     CodecTrainer(plan, tmp_path / "run", on_log=records.append).run()
     losses = [r["distillation"] for r in records if "distillation" in r]
     assert losses[-1] < losses[0] < 0.75
+    assert (tmp_path / "cache" / "index.json").exists(), "the features are extracted before the first step"
+    with pytest.raises(ValueError, match="holds layer 1, the recipe asks for 2"):
+        CodecTrainer(recipe(manifest, distillation=distillation | {"layer": 2}, codec=codec), tmp_path / "other")
     with pytest.raises(ValueError, match="semantic_dimension must be the teacher's, 16"):
         CodecTrainer(recipe(manifest, distillation=distillation), tmp_path / "other")
 

@@ -80,9 +80,13 @@ class FeatureCache:
     would let a constant student score well on it.
     """
 
+    @staticmethod
+    def is_complete(folder: str | os.PathLike[str]) -> bool:
+        return (Path(folder) / "index.json").is_file()
+
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         folder = Path(folder)
-        if not (folder / "index.json").is_file():
+        if not self.is_complete(folder):
             raise ValueError(f"{folder}: no complete feature cache; run `vocable semantic extract` first")
         index = json.loads((folder / "index.json").read_text())
         self.teacher: str = index["teacher"]

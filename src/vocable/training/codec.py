@@ -27,8 +27,9 @@ from vocable import audio
 from vocable.codec.model import CodecOutput, SpeechTokenizer
 from vocable.codec.rvq import CodebookEMA
 from vocable.corpus.manifest import read_manifest
-from vocable.semantic.cache import FeatureCache
+from vocable.semantic.cache import FeatureCache, extract
 from vocable.semantic.distillation import d_axis_loss
+from vocable.semantic.teacher import Teacher
 from vocable.training.data import Batch, CropBatches
 from vocable.training.losses import SpectralLoss
 from vocable.training.recipe import Recipe
@@ -50,7 +51,8 @@ class CodecTrainer:
     """One training run in a folder.
 
     max_time: seconds of training (all parts of a resumed run together) after which it ends, annealed.
-    on_log: called with each log record. on_load: called with seconds of audio while clips are read.
+    on_log: called with each log record. on_load: called with seconds of audio as the teacher hears
+    and the trainer reads them.
     """
 
     def __init__(
@@ -73,15 +75,14 @@ class CodecTrainer:
             self.model = SpeechTokenizer.from_pretrained(recipe.init, recipe.device)
             quantizer = dataclasses.replace(recipe.quantizer, start_step=0)
             recipe = self.recipe = dataclasses.replace(recipe, codec=self.model.config, quantizer=quantizer)
-        if recipe.distillation.weight and recipe.codec.semantic_dimension != self._cache().dimension:
-            raise ValueError(f"codec.semantic_dimension must be the teacher's, {self._cache().dimension}")
+        features = self._features(on_load) if recipe.distillation.weight else None
         self.codebooks = CodebookEMA(self.model.quantizer, recipe.quantizer.decay, recipe.quantizer.dead_share)
         self.spectral_loss = SpectralLoss(recipe.codec.sample_rate, recipe.losses.resolutions)
         o = recipe.optimizer
         self.optimizer = torch.optim.AdamW(
             self.model.parameters(), o.learning_rate, o.betas, weight_decay=o.weight_decay, fused=True
         )
-        self.data = self._data(on_load)
+        self.data = self._data(features, on_load)
         self.step, self.elapsed, self.skipped, self.replaced = 0, 0.0, 0, 0
 
     # ---- the loop ------------------------------------------------------------------------------------------------
@@ -261,7 +262,21 @@ class CodecTrainer:
 
     # ---- what it stands on -----------------------------------------------------------------------------------------
 
-    def _data(self, on_load: Callable[[float], None]) -> CropBatches:
+    def _features(self, on_load: Callable[[float], None]) -> FeatureCache:
+        """The teacher's features of the training manifest, extracted now if they are not there."""
+        r, d = self.recipe, self.recipe.distillation
+        if not FeatureCache.is_complete(d.cache):
+            extract(Teacher(d.teacher, d.layer, r.device), read_manifest(r.data.train), d.cache, on_load)
+        features = FeatureCache(d.cache)
+        if features.layer != d.layer:
+            raise ValueError(
+                f"{d.cache} holds layer {features.layer}, the recipe asks for {d.layer}: name another cache"
+            )
+        if features.dimension != r.codec.semantic_dimension:
+            raise ValueError(f"codec.semantic_dimension must be the teacher's, {features.dimension}")
+        return features
+
+    def _data(self, features: FeatureCache | None, on_load: Callable[[float], None]) -> CropBatches:
         r = self.recipe
         return CropBatches(
             read_manifest(r.data.train),
@@ -273,12 +288,9 @@ class CodecTrainer:
             dropout=r.quantizer.dropout,
             seed=r.seed,
             preload=r.data.preload,
-            features=self._cache() if r.distillation.weight else None,
+            features=features,
             progress=on_load,
         )
-
-    def _cache(self) -> FeatureCache:
-        return FeatureCache(self.recipe.distillation.cache)
 
     def _loader(self) -> DataLoader[Batch]:
         steps = range(self.step, self.recipe.max_steps)
