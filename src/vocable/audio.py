@@ -36,7 +36,7 @@ def read(path: str | os.PathLike[str], sample_rate: int | None = None) -> tuple[
         with soundfile.SoundFile(path) as file:
             promised, rate = file.frames, file.samplerate
             samples = file.read(dtype="float32", always_2d=True)
-    except (soundfile.LibsndfileError, RuntimeError, OSError) as error:
+    except (RuntimeError, OSError, TypeError, ValueError, MemoryError) as error:
         raise AudioError(f"{path}: not readable as audio ({_reason(error)}); convert it to WAV or FLAC") from error
     # libsndfile reads a WAV with a cut data chunk without complaint, so the header is compared with the file.
     if len(samples) < promised or _wav_is_cut(path):
@@ -68,8 +68,8 @@ def write(path: str | os.PathLike[str], waveform: Tensor | np.ndarray, sample_ra
 
 def resample(waveform: np.ndarray, source_rate: int, target_rate: int) -> np.ndarray:
     """Resample float32 [L] with soxr at its high-quality setting; at least one sample remains."""
-    if source_rate <= 0:
-        raise AudioError(f"sample_rate must be positive, not {source_rate}")
+    if not isinstance(source_rate, (int, float)) or source_rate <= 0:
+        raise AudioError(f"sample_rate is a positive number, not {source_rate!r}")
     if source_rate == target_rate:
         return waveform
     resampled: np.ndarray = soxr.resample(waveform, source_rate, target_rate, quality="HQ")
@@ -88,23 +88,16 @@ def mel_filterbank(sample_rate: int, n_fft: int, n_mels: int) -> Tensor:
     return torch.from_numpy(filters.astype(np.float32))
 
 
-def log_mel(waveform: Tensor, sample_rate: int, n_fft: int = 1024, n_mels: int = 80) -> Tensor:
-    """Log-mel spectrogram (natural log of the magnitude, floored at 1e-5): [B, L] -> [B, n_mels, frames]."""
-    window = torch.hann_window(n_fft, device=waveform.device)
-    spectrum = torch.stft(waveform, n_fft, n_fft // 4, window=window, pad_mode="constant", return_complex=True)
-    filters = mel_filterbank(sample_rate, n_fft, n_mels).to(waveform.device)
-    return (spectrum.abs().transpose(1, 2) @ filters).clamp_min(1e-5).log().transpose(1, 2)
-
-
 def _wav_is_cut(path: Path) -> bool:
-    """Whether a RIFF file is shorter than its own header says (streamed headers say 0 or all ones)."""
+    """Whether a RIFF file is shorter than its own header says (which a streamed one does not know)."""
     with open(path, "rb") as file:
         header = file.read(8)
     if header[:4] != b"RIFF":
         return False
     promised = int.from_bytes(header[4:], "little")
     # Some writers leave out the pad byte of the last chunk: allow one.
-    return promised not in (0, 0xFFFFFFFF) and path.stat().st_size + 1 < promised + 8
+    # A program that writes into a pipe does not know the length, and promises about the largest there is.
+    return 0 < promised < 0x7FFFF000 and path.stat().st_size + 1 < promised + 8
 
 
 def _reason(error: BaseException) -> str:

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from conftest import make_tiny
-from vocable.codec.config import PRESETS
+from conftest import make_tiny, tiny_config
+from vocable.codec.config import PRESETS, CodecConfig
 from vocable.codec.model import SpeechTokenizer
 from vocable.codec.tokens import TokensError
 
@@ -118,6 +118,50 @@ def test_bfloat16_leaves_quantizer_and_stft_in_float32(clip: torch.Tensor) -> No
     assert torch.isfinite(model.decode(encoded).waveform).all()
     agreement = (encoded.codes[0] == make_tiny().encode(clip).codes[0]).float().mean()
     assert agreement > 0.3
+
+
+def test_bfloat16_counts_long_clips() -> None:
+    """bfloat16 has 8 bits of precision: lengths above 256 must not be counted in it."""
+    model = make_tiny().to(torch.bfloat16)
+    g = torch.Generator().manual_seed(0)
+    clips = [0.1 * torch.randn(frames * 320, generator=g) for frames in (511, 301, 100)]
+    batch = model.encode(clips)
+    for i, clip in enumerate(clips):
+        alone = model.encode(clip).codes[0]
+        assert (batch.codes[i, :, : alone.shape[1]] == alone).float().mean() > 0.97
+    assert torch.isfinite(model(clips[2][None]).semantic).all()
+
+
+def test_forward_with_lengths_is_encode_and_decode(tiny: SpeechTokenizer, clip: torch.Tensor) -> None:
+    dirty = torch.stack([clip, clip.flip(0)])
+    out = tiny(dirty, num_samples=torch.tensor([3000, 500]))
+    encoded = tiny.encode(dirty, num_samples=[3000, 500])
+    assert torch.equal(out.codes[0, :, :10], encoded.codes[0])
+    assert torch.equal(out.codes[1, :, :2], encoded.codes[1, :, :2])
+    torch.testing.assert_close(out.waveform[:, :3000], tiny.decode(encoded).waveform, atol=1e-5, rtol=1e-4)
+    assert out.waveform.shape == dirty.shape and not out.waveform[0, 3000:].any() and not out.waveform[1, 500:].any()
+
+
+def test_the_stft_stays_exact_under_autocast(tiny: SpeechTokenizer, clip: torch.Tensor) -> None:
+    stft, whole = tiny.decoder.stft, clip[None, :6400]
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(stft.inverse(*stft(whole), None), whole, atol=1e-5, rtol=1e-4)
+
+
+def test_configs_that_cannot_be() -> None:
+    for changes in (
+        {"codebook_size": 0},
+        {"num_quantizers": 8.5},
+        {"dimension": 4},
+        {"hop_length": 321},
+        {"hop_length": True},
+        {"spectral": {"n_fft": "640"}},
+        {"spectral": {"n_fft": 700}},
+        {"spectral": {"kernel_size": 4}},
+        {"spectral": {"frame_dim": 23}},
+    ):
+        with pytest.raises(ValueError, match="must be"):
+            CodecConfig.from_dict({**tiny_config().to_dict(), **changes})
 
 
 def test_codes_of_another_codec_are_refused(tiny: SpeechTokenizer, clip: torch.Tensor) -> None:

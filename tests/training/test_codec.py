@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 from pathlib import Path
 
@@ -42,7 +43,7 @@ def recipe(manifest: Path, **changes: object) -> Recipe:
             "dev": str(manifest),
             "crop_seconds": 0.32,
             "batch_size": 4,
-            "workers": 0,
+            "workers": 1,
         },
         "losses": {"resolutions": [[256, 20], [512, 40]]},
         "quantizer": {"start_step": 3, "kmeans_iterations": 3},
@@ -104,6 +105,26 @@ def test_resume_is_bit_equal_to_an_uninterrupted_run(manifest: Path, tmp_path: P
         assert all(torch.equal(whole[key], resumed[key]) for key in whole)
 
 
+def test_a_resumed_run_is_the_same_run(manifest: Path, tmp_path: Path) -> None:
+    CodecTrainer(recipe(manifest, max_steps=4), tmp_path, max_time=1000.0).run()
+    again = CodecTrainer(recipe(manifest, max_steps=6), tmp_path)
+    again.resume()
+    assert again.max_time == 1000.0 and again.step == 4
+    with pytest.raises(ValueError, match="begun with another optimizer, seed"):
+        CodecTrainer(recipe(manifest, seed=3, optimizer={"learning_rate": 1.0}), tmp_path).resume()
+
+
+def test_a_clip_that_cannot_be_read_ends_the_run_with_its_name(manifest: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "corpus"
+    shutil.copytree(manifest.parent, folder)
+    data = {"train": str(folder / "train.jsonl"), "dev": str(manifest), "crop_seconds": 0.32, "preload": False}
+    trainer = CodecTrainer(recipe(manifest, data=data), tmp_path / "run")
+    for path in folder.glob("*.flac"):
+        path.write_bytes(b"gone")
+    with pytest.raises(ValueError, match="flac: not readable as audio"):
+        trainer.run()
+
+
 def test_time_ends_a_run_annealed(manifest: Path, tmp_path: Path) -> None:
     plan = recipe(manifest, max_steps=100_000, evaluate_every=100_000)
     records: list[dict] = []
@@ -156,7 +177,7 @@ def test_distillation_reaches_the_first_layer(manifest: Path, tmp_path: Path) ->
     losses = [r["distillation"] for r in records if "distillation" in r]
     assert losses[-1] < losses[0] < 0.75
     assert (tmp_path / "cache" / "index.json").exists(), "the features are extracted before the first step"
-    with pytest.raises(ValueError, match="holds layer 1, the recipe asks for 2"):
+    with pytest.raises(ValueError, match=r"holds layer 1 of .*, not layer 2 of"):
         CodecTrainer(recipe(manifest, distillation=distillation | {"layer": 2}, codec=codec), tmp_path / "other")
     with pytest.raises(ValueError, match="semantic_dimension must be the teacher's, 16"):
         CodecTrainer(recipe(manifest, distillation=distillation), tmp_path / "other")
@@ -199,7 +220,7 @@ def test_the_shipped_recipes_load() -> None:
 
 
 def test_a_clip_shorter_than_the_crop_is_left_out(manifest: Path, tmp_path: Path) -> None:
-    data = {"train": str(manifest), "dev": str(manifest), "crop_seconds": 0.8, "workers": 0}
+    data = {"train": str(manifest), "dev": str(manifest), "crop_seconds": 0.8, "workers": 1}
     assert CodecTrainer(recipe(manifest, data=data), tmp_path).data.left_out == 2
     with pytest.raises(ValueError, match=r"lower data\.crop_seconds"):
         CodecTrainer(recipe(manifest, data=data | {"crop_seconds": 5.0}), tmp_path)

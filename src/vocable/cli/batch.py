@@ -31,15 +31,20 @@ def plan(inputs: Sequence[str], out: Path, suffixes: Collection[str], out_suffix
             if not matches:
                 raise ValueError(f"{text}: no file matches")
             found |= {p: Path(p.name) for p in matches}
+    sources = {p.resolve() for p in found}
     if len(found) == 1 and out.suffix.lower() in out_suffixes and not out.is_dir():
+        if out.resolve() in sources:
+            raise ValueError(f"{out} is the input itself: name another output")
         return {next(iter(found)): out}
-    if out.is_file() or out.suffix.lower() in out_suffixes:
-        raise ValueError(f"{out}: with {len(found)} inputs the output is a folder")
+    if out.suffix and not out.is_dir():
+        raise ValueError(f"{out}: for one input the output ends in {', '.join(out_suffixes)}, for more it is a folder")
     outputs: dict[Path, Path] = {}
     for source, relative in found.items():
         target = out / relative.with_suffix(out_suffixes[0])
         if target in outputs:
             raise ValueError(f"{outputs[target]} and {source} would both become {target}; rename one")
+        if target.resolve() in sources:
+            raise ValueError(f"{target} is an input itself: name another output folder")
         outputs[target] = source
     return {source: target for target, source in outputs.items()}
 
@@ -60,7 +65,7 @@ def run(pairs: dict[Path, Path], work: Callable[[Path, Path], float], done: str)
         for source, target in pairs.items():
             try:
                 seconds += work(source, target)
-            except (ValueError, OSError) as error:
+            except (ValueError, OSError, RuntimeError) as error:  # RuntimeError: out of memory
                 failed += 1
                 reason = " ".join(str(error).split())
                 named = reason if reason.startswith(str(source)) else f"{source}: {reason}"

@@ -28,6 +28,7 @@ def decode(
 
     pairs = batch.plan(inputs, out, SUFFIXES, (".wav", ".flac", ".ogg"))
     tokenizer = SpeechTokenizer.from_pretrained(model, device=device)
+    tokenizer.bitrate(chosen)  # a wrong --layers is said once, not for each file
 
     def work(source: Path, target: Path) -> float:
         # A file may hold several clips: they are joined in order.

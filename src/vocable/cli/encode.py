@@ -32,6 +32,7 @@ def encode(
         raise ValueError(f"--format is safetensors, npz or jsonl, not {format!r}")
     pairs = batch.plan(inputs, out, AUDIO_SUFFIXES, sorted(SUFFIXES, key=lambda s: s != f".{format}"))
     tokenizer = SpeechTokenizer.from_pretrained(model, device=device)
+    tokenizer.bitrate(chosen)  # a wrong --layers is said once, not for each file
 
     def work(source: Path, target: Path) -> float:
         waveform, _ = audio.read(source, tokenizer.sample_rate)

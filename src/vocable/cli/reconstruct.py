@@ -26,6 +26,7 @@ def reconstruct(
 
     pairs = batch.plan(inputs, out, AUDIO_SUFFIXES, (".wav", ".flac", ".ogg"))
     tokenizer = SpeechTokenizer.from_pretrained(model, device=device)
+    tokenizer.bitrate(chosen)  # a wrong --layers is said once, not for each file
 
     def work(source: Path, target: Path) -> float:
         waveform, _ = audio.read(source, tokenizer.sample_rate)

@@ -34,9 +34,9 @@ def load(name: str | os.PathLike[str] | None) -> SpeechTokenizer:
     try:
         config = CodecConfig.from_dict(json.loads((folder / CONFIG).read_text(encoding="utf-8")))
         tensors = safetensors.torch.load_file(folder / WEIGHTS)
-    except (OSError, ValueError, TypeError, AttributeError, safetensors.SafetensorError) as error:
+        model = SpeechTokenizer(config)
+    except (OSError, ValueError, TypeError, AttributeError, RuntimeError, safetensors.SafetensorError) as error:
         raise CheckpointError(f"{folder}: {CONFIG} and {WEIGHTS} of a vocable codec are needed ({error})") from error
-    model = SpeechTokenizer(config)
     _strict(model, tensors, folder)
     model.load_state_dict({k: v.float() for k, v in tensors.items()})
     model._id = codec_id(model)
@@ -71,7 +71,7 @@ def _folder(name: str | os.PathLike[str] | None) -> Path:
     if text.count("/") != 1 or text.startswith((".", "/", "~")) or Path(name).exists():
         raise CheckpointError(f"{text}: no such folder; give a folder with {CONFIG}, or a hub id like 'owner/name'")
     import huggingface_hub
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+    from huggingface_hub.utils import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
         return Path(huggingface_hub.snapshot_download(text, allow_patterns=[CONFIG, WEIGHTS]))

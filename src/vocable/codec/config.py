@@ -20,6 +20,11 @@ class SpectralConfig:
     decoder_frame_blocks: int = 2
     decoder_fine_blocks: int = 4
 
+    def __post_init__(self) -> None:
+        _check_integers(self)
+        if self.kernel_size % 2 == 0 or self.frame_dim % 2:
+            raise ValueError(f"kernel_size must be odd and frame_dim even, not {self.kernel_size} and {self.frame_dim}")
+
 
 @dataclass(frozen=True)
 class CodecConfig:
@@ -38,9 +43,11 @@ class CodecConfig:
     def __post_init__(self) -> None:
         if self.architecture != "spectral":
             raise ValueError(f"architecture must be 'spectral', not {self.architecture!r}")
-        for name in ("sample_rate", "hop_length", "num_quantizers", "codebook_size", "dimension"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+        _check_integers(self)
+        if self.dimension < 8:
+            raise ValueError(f"dimension must be at least 8, not {self.dimension}")
+        if self.hop_length % 2 or self.spectral.n_fft % (self.hop_length // 2):
+            raise ValueError("hop_length must be even, and spectral.n_fft a multiple of its half")
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -51,6 +58,14 @@ class CodecConfig:
         values = dict(values)
         spectral = SpectralConfig(**_known(SpectralConfig, values.pop("spectral", {})))
         return cls(**_known(cls, values), spectral=spectral)
+
+
+def _check_integers(config: object) -> None:
+    for name, value in vars(config).items():
+        if name in ("name", "architecture", "spectral"):
+            continue
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise ValueError(f"{name} must be a whole number, at least 1, not {value!r}")
 
 
 def _known(cls: type, values: dict[str, Any]) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -76,7 +77,10 @@ class SpeechTokenizer(nn.Module):
         """
         from vocable.codec import checkpoint
 
-        return checkpoint.load(name).to(device=device, dtype=dtype).eval()
+        try:
+            return checkpoint.load(name).to(device=device, dtype=dtype).eval()
+        except (RuntimeError, AssertionError) as error:  # what torch says of a device it has not
+            raise ValueError(f"device {device!r} cannot be used here: {str(error).splitlines()[0]}") from error
 
     def save_pretrained(self, folder: str | os.PathLike[str], dtype: torch.dtype = torch.float32) -> None:
         """Write config.json and model.safetensors to `folder`; dtype float16 halves the file (and changes the id)."""
@@ -89,6 +93,10 @@ class SpeechTokenizer(nn.Module):
             self._id = None  # its weights are about to change
         super().train(mode)
         return self
+
+    def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        self._id = None
+        return super().load_state_dict(*args, **kwargs)
 
     # ---- what it is ----------------------------------------------------------------------------------------------
 
@@ -237,14 +245,14 @@ class SpeechTokenizer(nn.Module):
         each clip is decoded from (quantizer dropout). Codebooks are not changed: that is CodebookEMA's work.
         """
         batch, samples = waveform.shape
-        lengths = torch.full((batch,), samples) if num_samples is None else num_samples.cpu()
-        _, mask = self._frames(lengths)
-        padded = F.pad(waveform, (0, -samples % self.hop_length))
+        lengths = torch.full((batch,), samples) if num_samples is None else _lengths(num_samples, batch)
+        padded = F.pad(_silence_after(waveform, lengths), (0, -samples % self.hop_length))
+        _, mask = self._frames(lengths, padded.shape[1] // self.hop_length)
         quantized = self.quantizer(self.encoder(padded, mask), mask, num_layers)
         return CodecOutput(
-            waveform=self.decoder(quantized.latents, mask)[:, :samples],
+            waveform=_silence_after(self.decoder(quantized.latents, mask)[:, :samples], lengths),
             codes=quantized.codes,
-            semantic=self.transform(quantized.first),
+            semantic=self.transform(quantized.first.to(self.transform.weight.dtype)),
             losses={"commitment": quantized.commitment_loss},
             quantized=quantized,
         )
@@ -257,7 +265,10 @@ class SpeechTokenizer(nn.Module):
             return 0, self.num_quantizers
         if not isinstance(layers, slice):
             raise ValueError(f"layers is a slice: slice(0, {layers}) for the first {layers}, not {layers!r}")
-        start, stop, step = layers.indices(self.num_quantizers)
+        try:
+            start, stop, step = layers.indices(self.num_quantizers)
+        except TypeError as error:
+            raise ValueError(f"layers is a slice of whole numbers, not {layers!r}") from error
         if step != 1 or start >= stop or (layers.stop or 0) > self.num_quantizers:
             raise ValueError(f"{layers} selects no run of the {self.num_quantizers} layers")
         return start, stop
@@ -288,6 +299,8 @@ class SpeechTokenizer(nn.Module):
     def _checked(self, codes: Tensor | np.ndarray, layers: slice | None) -> tuple[Tensor, int]:
         """Codes as int64 [B, K', T] on the device, and the layer of their first row."""
         start, stop = self._range(layers)
+        if not isinstance(codes, (Tensor, np.ndarray)):
+            raise TokensError(f"codes are a tensor, an array or an Encoded, not {type(codes).__name__}")
         codes = torch.as_tensor(codes)
         if codes.dtype.is_floating_point or codes.dtype.is_complex or codes.dtype == torch.bool:
             raise TokensError(f"codes are integers, not {codes.dtype}")
@@ -308,14 +321,14 @@ class SpeechTokenizer(nn.Module):
 def _as_clips(waveform: Waveforms, num_samples: Tensor | Sequence[int] | None) -> list[Tensor]:
     """The clips of a batch as checked float32 [L] tensors."""
     if isinstance(waveform, (Tensor, np.ndarray)):
-        whole = torch.as_tensor(waveform)
+        whole = _as_tensor(waveform)
         if whole.ndim not in (1, 2):
             raise AudioError(f"a waveform is [L] or [B, L], not {list(whole.shape)}; drop or average the channel axis")
         clips = list(whole) if whole.ndim == 2 else [whole]
     elif isinstance(waveform, Sequence) and not isinstance(waveform, (str, bytes)):
         if not all(isinstance(w, (Tensor, np.ndarray)) for w in waveform):
             raise AudioError("a list of waveforms holds tensors or arrays [L]; read files with vocable.audio.read")
-        clips = [torch.as_tensor(w) for w in waveform]
+        clips = [_as_tensor(w) for w in waveform]
     else:
         raise AudioError(f"a waveform is a tensor or a numpy array, not {type(waveform).__name__}")
     if not clips:
@@ -340,8 +353,24 @@ def _as_clips(waveform: Waveforms, num_samples: Tensor | Sequence[int] | None) -
     return [c.detach().float() for c in clips]
 
 
+def _as_tensor(waveform: Tensor | np.ndarray) -> Tensor:
+    try:
+        tensor = torch.as_tensor(waveform)
+    except TypeError as error:  # an array of objects, strings, long doubles
+        raise AudioError(f"a waveform of {waveform.dtype} cannot be used; use float32") from error
+    if tensor.ndim == 0:
+        raise AudioError("a waveform has at least one axis, this is a single number")
+    return tensor
+
+
 def _lengths(num_samples: Tensor | Sequence[int], batch: int) -> Tensor:
-    lengths = torch.as_tensor(num_samples).cpu().long()
+    try:
+        lengths = torch.as_tensor(num_samples).cpu()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"num_samples are whole numbers, not {num_samples!r}") from error
+    if lengths.dtype.is_floating_point and lengths.numel():
+        raise ValueError(f"num_samples are whole numbers, not {lengths.tolist()}")
+    lengths = lengths.long()
     if lengths.shape != (batch,):
         raise ValueError(f"num_samples needs one number for each of the {batch} clips, not shape {list(lengths.shape)}")
     return lengths

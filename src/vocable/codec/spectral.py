@@ -50,12 +50,14 @@ class STFT(Float32Module):
     def forward(self, waveform: Tensor) -> tuple[Tensor, Tensor]:
         """Real and imaginary parts: [B, L], L a multiple of the hop -> two of [B, L / hop, n_fft / 2 + 1]."""
         frames = F.pad(waveform.float(), (self.edge, self.edge)).unfold(1, self.n_fft, self.hop)
-        real, imag = (frames @ self.analysis).chunk(2, dim=-1)
+        with torch.autocast(waveform.device.type, enabled=False):
+            real, imag = (frames @ self.analysis).chunk(2, dim=-1)
         return real, imag
 
     def inverse(self, real: Tensor, imag: Tensor, mask: Tensor | None) -> Tensor:
         """Overlap-add divided by the summed squared window, edges trimmed: the left inverse of `forward`."""
-        frames = torch.cat([real, imag], -1).float() @ self.synthesis
+        with torch.autocast(real.device.type, enabled=False):
+            frames = torch.cat([real, imag], -1).float() @ self.synthesis
         weight = self.window.square().expand(1, frames.shape[1], -1)
         if mask is not None:
             frames, weight = frames * mask, weight * mask
@@ -103,7 +105,7 @@ class BiLSTM(nn.Module):
             back = self.backward_lstm(x.flip(1))[0].flip(1)
         else:
             steps = torch.arange(x.shape[1], device=x.device)
-            lengths = mask.sum((1, 2)).to(steps.dtype)[:, None]
+            lengths = mask.sum((1, 2), dtype=torch.int64)[:, None]  # bfloat16 cannot count to 257
             order = torch.where(steps < lengths, lengths - 1 - steps, steps)[..., None]
             back = self.backward_lstm(x.gather(1, order.expand_as(x)))[0]
             back = back.gather(1, order.expand_as(back))
@@ -135,7 +137,8 @@ class SpectralEncoder(nn.Module):
         From random weights the path that carries phase is not found in thousands of steps: the log-mel loss shapes the
         latents first, and then quantization noise covers what is left. `SpectralDecoder` begins as the inverse.
         """
-        bins, fine_dim = _start_bins(self.norm.normalized_shape[0]), self.embed.out_features
+        fine_dim = self.embed.out_features
+        bins = _start_bins(self.project.out_features, self.project.in_features, fine_dim)
         width = len(bins)
         all_bins = self.embed.in_features // 3
         for part in range(2):  # real, imaginary
@@ -183,7 +186,8 @@ class SpectralDecoder(nn.Module):
     @torch.no_grad()
     def _start_as_transform_codec(self) -> None:
         """Begin as the inverse of the encoder's beginning: latents to the phases of low bins."""
-        bins, fine_dim = _start_bins(self.embed.in_features), self.head.in_features
+        fine_dim = self.head.in_features
+        bins = _start_bins(self.embed.in_features, self.embed.out_features, fine_dim)
         width = len(bins)
         all_bins = self.head.out_features // 3
         rows = torch.arange(4 * width)
@@ -215,9 +219,9 @@ class SpectralDecoder(nn.Module):
         return self.stft.inverse(cosine * scale, sine * scale, fine_mask)
 
 
-def _start_bins(dimension: int) -> Tensor:
+def _start_bins(dimension: int, frame_dim: int, fine_dim: int) -> Tensor:
     """The bins that a fresh codec passes on: every second one, real and imaginary in two fine frames, in 3/4 of D."""
-    return 2 * torch.arange(1, dimension * 3 // 16 + 1)
+    return 2 * torch.arange(1, min(dimension * 3 // 16, frame_dim // 4, fine_dim // 2) + 1)
 
 
 def _blocks(count: int, dim: int, expansion: int, kernel_size: int) -> nn.ModuleList:

@@ -92,8 +92,8 @@ class Encoded:
             raise
         except Exception as error:  # whatever a broken file makes a parser say
             raise TokensError(f"{path}: not a token file of vocable; make one with `vocable encode`") from error
-        shape = encoded.codes.shape
-        if len(shape) != 3 or shape[1] != stop - start or len(encoded.num_samples) != shape[0]:
+        shape, rows = encoded.codes.shape, encoded.layers.stop - encoded.layers.start
+        if len(shape) != 3 or shape[1] != rows or len(encoded.num_samples) != shape[0]:
             raise TokensError(f"{path}: the codes do not fit the header; encode the audio again")
         return encoded
 
@@ -115,7 +115,8 @@ def _load_safetensors(path: Path) -> tuple[dict[str, Any], np.ndarray]:
 
 
 def _save_npz(path: Path, header: dict[str, Any], codes: np.ndarray) -> None:
-    np.savez_compressed(path, codes=codes, header=np.array(json.dumps(header)), allow_pickle=False)
+    with open(path, "wb") as file:  # given a name, numpy may add a suffix to it
+        np.savez_compressed(file, codes=codes, header=np.array(json.dumps(header)))
 
 
 def _load_npz(path: Path) -> tuple[dict[str, Any], np.ndarray]:

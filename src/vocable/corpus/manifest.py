@@ -27,7 +27,7 @@ def read_manifest(path: str | os.PathLike[str]) -> list[Utterance]:
     if not path.is_file():
         raise ValueError(f"{path}: no such manifest")
     utterances, seen = [], set()
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), 1):
         if not line.strip():
             continue
         try:

@@ -39,7 +39,8 @@ def extract(
     """
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
-    plan: dict[str, Any] = {"teacher": str(teacher.name), "layer": teacher.layer, "ids": [u.id for u in utterances]}
+    plan: dict[str, Any] = {"teacher": str(teacher.name), "layer": teacher.layer, "dtype": str(teacher.dtype)}
+    plan["utterances"] = [[u.id, u.duration] for u in utterances]
     _same_plan_or_refuse(out / "plan.json", plan)
     groups = groups_by_duration(utterances, SHARD_SECONDS)
     places: dict[str, tuple[int, int, int]] = {}

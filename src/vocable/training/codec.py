@@ -10,31 +10,37 @@ RUN/tensorboard/        the same figures, and dev audio at :1, :2, :4, :8
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import math
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
 from vocable import audio
 from vocable.codec.model import CodecOutput, SpeechTokenizer
 from vocable.codec.rvq import CodebookEMA
 from vocable.corpus.manifest import read_manifest
+from vocable.files import atomic_path
 from vocable.semantic.cache import FeatureCache, extract
 from vocable.semantic.distillation import d_axis_loss
-from vocable.semantic.teacher import Teacher
+from vocable.semantic.teacher import HOP_LENGTH, SAMPLE_RATE, Teacher
 from vocable.training.data import Batch, CropBatches
 from vocable.training.losses import SpectralLoss
 from vocable.training.recipe import Recipe
 from vocable.training.state import load_optimizer_tensors, load_state, optimizer_tensors, save_state
 
+#: What a resumed run may change; the rest of the recipe makes it the run that it is.
+FREE_TO_CHANGE = ("max_steps", "device", "threads", "save_every", "evaluate_every", "dev_clips")
 LOG_EVERY = 20  #: steps
 FINAL_SHARE = 0.01  #: of the learning rate, at the end of the run
 
@@ -82,6 +88,7 @@ class CodecTrainer:
         self.optimizer = torch.optim.AdamW(
             self.model.parameters(), o.learning_rate, o.betas, weight_decay=o.weight_decay, fused=True
         )
+        self.dev_clips = self._dev_clips()
         self.data = self._data(features, on_load)
         self.step, self.elapsed, self.skipped, self.replaced = 0, 0.0, 0, 0
 
@@ -90,11 +97,12 @@ class CodecTrainer:
     def run(self) -> dict[str, Any]:
         """Train to the end; returns a summary. Raises Interrupted after Ctrl-C or SIGTERM, with the state saved."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        (self.folder / "recipe.json").write_text(json.dumps(dataclasses.asdict(self.recipe), indent=2) + "\n")
+        with atomic_path(self.folder / "recipe.json") as temporary:
+            temporary.write_text(json.dumps(self._recipe_json(), indent=2) + "\n")
         stop = _StopSignals()
         started, before = time.monotonic(), self.elapsed
-        batches = iter(self._loader())
-        with stop, _Writer(self.folder) as writer:
+        with stop, _Writer(self.folder) as writer, ThreadPoolExecutor(self.recipe.data.workers) as pool:
+            batches = self._batches(pool)
             while self.progress < 1.0 and not stop.received:
                 if self.step == self.recipe.quantizer.start_step > 0:
                     self._start_codebooks()
@@ -103,20 +111,26 @@ class CodecTrainer:
                 self.elapsed = before + time.monotonic() - started
                 if self.step % LOG_EVERY == 0 or self.progress >= 1.0:
                     self._log(writer, record)
-                if self.step % self.recipe.evaluate_every == 0 or self.progress >= 1.0:
-                    self._log(writer, self.evaluate(writer))
                 if self.step % self.recipe.save_every == 0:
                     self.save()
+                if self.step % self.recipe.evaluate_every == 0 or self.progress >= 1.0:
+                    self._log(writer, self.evaluate(writer))
             self.save()
         if stop.received and self.progress < 1.0:
             raise Interrupted(stop.received)
         self.model.eval().save_pretrained(self.folder / "model")
-        return {"steps": self.step, "seconds": round(self.elapsed), "skipped": self.skipped, "codec": self.model.id}
+        return {
+            "codec": self.model.id,
+            "steps": self.step,
+            "seconds": round(self.elapsed),
+            "skipped": self.skipped,
+            "left_out": self.data.left_out,
+        }
 
     @property
     def progress(self) -> float:
         """Part of the run that is done, by steps or by time, whichever is further: it drives the schedule."""
-        by_time = self.elapsed / self.max_time if self.max_time else 0.0
+        by_time = self.elapsed / max(self.max_time, 1e-9) if self.max_time is not None else 0.0
         return max(self.step / self.recipe.max_steps, by_time)
 
     def train_step(self, batch: Batch) -> dict[str, float]:
@@ -210,12 +224,12 @@ class CodecTrainer:
         """Losses on fixed dev clips at :1, :2, :4 and all layers; their audio goes to the log."""
         self.model.eval()
         figures: dict[str, float] = {}
-        clips = [self._dev_clip(u.path) for u in read_manifest(self.recipe.data.dev)[:: self._dev_stride()]]
+        clips = [torch.from_numpy(c).to(self.device) for c in self.dev_clips]
         encoded = self.model.encode(clips)
         for stop in sorted({s for s in (1, 2, 4, self.model.num_quantizers) if s <= self.model.num_quantizers}):
             decoded = self.model.decode(encoded, layers=slice(0, stop)).clips()
             pairs = zip(decoded, clips, strict=True)
-            losses = [self.spectral_loss(d[None], torch.from_numpy(c)[None]) for d, c in pairs]
+            losses = [self.spectral_loss(d[None], c[None]) for d, c in pairs]
             for name in ("mel", "spectrum"):
                 figures[f"dev/{name}:{stop}"] = float(torch.stack([one[name] for one in losses]).mean())
             for i, clip in enumerate(decoded[:4]):
@@ -226,13 +240,6 @@ class CodecTrainer:
             figures[f"dev/perplexity{k + 1}"] = float(torch.special.entr(shares).sum().exp())
         return figures
 
-    def _dev_stride(self) -> int:
-        return max(1, len(read_manifest(self.recipe.data.dev)) // self.recipe.dev_clips)
-
-    def _dev_clip(self, path: Path) -> Any:
-        """At most five seconds."""
-        return audio.read(path, self.recipe.codec.sample_rate)[0][: 5 * self.recipe.codec.sample_rate]
-
     # ---- state ---------------------------------------------------------------------------------------------------
 
     def save(self) -> None:
@@ -242,12 +249,18 @@ class CodecTrainer:
             "codebooks": self.codebooks.state_dict(),
             "optimizer": optimizer_tensors(self.optimizer),
         }
-        header = {"step": self.step, "elapsed": self.elapsed, "skipped": self.skipped}
+        header = {"step": self.step, "elapsed": self.elapsed, "skipped": self.skipped, "max_time": self.max_time}
         save_state(self.folder / "state.safetensors", groups, header)
 
     def resume(self) -> None:
         """Go on from RUN/state.safetensors. With max_steps, the result equals an uninterrupted run's bit for bit."""
         groups, header = load_state(self.folder / "state.safetensors")
+        before, now = json.loads((self.folder / "recipe.json").read_text()), self._recipe_json()
+        changed = [key for key in now if before.get(key) != now[key] and key not in FREE_TO_CHANGE]
+        if changed:
+            raise ValueError(f"{self.folder} was begun with another {', '.join(changed)}: give the same options again")
+        if self.max_time is None:
+            self.max_time = header["max_time"]
         try:
             self.model.load_state_dict(groups["model"])
             self.codebooks.load_state_dict(groups["codebooks"])
@@ -256,22 +269,37 @@ class CodecTrainer:
         load_optimizer_tensors(self.optimizer, groups.get("optimizer", {}))
         self.step, self.elapsed, self.skipped = header["step"], header["elapsed"], header["skipped"]
 
+    def _recipe_json(self) -> dict[str, Any]:
+        """The recipe as JSON gives it back: tuples are lists."""
+        values: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self.recipe)))
+        return values
+
     def _generator(self) -> torch.Generator:
         """Randomness that follows from the seed and the step, so that none of it needs saving."""
         return torch.Generator().manual_seed(self.recipe.seed * 1_000_003 + self.step)
 
     # ---- what it stands on -----------------------------------------------------------------------------------------
 
+    def _dev_clips(self) -> list[np.ndarray]:
+        """Clips spread evenly over the dev manifest, five seconds of each at most."""
+        rate, utterances = self.recipe.codec.sample_rate, read_manifest(self.recipe.data.dev)
+        count = min(self.recipe.dev_clips, len(utterances))
+        chosen = (utterances[i * len(utterances) // count] for i in range(count))
+        return [audio.read(u.path, rate)[0][: 5 * rate] for u in chosen]
+
     def _features(self, on_load: Callable[[float], None]) -> FeatureCache:
         """The teacher's features of the training manifest, extracted now if they are not there."""
         r, d = self.recipe, self.recipe.distillation
+        if r.codec.sample_rate != SAMPLE_RATE or r.codec.hop_length != HOP_LENGTH:
+            raise ValueError(
+                f"teachers have a frame every {HOP_LENGTH} samples at {SAMPLE_RATE} Hz, and so must the codec"
+            )
         if not FeatureCache.is_complete(d.cache):
             extract(Teacher(d.teacher, d.layer, r.device), read_manifest(r.data.train), d.cache, on_load)
         features = FeatureCache(d.cache)
-        if features.layer != d.layer:
-            raise ValueError(
-                f"{d.cache} holds layer {features.layer}, the recipe asks for {d.layer}: name another cache"
-            )
+        if (features.teacher, features.layer) != (d.teacher, d.layer):
+            held = f"layer {features.layer} of {features.teacher}"
+            raise ValueError(f"{d.cache} holds {held}, not layer {d.layer} of {d.teacher}: name another cache")
         if features.dimension != r.codec.semantic_dimension:
             raise ValueError(f"codec.semantic_dimension must be the teacher's, {features.dimension}")
         return features
@@ -292,12 +320,15 @@ class CodecTrainer:
             progress=on_load,
         )
 
-    def _loader(self) -> DataLoader[Batch]:
-        steps = range(self.step, self.recipe.max_steps)
-        workers = self.recipe.data.workers
-        return DataLoader(
-            self.data, batch_size=None, sampler=steps, num_workers=workers, worker_init_fn=_leave_signals_to_parent
+    def _batches(self, pool: ThreadPoolExecutor) -> Iterator[Batch]:
+        """The batches from this step on, a few ahead. Threads will do: numpy and libsndfile let go of the lock."""
+        steps = iter(range(self.step, self.recipe.max_steps))
+        ahead = deque(
+            pool.submit(self.data.__getitem__, s) for s in itertools.islice(steps, 2 * self.recipe.data.workers)
         )
+        while ahead:
+            yield ahead.popleft().result()
+            ahead.extend(pool.submit(self.data.__getitem__, s) for s in itertools.islice(steps, 1))
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.precision == "bfloat16")
@@ -338,12 +369,6 @@ class _Writer:
     def audio(self, name: str, clip: Tensor, sample_rate: int, step: int) -> None:
         if self.board:
             self.board.add_audio(name, clip[None].clamp(-1, 1), step, sample_rate)
-
-
-def _leave_signals_to_parent(worker: int) -> None:
-    # Ctrl-C and kill reach the whole process group; a worker that dies of it would fail the last step.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
 
 
 class _StopSignals:

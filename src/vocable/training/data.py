@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from vocable import audio
 from vocable.corpus.manifest import Utterance
@@ -22,7 +21,7 @@ class Batch:
     num_layers: Tensor  #: int64 [B], layers that each clip is decoded from
 
 
-class CropBatches(Dataset[Batch]):
+class CropBatches:
     """Random crops that begin on a frame, longer utterances proportionally more often; item n is batch n."""
 
     def __init__(
@@ -57,7 +56,7 @@ class CropBatches(Dataset[Batch]):
         self._clips: list[np.ndarray] = []
         for utterance in self.utterances if preload else []:
             samples = audio.read(utterance.path, sample_rate)[0]
-            self._clips.append((samples * 32767.0).clip(-32768, 32767).astype(np.int16))
+            self._clips.append((samples * 32768.0).round().clip(-32768, 32767).astype(np.int16))
             progress(utterance.duration)
 
     def __getitem__(self, step: int) -> Batch:
@@ -65,6 +64,9 @@ class CropBatches(Dataset[Batch]):
         waveforms, features = [], []
         for index in rng.choice(len(self.utterances), self.batch_size, p=self._chances):
             samples = self._samples(int(index))
+            if len(samples) < self.crop_frames * self.hop_length:
+                path, seconds = self.utterances[index].path, self.utterances[index].duration
+                raise ValueError(f"{path}: shorter than the {seconds:g} s that the manifest says; mend the manifest")
             start = int(rng.integers(0, len(samples) // self.hop_length - self.crop_frames + 1))
             begin = start * self.hop_length
             waveforms.append(samples[begin : begin + self.crop_frames * self.hop_length])
@@ -82,5 +84,5 @@ class CropBatches(Dataset[Batch]):
 
     def _samples(self, index: int) -> np.ndarray:
         if self._clips:
-            return self._clips[index].astype(np.float32) / 32767.0
+            return self._clips[index].astype(np.float32) / 32768.0
         return audio.read(self.utterances[index].path, self.sample_rate)[0]

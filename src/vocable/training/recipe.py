@@ -20,7 +20,7 @@ class Data:
     crop_seconds: float = 1.0
     batch_size: int = 12
     preload: bool = True  #: decode every clip once, into memory as int16 (115 MB an hour)
-    workers: int = 1  #: processes that cut batches; 0: the training process itself
+    workers: int = 2  #: threads that read and cut batches ahead
 
 
 @dataclass(frozen=True)
@@ -78,6 +78,20 @@ class Recipe:
     evaluate_every: int = 1000  #: steps between passes over dev clips, with audio in the log
     dev_clips: int = 8
 
+    def __post_init__(self) -> None:
+        at_least_one = {
+            "max_steps": self.max_steps,
+            "save_every": self.save_every,
+            "evaluate_every": self.evaluate_every,
+            "dev_clips": self.dev_clips,
+            "data.batch_size": self.data.batch_size,
+            "data.workers": self.data.workers,
+            "quantizer.kmeans_vectors": self.quantizer.kmeans_vectors,
+        }
+        for name, value in at_least_one.items():
+            if value < 1:
+                raise ValueError(f"recipe.{name} must be at least 1, not {value}")
+
 
 def load_recipe(path: str | os.PathLike[str], overrides: list[str] = []) -> Recipe:  # noqa: B006 (read only)
     """Read a YAML recipe and apply `key.subkey=value` overrides. Raises ValueError naming a wrong key or value."""
@@ -130,7 +144,12 @@ def _build(kind: Any, value: Any, where: str) -> Any:
     if origin is Literal and value in arguments:
         return value
     if kind is float and isinstance(value, (int, float, str)) and not isinstance(value, bool):
-        return float(value)  # YAML reads 1e-4 as a string
+        try:
+            return float(value)  # YAML reads 1e-4 as a string
+        except ValueError as error:
+            raise ValueError(f"{where}: {value!r} is not a number") from error
+    if kind is str and isinstance(value, int):
+        return str(value)  # a folder that is named 2024
     if isinstance(kind, type) and isinstance(value, kind) and not (kind is int and isinstance(value, bool)):
         return value
     if arguments and origin not in (tuple, Literal):  # a union: the first member that fits
