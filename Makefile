@@ -3,7 +3,7 @@ PYTHON ?= python3
 # A torch that is installed already (a GPU build, say) is used with:  make demo VENV_ARGS=--system-site-packages
 VENV_ARGS ?=
 AUDIO ?= examples/speech.flac
-PIP = .venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+PIP = python -m pip install --quiet --disable-pip-version-check
 
 .PHONY: demo test check core lint clean
 
@@ -26,19 +26,23 @@ core: .venv/dev
 	rm -rf dist
 	.venv/bin/python -m build --quiet
 	test -x .venv-core/bin/python || $(PYTHON) -m venv .venv-core
-	.venv-core/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt dist/*.tar.gz
-	.venv-core/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --force-reinstall dist/*.whl
+	.venv-core/bin/$(PIP) -c constraints.txt dist/*.tar.gz
+	.venv-core/bin/$(PIP) --no-deps --force-reinstall dist/*.whl
 	cd dist && ../.venv-core/bin/python ../tests/core_alone.py ../examples/speech.flac
 
 .venv/bin/python:
 	$(PYTHON) -m venv $(VENV_ARGS) .venv
 
-.venv/core: pyproject.toml constraints.txt | .venv/bin/python
-	$(PIP) -e '.[plot]'
+# A torch that was there before stays.
+.venv/constraints.txt: constraints.txt | .venv/bin/python
+	$(if $(VENV_ARGS),grep -v '^torch==',cat) constraints.txt > $@
+
+.venv/core: pyproject.toml .venv/constraints.txt
+	.venv/bin/$(PIP) -c .venv/constraints.txt -e '.[plot]'
 	touch $@
 
-.venv/dev: pyproject.toml constraints.txt | .venv/bin/python
-	$(PIP) -e '.[dev]'
+.venv/dev: pyproject.toml .venv/constraints.txt
+	.venv/bin/$(PIP) -c .venv/constraints.txt -e '.[dev]'
 	touch $@
 
 clean:
