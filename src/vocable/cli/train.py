@@ -64,6 +64,7 @@ def codec(
         except Interrupted as stopped:
             typer.echo(f"vocable: {stopped}: saved at step {trainer.step}; go on with --resume", err=True)
             raise typer.Exit(128 + stopped.signal) from None
-    typer.echo(
-        f"trained {summary['codec']}: {summary['steps']} steps in {summary['seconds']} s; model in {folder}/model"
-    )
+    steps, spent, short = summary["steps"], summary["seconds"], summary["left_out"]
+    typer.echo(f"trained {summary['codec']}: {steps} steps in {spent} s; model in {folder}/model", err=True)
+    if short:
+        typer.echo(f"{short} utterances were shorter than a crop and left out", err=True)
