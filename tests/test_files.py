@@ -14,6 +14,12 @@ def test_an_output_appears_whole_or_not_at_all(tmp_path: Path) -> None:
         temporary.write_text("new")
         assert not target.exists() and temporary.suffix == ".txt"
     assert target.read_text() == "new"
+    with atomic_path(target) as temporary:
+        temporary.unlink()
+        temporary.touch(0o600)
+        temporary.write_text("new")
+    (tmp_path / "usual").touch()
+    assert target.stat().st_mode == (tmp_path / "usual").stat().st_mode
     for failure in (ValueError, KeyboardInterrupt, SystemExit):
         with pytest.raises(failure), atomic_path(target) as temporary:
             temporary.write_text("half")
