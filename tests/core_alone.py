@@ -11,7 +11,7 @@ from pathlib import Path
 import vocable
 
 #: Rooms whose modules need an extra only when their work is done are imported too: their needs come late.
-for extra in ("transformers", "matplotlib", "yaml", "tensorboard", "pytest"):
+for extra in ("transformers", "matplotlib", "tensorboard", "pytest"):
     assert importlib.util.find_spec(extra) is None, f"{extra} is installed: this is not the core alone"
 names = [m.name for m in pkgutil.walk_packages(vocable.__path__, "vocable.")]
 for name in names:
