@@ -54,7 +54,7 @@ def save(model: SpeechTokenizer, folder: str | os.PathLike[str], dtype: torch.dt
 
 
 def codec_id(model: SpeechTokenizer) -> str:
-    """NAME-XXXXXXXXXX: the config's name and 40 bits of the SHA-256 of config and float32 weights."""
+    """NAME-0123456789: the config's name and 40 bits of the SHA-256 of config and float32 weights."""
     digest = hashlib.sha256(json.dumps(model.config.to_dict(), sort_keys=True).encode())
     for key, tensor in sorted(model.state_dict().items()):
         digest.update(key.encode())
