@@ -21,15 +21,12 @@ resampling speakers with all their clips.
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
 import importlib.util
 import json
-import platform
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 import torch
@@ -38,7 +35,7 @@ from rich.progress import Progress
 from rich.table import Table
 from torch import Tensor
 
-import vocable
+from script import fail, versions
 from vocable import SpeechTokenizer, audio
 from vocable.corpus.manifest import Utterance, groups_by_duration, read_manifest
 from vocable.files import atomic_path
@@ -375,18 +372,6 @@ def spread(utterances: list[Utterance], count: int | None) -> list[Utterance]:
     """`count` of the utterances at even distances (None, or more than there are: all)."""
     count = len(utterances) if count is None else min(count, len(utterances))
     return [utterances[i * len(utterances) // count] for i in range(count)]
-
-
-def versions(*packages: str) -> dict[str, str]:
-    """The versions that the figures were made with."""
-    own = {"vocable": vocable.__version__, "python": platform.python_version()}
-    return own | {package: importlib.metadata.version(package) for package in packages}
-
-
-def fail(message: str) -> NoReturn:
-    """One line on standard error, and exit code 2."""
-    print(message, file=sys.stderr)
-    raise SystemExit(2)
 
 
 if __name__ == "__main__":

@@ -15,15 +15,13 @@ decode are.
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
 import importlib.util
 import json
 import platform
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -31,7 +29,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-import vocable
+from script import fail, versions
 from vocable import SpeechTokenizer, audio
 from vocable.corpus.manifest import read_manifest
 from vocable.files import atomic_path
@@ -166,18 +164,6 @@ def cpu_name() -> str:
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor() or platform.machine()
-
-
-def versions(*packages: str) -> dict[str, str]:
-    """The versions that the figures were made with."""
-    own = {"vocable": vocable.__version__, "python": platform.python_version()}
-    return own | {package: importlib.metadata.version(package) for package in packages}
-
-
-def fail(message: str) -> NoReturn:
-    """One line on standard error, and exit code 2."""
-    print(message, file=sys.stderr)
-    raise SystemExit(2)
 
 
 if __name__ == "__main__":

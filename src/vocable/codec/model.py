@@ -77,8 +77,9 @@ class SpeechTokenizer(nn.Module):
         """
         from vocable.codec import checkpoint
 
+        model = checkpoint.load(name)
         try:
-            return checkpoint.load(name).to(device=device, dtype=dtype).eval()
+            return model.to(device=device, dtype=dtype).eval()
         except (RuntimeError, AssertionError) as error:  # what torch says of a device it has not
             raise ValueError(f"device {device!r} cannot be used here: {str(error).splitlines()[0]}") from error
 
