@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from vocable.codec.config import CodecConfig, SpectralConfig
+from vocable.codec.config import CodecConfig, SEANetConfig, SpectralConfig
 from vocable.codec.model import SpeechTokenizer
+from vocable.codec.rvq import CodebookEMA
 
 ROOT = Path(__file__).parent.parent
 SPEECH = ROOT / "examples" / "speech.flac"
@@ -30,9 +31,37 @@ def make_tiny(seed: int = 0, **changes: object) -> SpeechTokenizer:
     return SpeechTokenizer(tiny_config(**changes)).eval()
 
 
+def tiny_paper_config(**changes: object) -> CodecConfig:
+    """The paper's architecture with 4 filters."""
+    seanet = {"n_filters": 4} | {key: changes.pop(key) for key in list(changes) if hasattr(SEANetConfig(), key)}
+    fields = {"name": "tiny-paper", "codebook_size": 32, "dimension": 16, "semantic_dimension": 12}
+    return CodecConfig(**{**fields, **changes}, architecture="seanet", seanet=SEANetConfig(**seanet))
+
+
+def make_tiny_paper(seed: int = 0, **changes: object) -> SpeechTokenizer:
+    torch.manual_seed(seed)
+    tokenizer = SpeechTokenizer(tiny_paper_config(**changes)).eval()
+    for name, parameter in tokenizer.named_parameters():  # else biases drown the speech, and all latents are near ties
+        parameter.data *= 0 if "bias" in name else 2 if name.endswith("original0") else 1
+    fill_codebooks(tokenizer, 0.2 * torch.randn(4, 32_000))
+    return tokenizer
+
+
+def fill_codebooks(tokenizer: SpeechTokenizer, waveforms: torch.Tensor) -> None:
+    """k-means on latents: the latents of random convolutions are so small that random codebooks would not tell them
+    apart."""
+    latents = tokenizer.latents(waveforms).transpose(1, 2).flatten(0, 1)
+    CodebookEMA(tokenizer.quantizer).kmeans_start(latents, 5, torch.Generator().manual_seed(0))
+
+
 @pytest.fixture(scope="session")
 def tiny() -> SpeechTokenizer:
     return make_tiny()
+
+
+@pytest.fixture(scope="session")
+def tiny_paper() -> SpeechTokenizer:
+    return make_tiny_paper()
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from conftest import fill_codebooks
 from vocable import audio
+from vocable.codec.config import PRESETS
 from vocable.codec.model import SpeechTokenizer
 
 
@@ -42,7 +44,9 @@ def random_clip(rng: np.random.Generator, samples: int) -> torch.Tensor:
     return torch.from_numpy(0.2 * noise).float()
 
 
-def test_fifty_mixes_from_one_sample(tiny: SpeechTokenizer) -> None:
+@pytest.mark.parametrize("name", ["tiny", "tiny_paper", pytest.param("paper", marks=pytest.mark.slow)])
+def test_fifty_mixes_from_one_sample(name: str, request: pytest.FixtureRequest) -> None:
+    tiny: SpeechTokenizer = request.getfixturevalue(name)
     rng = np.random.default_rng(0)
     frames = ties = 0
     for mix in range(50):
@@ -83,10 +87,19 @@ def test_real_speech_mixes_with_the_embedded_model(fast: SpeechTokenizer, real_c
     assert ties * 8 <= max(1, frames * 8 // 10_000)
 
 
-@settings(max_examples=25, deadline=None)
-@given(st.integers(1, 4000), st.integers(1, 8))
-def test_lengths(samples: int, stop: int) -> None:
-    tiny = test_lengths.model  # type: ignore[attr-defined]
+@pytest.fixture(scope="module")
+def paper() -> SpeechTokenizer:
+    """The paper's model in its full size, with random weights."""
+    torch.manual_seed(0)
+    tokenizer = SpeechTokenizer(PRESETS["paper"]).eval()
+    fill_codebooks(tokenizer, torch.stack([random_clip(np.random.default_rng(i), 32_000) for i in range(12)]))
+    return tokenizer
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.sampled_from(["tiny", "tiny_paper"]), st.integers(1, 4000), st.integers(1, 8))
+def test_lengths(name: str, samples: int, stop: int) -> None:
+    tiny = test_lengths.models[name]  # type: ignore[attr-defined]
     clip = random_clip(np.random.default_rng(samples), samples)
     encoded = tiny.encode(clip, layers=slice(0, stop))
     assert encoded.codes.shape == (1, stop, -(-samples // 320))
@@ -96,8 +109,8 @@ def test_lengths(samples: int, stop: int) -> None:
 
 
 @pytest.fixture(autouse=True, scope="module")
-def _model(tiny: SpeechTokenizer) -> None:
-    test_lengths.model = tiny  # type: ignore[attr-defined]
+def _models(tiny: SpeechTokenizer, tiny_paper: SpeechTokenizer) -> None:
+    test_lengths.models = {"tiny": tiny, "tiny_paper": tiny_paper}  # type: ignore[attr-defined]
 
 
 def test_padding_behind_num_samples_is_ignored(tiny: SpeechTokenizer) -> None:

@@ -27,7 +27,7 @@ def decode(
     from vocable.codec.tokens import SUFFIXES, Encoded
 
     pairs = batch.plan(inputs, out, SUFFIXES, (".wav", ".flac", ".ogg"))
-    tokenizer = SpeechTokenizer.from_pretrained(model, device=device)
+    tokenizer = SpeechTokenizer.from_pretrained(model, device=device, parts="decoder")
     tokenizer.bitrate(chosen)  # a wrong --layers is said once, not for each file
 
     def work(source: Path, target: Path) -> float:

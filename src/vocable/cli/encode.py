@@ -31,7 +31,7 @@ def encode(
     if f".{format}" not in SUFFIXES:
         raise ValueError(f"--format is safetensors, npz or jsonl, not {format!r}")
     pairs = batch.plan(inputs, out, AUDIO_SUFFIXES, sorted(SUFFIXES, key=lambda s: s != f".{format}"))
-    tokenizer = SpeechTokenizer.from_pretrained(model, device=device)
+    tokenizer = SpeechTokenizer.from_pretrained(model, device=device, parts="encoder")
     tokenizer.bitrate(chosen)  # a wrong --layers is said once, not for each file
 
     def work(source: Path, target: Path) -> float:

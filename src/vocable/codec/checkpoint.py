@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import os
+from collections.abc import Iterator, Mapping
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,54 +14,101 @@ from typing import TYPE_CHECKING
 import safetensors
 import safetensors.torch
 import torch
+from torch import Tensor
 
+from vocable.codec import official
 from vocable.codec.config import CodecConfig
+from vocable.codec.official import CONFIG
+from vocable.codec.seanet import fold_weight_norm, unfold_weight_norm
 from vocable.files import atomic_path
 
 if TYPE_CHECKING:
-    from vocable.codec.model import SpeechTokenizer
+    from vocable.codec.model import Parts, SpeechTokenizer
 
-CONFIG, WEIGHTS = "config.json", "model.safetensors"
+WEIGHTS = "model.safetensors"
+#: What only the official trainer's codebooks need, kept for `export_official`.
+STATISTICS = "codebook_statistics.safetensors"
 
 
 class CheckpointError(ValueError):
     """A model that is not there, or whose files are not a codec of this version."""
 
 
-def load(name: str | os.PathLike[str] | None) -> SpeechTokenizer:
-    """Load the embedded model (None), a folder, or a hub id, in float32 on the CPU."""
+def load(
+    name: str | os.PathLike[str] | None, parts: Parts = "all", weight_norm: bool = False
+) -> SpeechTokenizer:
+    """Load the embedded model (None), a folder, or a hub id, in float32 on the CPU.
+
+    Memory is what the model itself takes: parts that are not asked for are not read into it, weight norm is folded
+    tensor by tensor, and the rest stays in the file's pages, which processes share.
+    """
     from vocable.codec.model import SpeechTokenizer
 
     folder = _folder(name)
+    config, tensors = _read(folder)
     try:
-        config = CodecConfig.from_dict(json.loads((folder / CONFIG).read_text(encoding="utf-8")))
-        tensors = safetensors.torch.load_file(folder / WEIGHTS)
-        model = SpeechTokenizer(config)
-    except (OSError, ValueError, TypeError, AttributeError, RuntimeError, safetensors.SafetensorError) as error:
-        raise CheckpointError(f"{folder}: {CONFIG} and {WEIGHTS} of a vocable codec are needed ({error})") from error
-    _strict(model, tensors, folder)
-    model.load_state_dict({k: v.float() for k, v in tensors.items()})
-    model._id = codec_id(model)
+        with torch.device("meta"):  # shapes alone: random weights would take seconds and twice the memory
+            whole = SpeechTokenizer(config)
+            model = SpeechTokenizer(_with_weight_norm(config, weight_norm), parts)
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise CheckpointError(f"{folder / CONFIG}: not the config of a codec ({error})") from error
+    _strict(whole, tensors, folder)
+    identity = codec_id(config, tensors)
+    left_out = {"all": (), "encoder": ("decoder.",), "decoder": ("encoder.",)}[parts]
+    kept = {key: tensors[key] for key in tensors if not key.startswith(left_out)}
+    del tensors
+    if config.seanet and config.seanet.weight_norm != weight_norm:
+        kept = unfold_weight_norm(kept) if weight_norm else fold_weight_norm(kept)
+    model.load_state_dict(kept, assign=True)
+    model._id = identity
     return model
 
 
 def save(model: SpeechTokenizer, folder: str | os.PathLike[str], dtype: torch.dtype) -> None:
     """Write the two files, each one atomically, the weights first."""
     folder = Path(folder)
-    tensors = {k: v.detach().to("cpu", dtype).contiguous() for k, v in model.state_dict().items()}
-    with atomic_path(folder / WEIGHTS) as temporary:
-        safetensors.torch.save_file(tensors, temporary)
-    with atomic_path(folder / CONFIG) as temporary:
-        temporary.write_text(json.dumps(model.config.to_dict(), indent=2) + "\n", encoding="utf-8")
+    _write(folder, model.config, {k: v.detach().to("cpu", dtype).contiguous() for k, v in model.state_dict().items()})
 
 
-def codec_id(model: SpeechTokenizer) -> str:
+def import_official(source: str | os.PathLike[str], out: str | os.PathLike[str]) -> str:
+    """Write the official package's checkpoint as a folder of ours, and return the codec's id.
+
+    source: a folder with config.json and one checkpoint, the checkpoint itself beside its config.json, or a hub id.
+    """
+    from vocable.codec.model import SpeechTokenizer
+
+    source = Path(source) if Path(source).is_file() else _folder(source)
+    config, tensors, statistics = _read_official(source)
+    with torch.device("meta"):
+        _strict(SpeechTokenizer(config), tensors, source)
+    identity = codec_id(config, tensors)
+    with atomic_path(Path(out) / STATISTICS) as temporary:
+        safetensors.torch.save_file(statistics, temporary, {"codec": identity})
+    _write(Path(out), config, tensors)
+    return identity
+
+
+def export_official(name: str | os.PathLike[str] | None, out: str | os.PathLike[str]) -> Path:
+    """Write a `paper` codec as the official package loads it; returns the checkpoint's path."""
+    folder = _folder(name)
+    config, read = _read(folder)
+    tensors, statistics = dict(read), {}
+    if (folder / STATISTICS).is_file():
+        with safetensors.safe_open(folder / STATISTICS, "pt") as file:
+            if file.metadata()["codec"] == codec_id(config, tensors):  # else they are an older codec's
+                statistics = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
+    if config.seanet and not config.seanet.weight_norm:
+        tensors = unfold_weight_norm(tensors)
+    return official.write(config, tensors, statistics, Path(out))
+
+
+def codec_id(config: CodecConfig, tensors: Mapping[str, Tensor]) -> str:
     """NAME-0123456789: the config's name and 40 bits of the SHA-256 of config and float32 weights."""
-    digest = hashlib.sha256(json.dumps(model.config.to_dict(), sort_keys=True).encode())
-    for key, tensor in sorted(model.state_dict().items()):
+    digest = hashlib.sha256(json.dumps(config.to_dict(), sort_keys=True).encode())
+    for key in sorted(tensors):
         digest.update(key.encode())
-        digest.update(tensor.detach().cpu().float().contiguous().numpy().tobytes())
-    return f"{model.config.name}-{digest.hexdigest()[:10]}"
+        digest.update(tensors[key].detach().cpu().float().contiguous().numpy().data)
+    return f"{config.name}-{digest.hexdigest()[:10]}"
 
 
 def _folder(name: str | os.PathLike[str] | None) -> Path:
@@ -68,18 +117,90 @@ def _folder(name: str | os.PathLike[str] | None) -> Path:
     if Path(name).is_dir():
         return Path(name)
     text = str(name)
-    if text.count("/") != 1 or text.startswith((".", "/", "~")) or Path(name).exists():
+    owner, model, *subfolder = text.split("/") if "/" in text else ("", "")
+    if not (owner and model and len(subfolder) <= 1) or text.startswith((".", "~")) or Path(name).exists():
         raise CheckpointError(f"{text}: no such folder; give a folder with {CONFIG}, or a hub id like 'owner/name'")
     import huggingface_hub
 
+    prefix = "".join(f"{part}/" for part in subfolder)
+    endings = [CONFIG, WEIGHTS] + [f"*{suffix}" for suffix in official.SUFFIXES if suffix and subfolder]
     try:
-        return Path(huggingface_hub.snapshot_download(text, allow_patterns=[CONFIG, WEIGHTS]))
+        root = huggingface_hub.snapshot_download(f"{owner}/{model}", allow_patterns=[prefix + e for e in endings])
     except (OSError, ValueError) as error:  # the hub's own errors are all of these kinds
         reason = type(error).__name__
         raise CheckpointError(f"{text}: neither a folder nor a model that the hub gives ({reason})") from error
+    folder = Path(root, *subfolder)
+    if not (folder / CONFIG).is_file():
+        raise CheckpointError(f"{text}: no {CONFIG} there; name the subfolder that has one, 'owner/name/subfolder'")
+    return folder
 
 
-def _strict(model: SpeechTokenizer, tensors: dict[str, torch.Tensor], folder: Path) -> None:
+class _File(Mapping[str, Tensor]):
+    """The float32 tensors of a safetensors file, each read when it is asked for.
+
+    Each has a mapping of the file to itself, so that the memory of one goes when it goes.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        with safetensors.safe_open(path, "pt") as file:
+            self.names = list(file.keys())
+
+    def __getitem__(self, key: str) -> Tensor:
+        with safetensors.safe_open(self.path, "pt") as file:
+            tensor: Tensor = file.get_tensor(key)
+        return tensor.float()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
+def _read(folder: Path) -> tuple[CodecConfig, Mapping[str, Tensor]]:
+    """Config and state dict of a folder, ours or the official package's."""
+    try:
+        values = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        if official.is_official(values):
+            return _read_official(folder)[:2]
+        return CodecConfig.from_dict(values), _File(folder / WEIGHTS)
+    except CheckpointError:
+        raise
+    except (OSError, ValueError, TypeError, AttributeError, safetensors.SafetensorError) as error:
+        raise CheckpointError(f"{folder}: {CONFIG} and {WEIGHTS} of a vocable codec are needed ({error})") from error
+
+
+def _read_official(source: Path) -> tuple[CodecConfig, dict[str, Tensor], dict[str, Tensor]]:
+    """Config, state dict and codebook statistics of an official folder or checkpoint file."""
+    folder = source.parent if source.is_file() else source
+    try:
+        values = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        if not official.is_official(values):
+            raise ValueError("it is not one of the official package's")
+        config = official.read_config(values)
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{folder / CONFIG}: an official config is needed ({error})") from error
+    try:
+        return config, *official.read_weights(source if source.is_file() else official.find_weights(folder), config)
+    except ValueError as error:
+        raise CheckpointError(str(error)) from error
+
+
+def _write(folder: Path, config: CodecConfig, tensors: dict[str, Tensor]) -> None:
+    with atomic_path(folder / WEIGHTS) as temporary:
+        safetensors.torch.save_file(tensors, temporary)
+    with atomic_path(folder / CONFIG) as temporary:
+        temporary.write_text(json.dumps(config.to_dict(), indent=2) + "\n", encoding="utf-8")
+
+
+def _with_weight_norm(config: CodecConfig, weight_norm: bool) -> CodecConfig:
+    if config.seanet is None:
+        return config
+    return dataclasses.replace(config, seanet=dataclasses.replace(config.seanet, weight_norm=weight_norm))
+
+
+def _strict(model: SpeechTokenizer, tensors: Mapping[str, Tensor], folder: Path) -> None:
     wanted = {k: tuple(v.shape) for k, v in model.state_dict().items()}
     found = {k: tuple(v.shape) for k, v in tensors.items()}
     if wanted != found:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, fields
+import math
+from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
 
@@ -27,45 +28,89 @@ class SpectralConfig:
 
 
 @dataclass(frozen=True)
+class SEANetConfig:
+    """The encoder and decoder of the paper: convolutions on the waveform, strided down to frames and up again."""
+
+    n_filters: int = 64  #: channels at the sample rate; they double with every stride
+    strides: tuple[int, ...] = (8, 5, 4, 2)  #: the decoder's, first to last; the encoder's are the reverse
+    kernel_size: int = 7  #: of the first and the last convolution
+    residual_kernel_size: int = 3
+    residual_layers: int = 1  #: blocks before each stride
+    dilation_base: int = 2  #: block j of a stage is dilated by dilation_base ** j
+    lstm_layers: int = 2
+    bidirectional: bool = True  #: the encoder's recurrence; the decoder's runs forward only, as the authors' does
+    activation: Literal["ELU", "Snake"] = "ELU"
+    weight_norm: bool = True  #: False once weight norm is folded into the weights, for inference
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "strides", tuple(self.strides))  # JSON and YAML give lists
+        _check_integers(self)
+        if self.activation not in ("ELU", "Snake"):
+            raise ValueError(f"activation must be 'ELU' or 'Snake', not {self.activation!r}")
+        if not self.strides or any(not isinstance(s, int) or s < 1 for s in self.strides):
+            raise ValueError(f"strides must be whole numbers, at least 1, not {list(self.strides)}")
+
+
+@dataclass(frozen=True)
 class CodecConfig:
-    """A codec. `name` begins its id; `architecture` chooses the encoder and decoder."""
+    """A codec. `name` begins its id; `architecture` chooses the encoder and decoder, and which of the two parts counts."""
 
     name: str = "fast"
-    architecture: Literal["spectral"] = "spectral"
+    architecture: Literal["spectral", "seanet"] = "spectral"
     sample_rate: int = 16_000  #: Hz
     hop_length: int = 320  #: samples a frame
     num_quantizers: int = 8  #: K
     codebook_size: int = 1024
     dimension: int = 128  #: D, channels of a latent and of a codebook entry
     semantic_dimension: int = 512  #: the teacher's channels, which RVQ-1 is mapped to in training
-    spectral: SpectralConfig = field(default_factory=SpectralConfig)
+    spectral: SpectralConfig | None = None  #: set for "spectral", and for it alone
+    seanet: SEANetConfig | None = None  #: set for "seanet", and for it alone
 
     def __post_init__(self) -> None:
-        if self.architecture != "spectral":
-            raise ValueError(f"architecture must be 'spectral', not {self.architecture!r}")
+        if self.architecture not in _PARTS:
+            raise ValueError(f"architecture must be one of {', '.join(_PARTS)}, not {self.architecture!r}")
+        for name, kind in _PARTS.items():
+            given = getattr(self, name)
+            if name == self.architecture and given is None:
+                object.__setattr__(self, name, kind())
+            elif name != self.architecture and given is not None:
+                raise ValueError(f"architecture {self.architecture!r} takes no {name!r} part")
         _check_integers(self)
-        if self.dimension < 8:
-            raise ValueError(f"dimension must be at least 8, not {self.dimension}")
-        if self.hop_length % 2 or self.spectral.n_fft % (self.hop_length // 2):
-            raise ValueError("hop_length must be even, and spectral.n_fft a multiple of its half")
+        if self.spectral is not None:
+            if self.dimension < 8:
+                raise ValueError(f"dimension must be at least 8, not {self.dimension}")
+            if self.hop_length % 2 or self.spectral.n_fft % (self.hop_length // 2):
+                raise ValueError("hop_length must be even, and spectral.n_fft a multiple of its half")
+        if self.seanet is not None and math.prod(self.seanet.strides) != self.hop_length:
+            strides = list(self.seanet.strides)
+            raise ValueError(f"hop_length must be the product of the strides {strides}, not {self.hop_length}")
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        """Plain values, as JSON gives them back; the part of the other architecture is left out."""
+        return {
+            key: {k: list(v) if isinstance(v, tuple) else v for k, v in value.items()} if key in _PARTS else value
+            for key, value in asdict(self).items()
+            if value is not None
+        }
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> CodecConfig:
         """Build from `to_dict`'s form; raises ValueError for a key that no codec has."""
-        values = dict(values)
-        spectral = SpectralConfig(**_known(SpectralConfig, values.pop("spectral", {})))
-        return cls(**_known(cls, values), spectral=spectral)
+        values = dict(_known(cls, values))
+        for name, kind in _PARTS.items():
+            if values.get(name) is not None:
+                values[name] = kind(**_known(kind, values[name]))
+        return cls(**values)
+
+
+_PARTS: dict[str, type] = {"spectral": SpectralConfig, "seanet": SEANetConfig}
 
 
 def _check_integers(config: object) -> None:
-    for name, value in vars(config).items():
-        if name in ("name", "architecture", "spectral"):
-            continue
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise ValueError(f"{name} must be a whole number, at least 1, not {value!r}")
+    for field in fields(config):  # type: ignore[arg-type]
+        value = getattr(config, field.name)
+        if field.type == "int" and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+            raise ValueError(f"{field.name} must be a whole number, at least 1, not {value!r}")
 
 
 def _known(cls: type, values: dict[str, Any]) -> dict[str, Any]:
@@ -76,4 +121,7 @@ def _known(cls: type, values: dict[str, Any]) -> dict[str, Any]:
 
 
 #: The published architectures by name.
-PRESETS: dict[str, CodecConfig] = {"fast": CodecConfig()}
+PRESETS: dict[str, CodecConfig] = {
+    "fast": CodecConfig(),
+    "paper": CodecConfig(name="paper", architecture="seanet", dimension=1024, semantic_dimension=768),
+}

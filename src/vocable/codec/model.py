@@ -3,24 +3,34 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vocable import audio
 from vocable.audio import AudioError
 from vocable.codec.config import CodecConfig
+from vocable.codec.layers import frame_mask
 from vocable.codec.rvq import Quantized, ResidualVectorQuantizer
+from vocable.codec.seanet import SEANetDecoder, SEANetEncoder
 from vocable.codec.spectral import SpectralDecoder, SpectralEncoder
 from vocable.codec.tokens import Encoded, TokensError
 
 #: A waveform [L], a batch [B, L], or a list of [L]: float, full scale at 1.0.
 Waveforms = Tensor | np.ndarray | Sequence[Tensor | np.ndarray]
+
+
+Parts = Literal["all", "encoder", "decoder"]
+
+#: Encoder: speech [B, L] and num_samples [B] -> latents [B, T, D]. Decoder: latents and num_frames [B] -> [B, 320 T].
+_ARCHITECTURES: dict[str, tuple[Callable[[CodecConfig], nn.Module], Callable[[CodecConfig], nn.Module]]] = {
+    "spectral": (SpectralEncoder, SpectralDecoder),
+    "seanet": (SEANetEncoder, SEANetDecoder),
+}
 
 
 @dataclass(frozen=True)
@@ -49,18 +59,33 @@ class CodecOutput:
     quantized: Quantized  #: what CodebookEMA.update needs
 
 
+class _LeftOut(nn.Module):
+    """Stands where a part was not loaded."""
+
+    def __init__(self, part: str) -> None:
+        super().__init__()
+        self.part = part
+
+    def forward(self, *_: Any) -> Tensor:
+        raise ValueError(f"this codec was loaded without its {self.part}: load it with parts='all'")
+
+
 class SpeechTokenizer(nn.Module):
     """A neural speech codec whose first code of each frame carries content (arXiv 2308.16692).
 
     `layers` is a slice of the K quantizer layers everywhere: slice(0, 1) is RVQ-1, None is all of them.
     """
 
-    def __init__(self, config: CodecConfig) -> None:
+    def __init__(self, config: CodecConfig, parts: Parts = "all") -> None:
+        """A codec of random weights. parts: "encoder" builds no decoder, "decoder" no encoder."""
         super().__init__()
-        self.config = config
-        self.encoder = SpectralEncoder(config)
+        if parts not in ("all", "encoder", "decoder"):
+            raise ValueError(f"parts are 'all', 'encoder' or 'decoder', not {parts!r}")
+        self.config, self.parts = config, parts
+        encoder, decoder = _ARCHITECTURES[config.architecture]
+        self.encoder = encoder(config) if parts != "decoder" else _LeftOut("encoder")
         self.quantizer = ResidualVectorQuantizer(config.num_quantizers, config.codebook_size, config.dimension)
-        self.decoder = SpectralDecoder(config)
+        self.decoder = decoder(config) if parts != "encoder" else _LeftOut("decoder")
         #: Maps RVQ-1 to the teacher's channels; used in training alone.
         self.transform = nn.Linear(config.dimension, config.semantic_dimension)
         self._id: str | None = None
@@ -69,24 +94,38 @@ class SpeechTokenizer(nn.Module):
 
     @classmethod
     def from_pretrained(
-        cls, name: str | os.PathLike[str] | None = None, device: str = "cpu", dtype: torch.dtype = torch.float32
+        cls,
+        name: str | os.PathLike[str] | None = None,
+        device: str = "cpu",
+        dtype: torch.dtype = torch.float32,
+        parts: Parts = "all",
+        weight_norm: bool = False,
     ) -> SpeechTokenizer:
-        """Load the embedded model (None), a folder written by `save_pretrained`, or a hub id; in eval mode.
+        """Load the embedded model (None), a folder, or a hub id, in eval mode.
 
+        name: a folder written by `save_pretrained`, or one with a checkpoint of the official package; on the hub,
+        "owner/name" or "owner/name/subfolder". parts: "encoder" leaves the decoder unbuilt, "decoder" the encoder.
+        weight_norm: keep the weight norm of a `paper` codec, for training; else it is folded into the weights.
         Raises CheckpointError when there is no such model, or its files are not a codec of this version.
         """
         from vocable.codec import checkpoint
 
-        model = checkpoint.load(name)
+        model = checkpoint.load(name, parts, weight_norm)
         try:
             return model.to(device=device, dtype=dtype).eval()
         except (RuntimeError, AssertionError) as error:  # what torch says of a device it has not
             raise ValueError(f"device {device!r} cannot be used here: {str(error).splitlines()[0]}") from error
 
     def save_pretrained(self, folder: str | os.PathLike[str], dtype: torch.dtype = torch.float32) -> None:
-        """Write config.json and model.safetensors to `folder`; dtype float16 halves the file (and changes the id)."""
+        """Write config.json and model.safetensors to `folder`; dtype float16 halves the file (and changes the id).
+
+        A codec whose weight norm is folded is written as it is, folded: its weights are other numbers than those that
+        it was loaded from, and so is its id. Raises ValueError for a codec that was loaded in parts.
+        """
         from vocable.codec import checkpoint
 
+        if self.parts != "all":
+            raise ValueError(f"this codec holds its {self.parts} alone: load it whole to save it")
         checkpoint.save(self, folder, dtype)
 
     def train(self, mode: bool = True) -> SpeechTokenizer:
@@ -106,7 +145,7 @@ class SpeechTokenizer(nn.Module):
         """The config's name and a hash of config and weights; tokens name it."""
         from vocable.codec import checkpoint
 
-        return self._id or checkpoint.codec_id(self)
+        return self._id or checkpoint.codec_id(self.config, self.state_dict())
 
     @property
     def sample_rate(self) -> int:
@@ -171,10 +210,11 @@ class SpeechTokenizer(nn.Module):
         """
         start, stop = self._range(layers)
         batch, lengths = self._batch(waveform, sample_rate, num_samples)
-        frames, mask = self._frames(lengths)
-        codes = self.quantizer.encode(self.encoder(batch, mask), stop)[:, start:]
+        frames = -(-lengths // self.hop_length)
+        codes = self.quantizer.encode(self.encoder(batch, lengths), stop)[:, start:]
+        mask = frame_mask(frames, codes.shape[2], codes)
         if mask is not None:
-            codes = codes * mask.transpose(1, 2).long()
+            codes = codes * mask.transpose(1, 2)
         return Encoded(codes, frames, lengths, slice(start, stop), self.id, self.sample_rate, self.frame_rate)
 
     @torch.no_grad()
@@ -205,8 +245,8 @@ class SpeechTokenizer(nn.Module):
         lengths = torch.full((batch,), frames * hop) if num_samples is None else _lengths(num_samples, batch)
         if int(lengths.max()) > frames * hop or int(lengths.min()) < 1:
             raise TokensError(f"num_samples must be 1 to {frames * hop} for {frames} frames, not {lengths.tolist()}")
-        _, mask = self._frames(lengths, frames)
-        waveform = self.decoder(self.quantizer.decode(codes, start), mask)[:, : int(lengths.max())]
+        latents = self.quantizer.decode(codes, start)
+        waveform = self.decoder(latents, -(-lengths // hop))[:, : int(lengths.max())]
         return Decoded(_silence_after(waveform, lengths), lengths)
 
     def reconstruct(
@@ -228,7 +268,7 @@ class SpeechTokenizer(nn.Module):
     ) -> Tensor:
         """The encoder's output before quantization: float32 [B, D, T]."""
         batch, lengths = self._batch(waveform, sample_rate, num_samples)
-        latents: Tensor = self.encoder(batch, self._frames(lengths)[1])
+        latents: Tensor = self.encoder(batch, lengths)
         return latents.transpose(1, 2)
 
     @torch.no_grad()
@@ -247,11 +287,11 @@ class SpeechTokenizer(nn.Module):
         """
         batch, samples = waveform.shape
         lengths = torch.full((batch,), samples) if num_samples is None else _lengths(num_samples, batch)
-        padded = F.pad(_silence_after(waveform, lengths), (0, -samples % self.hop_length))
-        _, mask = self._frames(lengths, padded.shape[1] // self.hop_length)
-        quantized = self.quantizer(self.encoder(padded, mask), mask, num_layers)
+        frames = -(-lengths // self.hop_length)
+        latents = self.encoder(_silence_after(waveform, lengths), lengths)
+        quantized = self.quantizer(latents, frame_mask(frames, latents.shape[1], latents), num_layers)
         return CodecOutput(
-            waveform=_silence_after(self.decoder(quantized.latents, mask)[:, :samples], lengths),
+            waveform=_silence_after(self.decoder(quantized.latents, frames)[:, :samples], lengths),
             codes=quantized.codes,
             semantic=self.transform(quantized.first.to(self.transform.weight.dtype)),
             losses={"commitment": quantized.commitment_loss},
@@ -277,25 +317,15 @@ class SpeechTokenizer(nn.Module):
     def _batch(
         self, waveform: Waveforms, sample_rate: int | None, num_samples: Tensor | Sequence[int] | None
     ) -> tuple[Tensor, Tensor]:
-        """Any accepted input as float32 [B, 320 T], zero behind each clip's end, and num_samples [B] on the CPU."""
+        """Any accepted input as float32 [B, L], zero behind each clip's end, and num_samples [B] on the CPU."""
         clips = _as_clips(waveform, num_samples)
         if sample_rate is not None and sample_rate != self.sample_rate:
             clips = [torch.from_numpy(audio.resample(c.cpu().numpy(), sample_rate, self.sample_rate)) for c in clips]
         lengths = torch.tensor([len(c) for c in clips])
-        width = self.num_frames(int(lengths.max())) * self.hop_length
-        batch = torch.zeros(len(clips), width, device=self.device)
+        batch = torch.zeros(len(clips), int(lengths.max()), device=self.device)
         for row, clip in zip(batch, clips, strict=True):
             row[: len(clip)] = clip
         return batch, lengths
-
-    def _frames(self, lengths: Tensor, width: int | None = None) -> tuple[Tensor, Tensor | None]:
-        """num_frames [B], and the mask [B, T, 1] of valid frames, or None if all clips fill T frames."""
-        frames = -(-lengths // self.hop_length)
-        width = int(frames.max()) if width is None else width
-        if int(frames.min()) == width:
-            return frames, None
-        mask = (torch.arange(width) < frames[:, None]).unsqueeze(2)
-        return frames, mask.to(self.device, next(self.encoder.parameters()).dtype)
 
     def _checked(self, codes: Tensor | np.ndarray, layers: slice | None) -> tuple[Tensor, int]:
         """Codes as int64 [B, K', T] on the device, and the layer of their first row."""

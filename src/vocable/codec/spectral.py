@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vocable.codec.config import CodecConfig
+from vocable.codec.layers import BiLSTM, frame_mask
 from vocable.codec.rvq import Float32Module
 
 
@@ -35,14 +36,15 @@ class STFT(Float32Module):
             raise ValueError(f"n_fft ({n_fft}) must be a multiple of the STFT hop ({hop})")
         self.n_fft, self.hop, self.edge = n_fft, hop, (n_fft - hop) // 2
         bins = n_fft // 2 + 1
-        samples = torch.arange(n_fft, dtype=torch.float64) - n_fft // 2
-        angle = 2 * math.pi * samples[:, None] * torch.arange(bins) / n_fft
-        window = torch.hann_window(n_fft, dtype=torch.float64)
-        analysis = window[:, None] * torch.cat([angle.cos(), -angle.sin()], 1) / math.sqrt(n_fft)
-        # Every bin but the first and the last stands for its mirror image too.
-        twice = torch.full((bins,), 2.0, dtype=torch.float64)
-        twice[0] = twice[-1] = 1.0
-        synthesis = torch.cat([angle.cos() * twice, -angle.sin() * twice], 1).T * window / math.sqrt(n_fft)
+        with torch.device("cpu"):  # no checkpoint holds these: they are needed even where a model is shapes alone
+            samples = torch.arange(n_fft, dtype=torch.float64) - n_fft // 2
+            angle = 2 * math.pi * samples[:, None] * torch.arange(bins) / n_fft
+            window = torch.hann_window(n_fft, dtype=torch.float64)
+            analysis = window[:, None] * torch.cat([angle.cos(), -angle.sin()], 1) / math.sqrt(n_fft)
+            # Every bin but the first and the last stands for its mirror image too.
+            twice = torch.full((bins,), 2.0, dtype=torch.float64)
+            twice[0] = twice[-1] = 1.0
+            synthesis = torch.cat([angle.cos() * twice, -angle.sin() * twice], 1).T * window / math.sqrt(n_fft)
         self.register_buffer("window", window.float(), persistent=False)
         self.register_buffer("analysis", analysis.float(), persistent=False)
         self.register_buffer("synthesis", synthesis.float(), persistent=False)
@@ -91,40 +93,21 @@ class ConvNeXtBlock(nn.Module):
         return torch.addcmul(x, y.to(x.dtype), self.scale)
 
 
-class BiLSTM(nn.Module):
-    """One bidirectional layer with a skip. The backward one runs on each clip reversed within its own length."""
-
-    def __init__(self, dim: int) -> None:
-        super().__init__()
-        self.forward_lstm = nn.LSTM(dim, dim // 2, batch_first=True)
-        self.backward_lstm = nn.LSTM(dim, dim // 2, batch_first=True)
-
-    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        ahead = self.forward_lstm(x)[0]
-        if mask is None:
-            back = self.backward_lstm(x.flip(1))[0].flip(1)
-        else:
-            steps = torch.arange(x.shape[1], device=x.device)
-            lengths = mask.sum((1, 2), dtype=torch.int64)[:, None]  # bfloat16 cannot count to 257
-            order = torch.where(steps < lengths, lengths - 1 - steps, steps)[..., None]
-            back = self.backward_lstm(x.gather(1, order.expand_as(x)))[0]
-            back = back.gather(1, order.expand_as(back))
-        return x + torch.cat([ahead, back], -1)
-
-
 class SpectralEncoder(nn.Module):
-    """Speech [B, 320 T] -> latents [B, T, D]."""
+    """Speech [B, L] -> latents [B, ceil(L / hop_length), D]."""
 
     def __init__(self, config: CodecConfig) -> None:
         super().__init__()
+        self.hop_length = config.hop_length
         c = config.spectral
+        assert c is not None
         self.stft = STFT(c.n_fft, config.hop_length // 2)
         self.embed = nn.Linear(3 * (c.n_fft // 2 + 1), c.fine_dim)
         self.embed_norm = nn.LayerNorm(c.fine_dim)
         self.fine = _blocks(c.encoder_fine_blocks, c.fine_dim, c.expansion, c.kernel_size)
         self.down = nn.Linear(2 * c.fine_dim, c.frame_dim)
         self.frame = _blocks(c.encoder_frame_blocks, c.frame_dim, c.expansion, c.kernel_size)
-        self.lstm = BiLSTM(c.frame_dim)
+        self.lstm = BiLSTM(c.frame_dim, c.frame_dim // 2)
         self.project = nn.Linear(c.frame_dim, config.dimension)
         # No gain and no bias: latents keep the length sqrt(D), so neither they nor the commitment loss can collapse.
         self.norm = nn.LayerNorm(config.dimension, elementwise_affine=False)
@@ -150,7 +133,10 @@ class SpectralEncoder(nn.Module):
         rows = torch.arange(4 * width)
         self.project.weight[rows] = F.one_hot(rows, self.project.in_features).float()
 
-    def forward(self, waveform: Tensor, mask: Tensor | None = None) -> Tensor:
+    def forward(self, waveform: Tensor, num_samples: Tensor | None = None) -> Tensor:
+        waveform = F.pad(waveform, (0, -waveform.shape[1] % self.hop_length))
+        frames = None if num_samples is None else -(-num_samples // self.hop_length)
+        mask = frame_mask(frames, waveform.shape[1] // self.hop_length, self.embed.weight)
         fine_mask = _twice(mask)
         real, imag = self.stft(waveform)
         magnitude = (real.square() + imag.square() + 1e-9).sqrt()
@@ -163,18 +149,19 @@ class SpectralEncoder(nn.Module):
         x = self.down(x.unflatten(1, (-1, 2)).flatten(2))
         for block in self.frame:
             x = block(x, mask)
-        latents: Tensor = self.norm(self.project(self.lstm(x, mask)).float())
+        latents: Tensor = self.norm(self.project(x + self.lstm(x, mask)).float())
         return latents
 
 
 class SpectralDecoder(nn.Module):
-    """Latents [B, T, D] -> speech [B, 320 T]."""
+    """Latents [B, T, D] -> speech [B, T * hop_length]."""
 
     def __init__(self, config: CodecConfig) -> None:
         super().__init__()
         c = config.spectral
+        assert c is not None
         self.embed = nn.Linear(config.dimension, c.frame_dim)
-        self.lstm = BiLSTM(c.frame_dim)
+        self.lstm = BiLSTM(c.frame_dim, c.frame_dim // 2)
         self.frame = _blocks(c.decoder_frame_blocks, c.frame_dim, c.expansion, c.kernel_size)
         self.up = nn.Linear(c.frame_dim, 2 * c.fine_dim)
         self.fine = _blocks(c.decoder_fine_blocks, c.fine_dim, c.expansion, c.kernel_size)
@@ -196,7 +183,7 @@ class SpectralDecoder(nn.Module):
             rows = torch.arange(2 * width)
             self.up.weight[half * fine_dim + rows] = F.one_hot(half * 2 * width + rows, self.up.in_features).float()
         # Every second bin was coded; the ones between are their neighbours' mean.
-        every_bin = torch.arange(int(bins[-1]) + 2)
+        every_bin = torch.arange(2 * width + 2)
         nearness = (1 - (every_bin[:, None] - bins).abs() / 2).clamp_min(0.0)
         for part in range(2):
             rows = (part + 1) * all_bins + every_bin
@@ -205,9 +192,11 @@ class SpectralDecoder(nn.Module):
         # As quiet as speech is on average: from magnitudes of 1, the first steps would do nothing but turn it down.
         self.head.bias[:all_bins] = -6.0
 
-    def forward(self, latents: Tensor, mask: Tensor | None = None) -> Tensor:
+    def forward(self, latents: Tensor, num_frames: Tensor | None = None) -> Tensor:
+        mask = frame_mask(num_frames, latents.shape[1], self.embed.weight)
         fine_mask = _twice(mask)
-        x = self.lstm(self.embed(latents.to(self.embed.weight.dtype)), mask)
+        x = self.embed(latents.to(self.embed.weight.dtype))
+        x = x + self.lstm(x, mask)
         for block in self.frame:
             x = block(x, mask)
         x = self.up(x).unflatten(2, (2, -1)).flatten(1, 2)

@@ -78,7 +78,7 @@ class CodecTrainer:
         if not recipe.init:
             self.model = SpeechTokenizer(recipe.codec).to(self.device)
         else:  # its config replaces the recipe's, and its codebooks are started already
-            self.model = SpeechTokenizer.from_pretrained(recipe.init, recipe.device)
+            self.model = SpeechTokenizer.from_pretrained(recipe.init, recipe.device, weight_norm=True)
             quantizer = dataclasses.replace(recipe.quantizer, start_step=0)
             recipe = self.recipe = dataclasses.replace(recipe, codec=self.model.config, quantizer=quantizer)
         features = self._features(on_load) if recipe.distillation.weight else None

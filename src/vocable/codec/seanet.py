@@ -1,0 +1,276 @@
+"""The encoder and decoder of the paper: SEANet (arXiv 2009.02095, as in EnCodec, 2210.13438) with a recurrence.
+
+Layout [B, length, channels] throughout: seen as an image of height 1 in channels-last layout, a convolution needs no
+transpose and meets a fast CPU kernel. `lengths` [B] (int64, on the CPU) are the valid samples or frames of each clip;
+what lies behind a clip's end is arbitrary, and every layer that looks beyond one frame takes care of it, so that a clip
+comes out the same alone and in any batch. Every sum is the authors'; only the order of additions differs.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import weight_norm
+
+from vocable.codec.config import CodecConfig, SEANetConfig
+from vocable.codec.layers import BiLSTM, frame_mask
+
+#: Weights from here on are read once an output frame or so: a plain matrix product is faster on a CPU than a convolution
+#: kernel, which first packs the weights.
+LARGE = 2**22
+
+
+class ELU(nn.Module):
+    """In place: every input here is a fresh padded copy, or a hidden activation that nothing else reads."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.elu(x, inplace=True)
+
+
+class Snake(nn.Module):
+    """x + sin(alpha x)^2 / alpha, alpha of each channel learned (Ziyin et al. 2020, arXiv 2006.08195, eq. 3)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.alpha = nn.Parameter(torch.ones(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.addcmul(x, (self.alpha * x).sin().square(), (self.alpha + 1e-9).reciprocal())
+
+
+class Conv1d(nn.Conv1d):
+    """An activation, if any, then a convolution of [B, L, C] with reflected edges: ceil(L / stride) frames.
+
+    kernel - stride samples are reflected, the smaller half at the end; the last stride is filled up by reflection too.
+    """
+
+    def __init__(
+        self,
+        c: SEANetConfig,
+        inputs: int,
+        outputs: int,
+        kernel_size: int,
+        stride: int = 1,
+        dilation: int = 1,
+        activate: bool = True,
+    ) -> None:
+        super().__init__(inputs, outputs, kernel_size, stride, dilation=dilation)
+        self.activation = _activation(c, inputs) if activate else nn.Identity()
+        if c.weight_norm:
+            weight_norm(self)
+
+    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:  # type: ignore[override]
+        (kernel,), (stride,), (dilation,) = self.kernel_size, self.stride, self.dilation
+        edges = (kernel - 1) * dilation + 1 - stride
+        x = self.activation(_reflect(x, lengths, edges - edges // 2, edges // 2, stride))
+        weight = self.weight
+        if weight.numel() >= LARGE and dilation == 1:
+            return F.linear(x.unfold(1, kernel, stride).flatten(2), weight.flatten(1), self.bias)
+        y = F.conv2d(_as_image(x), weight.unsqueeze(2), self.bias, (1, stride), dilation=(1, dilation))
+        return _as_frames(y)
+
+
+class UpConv1d(nn.ConvTranspose1d):
+    """An activation, then a transposed convolution with a kernel of two strides: [B, T, C] -> [B, stride T, C']."""
+
+    def __init__(self, c: SEANetConfig, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__(inputs, outputs, 2 * stride, stride)
+        self.activation = _activation(c, inputs)
+        if c.weight_norm:
+            weight_norm(self)
+
+    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:  # type: ignore[override]
+        mask = frame_mask(lengths, x.shape[1], x)
+        x = self.activation(x if mask is None else x * mask)
+        (stride,), weight = self.stride, self.weight
+        if weight.numel() >= LARGE:
+            # A frame gives two strides of samples; the second falls on the next frame's first.
+            first, second = (x @ weight.flatten(1)).unflatten(2, (-1, 2, stride)).unbind(3)
+            y = F.pad(first, (0, 0, 0, 0, 0, 1)) + F.pad(second, (0, 0, 0, 0, 1, 0))
+            y = y.transpose(2, 3).flatten(1, 2) + self.bias
+        else:
+            y = _as_frames(F.conv_transpose2d(_as_image(x), weight.unsqueeze(2), self.bias, (1, stride)))
+        return y[:, stride - stride // 2 : y.shape[1] - stride // 2]
+
+
+class Residual(nn.Module):
+    """A convolution and a pointwise one over half the channels, beside a pointwise shortcut."""
+
+    def __init__(self, c: SEANetConfig, channels: int, dilation: int) -> None:
+        super().__init__()
+        self.shortcut = Conv1d(c, channels, channels, 1, activate=False)
+        self.squeeze = Conv1d(c, channels, channels // 2, c.residual_kernel_size, dilation=dilation)
+        self.expand = Conv1d(c, channels // 2, channels, 1)
+
+    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
+        hidden = self.expand(self.squeeze(x, lengths), lengths)
+        total: Tensor = hidden.add_(self.shortcut(x, lengths))
+        return total
+
+
+class Recurrence(nn.Module):
+    """LSTM layers, each as wide as its input in each direction, with one skip around them all."""
+
+    def __init__(self, channels: int, layers: int, bidirectional: bool) -> None:
+        super().__init__()
+        self.bidirectional = bidirectional
+        wide = 2 * channels if bidirectional else channels
+        widths = [channels] + [wide] * (layers - 1)
+        self.layers = nn.ModuleList(
+            BiLSTM(w, channels) if bidirectional else nn.LSTM(w, channels, batch_first=True) for w in widths
+        )
+
+    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
+        if not self.bidirectional:
+            y = x
+            for layer in self.layers:
+                y = layer(y)[0]
+            return y + x
+        mask, y = frame_mask(lengths, x.shape[1], x), x
+        for layer in self.layers:
+            y = layer(y, mask)
+        return y + torch.cat([x, x], -1)
+
+
+class SEANetEncoder(nn.Module):
+    """Speech [B, L] -> latents float32 [B, ceil(L / hop_length), D]."""
+
+    def __init__(self, config: CodecConfig) -> None:
+        super().__init__()
+        c = config.seanet
+        assert c is not None
+        channels = c.n_filters
+        self.first = Conv1d(c, 1, channels, c.kernel_size, activate=False)
+        self.stages = nn.ModuleList()
+        for stride in reversed(c.strides):
+            self.stages.append(
+                nn.ModuleDict(
+                    {
+                        "residuals": _residuals(c, channels),
+                        "down": Conv1d(c, channels, 2 * channels, 2 * stride, stride),
+                    }
+                )
+            )
+            channels *= 2
+        self.recurrence = Recurrence(channels, c.lstm_layers, c.bidirectional)
+        self.last = Conv1d(c, (1 + c.bidirectional) * channels, config.dimension, c.kernel_size)
+
+    def forward(self, waveform: Tensor, num_samples: Tensor | None = None) -> Tensor:
+        lengths = torch.full((len(waveform),), waveform.shape[1]) if num_samples is None else num_samples
+        x = self.first(waveform.unsqueeze(2).to(next(self.parameters()).dtype), lengths)
+        for stage in self.stages:
+            for residual in stage["residuals"]:
+                x = residual(x, lengths)
+            x = stage["down"](x, lengths)
+            lengths = -(-lengths // stage["down"].stride[0])
+        latents: Tensor = self.last(self.recurrence(x, lengths), lengths)
+        return latents.float()
+
+
+class SEANetDecoder(nn.Module):
+    """Latents [B, T, D] -> speech float32 [B, T * hop_length]."""
+
+    def __init__(self, config: CodecConfig) -> None:
+        super().__init__()
+        c = config.seanet
+        assert c is not None
+        channels = c.n_filters * 2 ** len(c.strides)
+        self.first = Conv1d(c, config.dimension, channels, c.kernel_size, activate=False)
+        self.recurrence = Recurrence(channels, c.lstm_layers, bidirectional=False)
+        self.stages = nn.ModuleList()
+        for stride in c.strides:
+            channels //= 2
+            self.stages.append(
+                nn.ModuleDict({"up": UpConv1d(c, 2 * channels, channels, stride), "residuals": _residuals(c, channels)})
+            )
+        self.last = Conv1d(c, channels, 1, c.kernel_size)
+
+    def forward(self, latents: Tensor, num_frames: Tensor | None = None) -> Tensor:
+        lengths = torch.full((len(latents),), latents.shape[1]) if num_frames is None else num_frames
+        x = self.recurrence(self.first(latents.to(next(self.parameters()).dtype), lengths), lengths)
+        for stage in self.stages:
+            x = stage["up"](x, lengths)
+            lengths = lengths * stage["up"].stride[0]
+            for residual in stage["residuals"]:
+                x = residual(x, lengths)
+        return self.last(x, lengths).squeeze(2).float()
+
+
+def _activation(c: SEANetConfig, channels: int) -> nn.Module:
+    return Snake(channels) if c.activation == "Snake" else ELU()
+
+
+def _residuals(c: SEANetConfig, channels: int) -> nn.ModuleList:
+    return nn.ModuleList(Residual(c, channels, c.dilation_base**j) for j in range(c.residual_layers))
+
+
+def _as_image(x: Tensor) -> Tensor:
+    """[B, L, C] as [B, C, 1, L] over the same memory, which is its channels-last layout."""
+    return x.transpose(1, 2).unsqueeze(2)
+
+
+def _as_frames(image: Tensor) -> Tensor:
+    """The reverse of `_as_image`."""
+    return image.squeeze(2).transpose(1, 2)
+
+
+def _reflect(x: Tensor, lengths: Tensor, left: int, right: int, stride: int) -> Tensor:
+    """Put each clip's mirror image before its start and behind its end.
+
+    [B, L, C] -> [B, left + L' + right, C], L' being L filled up to whole strides. A clip too short to be mirrored is
+    first lengthened with zeros, as the authors' code does. What is not a clip or its edge is arbitrary.
+    """
+    width = x.shape[1]
+    whole = -(-width // stride) * stride
+    if left + right + whole == width:
+        return x
+    padded = F.pad(x, (0, 0, left, whole - width + right))
+    n = lengths[:, None]
+    after = right + (-n) % stride  # how far each clip's end is mirrored
+    position = torch.cat([torch.arange(-left, 0).expand(len(n), -1), n + torch.arange(right + stride - 1)], 1)
+    position = position.minimum(n + after - 1)  # clips that need less write their last place again
+    room = torch.maximum(n, after.clamp_min(left) + 1)  # the length after lengthening
+    source = position.abs()
+    source = torch.where(source < room, source, 2 * (room - 1) - source)
+    inside = (source < n)[..., None].to(x)
+    mirrored = x.gather(1, _index(source.clamp(0, width - 1), x)) * inside
+    return padded.scatter_(1, _index(position + left, x), mirrored)
+
+
+def _index(positions: Tensor, x: Tensor) -> Tensor:
+    return positions[..., None].expand(-1, -1, x.shape[2]).to(x.device)
+
+
+#: How weight norm names its two tensors in a state dict.
+GAIN, DIRECTION = "parametrizations.weight.original0", "parametrizations.weight.original1"
+
+
+def fold_weight_norm(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A state dict with weight norm -> the same model's without: weight = g v / |v| (Salimans and Kingma 2016, eq. 2).
+
+    Takes the tensors out of `tensors` one by one, so that the two forms are never both in memory.
+    """
+    folded = {}
+    for key in sorted(tensors):
+        if key.endswith(GAIN):
+            stem = key.removesuffix(GAIN)
+            gain, direction = tensors.pop(key), tensors.pop(stem + DIRECTION)
+            folded[f"{stem}weight"] = direction * (gain / torch.linalg.vector_norm(direction, dim=(1, 2), keepdim=True))
+        elif not key.endswith(DIRECTION):
+            folded[key] = tensors.pop(key)
+    return folded
+
+
+def unfold_weight_norm(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The reverse of `fold_weight_norm`, with v = weight. Convolutions are what has a weight of three axes."""
+    unfolded = {}
+    for key in sorted(tensors):
+        weight = tensors.pop(key)
+        if key.endswith(".weight") and weight.ndim == 3:
+            stem = key.removesuffix("weight")
+            unfolded[stem + GAIN] = torch.linalg.vector_norm(weight, dim=(1, 2), keepdim=True)
+            unfolded[stem + DIRECTION] = weight
+        else:
+            unfolded[key] = weight
+    return unfolded
