@@ -43,6 +43,7 @@ core: .venv/dev
 
 .venv/dev: pyproject.toml .venv/constraints.txt
 	.venv/bin/$(PIP) -c .venv/constraints.txt -e '.[dev]'
+	.venv/bin/$(PIP) --no-deps speechtokenizer==1.0.1
 	touch $@
 
 clean:

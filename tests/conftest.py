@@ -54,6 +54,30 @@ def fill_codebooks(tokenizer: SpeechTokenizer, waveforms: torch.Tensor) -> None:
     CodebookEMA(tokenizer.quantizer).kmeans_start(latents, 5, torch.Generator().manual_seed(0))
 
 
+def near_ties(tokenizer: SpeechTokenizer, clip: torch.Tensor, layer: int) -> torch.Tensor:
+    """Frames whose nearest and second-nearest entry of `layer` differ by less than 1e-4 relative."""
+    latents = tokenizer.latents(clip)[0].T
+    residual = latents
+    if layer:
+        codes = tokenizer.encode(clip, layers=slice(0, layer)).codes
+        residual = latents - tokenizer.embed(codes, slice(0, layer))[0].T
+    distance = torch.cdist(residual[None], tokenizer.quantizer.codebooks[layer][None])[0].square()
+    nearest = distance.topk(2, largest=False).values
+    return (nearest[:, 1] - nearest[:, 0]) / nearest[:, 1] < 1e-4
+
+
+def differing_frames(tokenizer: SpeechTokenizer, clip: torch.Tensor, alone: torch.Tensor, other: torch.Tensor) -> int:
+    """Frames whose codes differ after a near tie; a difference without one is a failure.
+
+    Behind the first layer that differs, the residuals differ, so later rows may too.
+    """
+    differ = (alone != other).any(0)
+    for frame in differ.nonzero().flatten().tolist():
+        layer = int((alone[:, frame] != other[:, frame]).nonzero()[0])
+        assert near_ties(tokenizer, clip, layer)[frame], f"frame {frame} differs in layer {layer} without a near tie"
+    return int(differ.sum())
+
+
 @pytest.fixture(scope="session")
 def tiny() -> SpeechTokenizer:
     return make_tiny()

@@ -1,0 +1,139 @@
+"""Ours against the authors' package, with the same weights: codes, latents, waveforms, checkpoints."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from conftest import differing_frames
+from peers import OFFICIAL_CONFIG, fill_official, official, official_class
+from vocable import audio
+from vocable.codec import checkpoint
+from vocable.codec.model import SpeechTokenizer
+
+try:
+    official_class()
+except ImportError as missing:
+    pytest.skip(str(missing), allow_module_level=True)
+
+#: The same network, narrow: what `make test` has time for.
+NARROW = {"n_filters": 8, "dimension": 64, "semantic_dimension": 48}
+CASES = [
+    pytest.param({**NARROW, "activation": "ELU"}, id="narrow-ELU"),
+    pytest.param({**NARROW, "activation": "Snake"}, id="narrow-Snake"),
+    pytest.param(
+        {**NARROW, "n_residual_layers": 2, "strides": [8, 5, 8], "lstm_layers": 1, "bidirectional": False},
+        id="another-shape",
+    ),
+    pytest.param({"activation": "ELU"}, id="ELU", marks=pytest.mark.slow),
+    pytest.param({"activation": "Snake"}, id="Snake", marks=pytest.mark.slow),
+]
+
+
+def assert_within(ours: torch.Tensor, theirs: torch.Tensor) -> None:
+    """Within 1e-5, of the peak where that is above 1."""
+    torch.testing.assert_close(ours, theirs, atol=1e-5 * max(1.0, float(theirs.abs().max())), rtol=0)
+
+
+class Pair:
+    """An official codec with filled codebooks, ours loaded from its checkpoint, and 20 real clips."""
+
+    def __init__(self, changes: dict[str, Any], clips: list[torch.Tensor], folder: Path) -> None:
+        self.folder, self.clips = folder, clips[::3]
+        config = OFFICIAL_CONFIG | changes
+        self.theirs: Any = official(config)
+        with torch.no_grad():
+            for name, parameter in self.theirs.named_parameters():
+                if name.endswith("alpha"):  # they start at 1, where Snake's division would go untested
+                    parameter.uniform_(0.5, 2.0)
+                elif name.endswith("weight_g"):  # random weights shrink speech until random biases drown it,
+                    parameter *= 1.7
+                elif "bias" in name:  # and then all latents are near ties
+                    parameter *= 0.05
+        self.perplexities = fill_official(self.theirs, clips)
+        # Keys of their trainer and of their hub stand beside the model's.
+        (folder / "config.json").write_text(json.dumps(config | {"sampling_rate": 16000, "segment_size": 48000}))
+        torch.save(self.theirs.state_dict(), folder / "SpeechTokenizer.pt")
+        self.ours = SpeechTokenizer.from_pretrained(folder)
+
+
+@pytest.fixture(scope="module", params=CASES)
+def pair(request: pytest.FixtureRequest, real_clips: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Pair:
+    count = 60
+    chosen = [real_clips[i * len(real_clips) // count] for i in range(count)]
+    # Six seconds at most, and lengths that end anywhere in a frame.
+    clips = [torch.from_numpy(audio.read(path)[0])[: 96_000 - 37 * i] for i, path in enumerate(chosen)]
+    return Pair(request.param, clips, tmp_path_factory.mktemp("official"))
+
+
+def test_the_codebooks_are_filled(pair: Pair) -> None:
+    assert min(pair.perplexities) > 50, pair.perplexities
+
+
+@torch.no_grad()
+def test_codes_latents_and_waveforms(pair: Pair) -> None:
+    frames = ties = 0
+    for clip in pair.clips:
+        latents = pair.theirs.encoder(clip[None, None])
+        assert_within(pair.ours.latents(clip), latents)
+        codes = pair.theirs.encode(clip[None, None])  # [K, B, T]
+        encoded = pair.ours.encode(clip)
+        ties += differing_frames(pair.ours, clip, codes[:, 0], encoded.codes[0])
+        frames += codes.shape[2]
+        waveform = pair.theirs.decode(codes)[:, 0]  # whole frames: theirs does not trim
+        ours = pair.ours.decode(codes.transpose(0, 1)).waveform
+        assert_within(ours, waveform)
+        trimmed = pair.ours.decode(encoded).waveform
+        assert trimmed.shape == (1, len(clip))
+    assert ties * 8 <= max(1, frames * 8 // 10_000), f"{ties} near ties in {frames} frames"
+
+
+@torch.no_grad()
+def test_decode_from_every_layer_on(pair: Pair) -> None:
+    codes = pair.theirs.encode(pair.clips[0][None, None, :8000])
+    count = len(codes)
+    for start in range(count):
+        waveform = pair.theirs.decode(codes[start:], st=start)[:, 0]
+        ours = pair.ours.decode(codes[start:].transpose(0, 1), layers=slice(start, count)).waveform
+        assert_within(ours, waveform)
+
+
+@torch.no_grad()
+def test_partial_encodes_are_rows_of_the_whole(pair: Pair) -> None:
+    clip = pair.clips[1][:16_000]
+    whole = pair.ours.encode(clip).codes
+    for stop in range(1, whole.shape[1] + 1):
+        assert torch.equal(pair.ours.encode(clip, layers=slice(0, stop)).codes, whole[:, :stop])
+        assert torch.equal(pair.ours.encode(clip, layers=slice(stop - 1, stop)).codes, whole[:, stop - 1 : stop])
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("samples", [1, 2, 3, 5, 7, 39, 319, 320, 321, 641, 15_999])
+def test_short_and_odd_lengths(pair: Pair, samples: int) -> None:
+    clip = pair.clips[2][4000 : 4000 + samples]
+    latents = pair.theirs.encoder(clip[None, None])
+    assert_within(pair.ours.latents(clip), latents)
+    assert pair.ours.reconstruct(clip).waveform.shape == (1, samples)
+
+
+def test_the_round_trip_is_bit_equal(pair: Pair, tmp_path: Path) -> None:
+    name = checkpoint.import_official(pair.folder, tmp_path / "ours")
+    assert name == pair.ours.id == SpeechTokenizer.from_pretrained(tmp_path / "ours").id
+    back = torch.load(checkpoint.export_official(tmp_path / "ours", tmp_path / "back"), weights_only=True)
+    before = pair.theirs.state_dict()
+    assert back.keys() == before.keys()
+    for key, tensor in before.items():
+        assert back[key].dtype == tensor.dtype and torch.equal(back[key], tensor), key
+    type(pair.theirs).load_from_checkpoint(str(tmp_path / "back/config.json"), str(tmp_path / "back/SpeechTokenizer.pt"))
+
+
+def test_the_differentiable_pass_is_theirs(pair: Pair) -> None:
+    clip = pair.clips[3][:4800][None]
+    waveform, _, feature = pair.theirs(clip[:, None])
+    out = pair.ours(clip)
+    assert_within(out.waveform, waveform[:, 0])
+    assert_within(out.semantic, feature)
