@@ -1,10 +1,11 @@
-"""What the benchmark scripts have in common: the versions that they report, and how they give up."""
+"""What the benchmark scripts have in common: what they report of the machine, and how they give up."""
 
 from __future__ import annotations
 
 import importlib.metadata
 import platform
 import sys
+from pathlib import Path
 from typing import NoReturn
 
 import vocable
@@ -20,3 +21,11 @@ def fail(message: str) -> NoReturn:
     """One line on standard error, and exit code 2."""
     print(message, file=sys.stderr)
     raise SystemExit(2)
+
+
+def cpu_name() -> str:
+    """The processor as the system names it."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()

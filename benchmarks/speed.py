@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
-import platform
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -29,7 +28,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from script import fail, versions
+from script import cpu_name, fail, versions
 from vocable import SpeechTokenizer, audio
 from vocable.corpus.manifest import read_manifest
 from vocable.files import atomic_path
@@ -156,14 +155,6 @@ def show(systems: dict[str, dict[str, Any]], ratio: dict[str, float], ours: str,
         times_as_fast = f"{ratio['encode']:.1f} / {ratio['decode']:.1f}" if name == ours else "1 / 1"
         table.add_row(name, *cells, f"{parts['rtf']:.4f}", times_as_fast)
     Console().print(table)
-
-
-def cpu_name() -> str:
-    """The processor as the system names it."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 if __name__ == "__main__":

@@ -24,7 +24,9 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return checkpoint.export_official(folder / "ours", folder / "official").parent
 
 
-def copy(exported: Path, folder: Path, tensors: object = None, name: str = "SpeechTokenizer.pt", **config: object) -> Path:
+def copy(
+    exported: Path, folder: Path, tensors: object = None, name: str = "SpeechTokenizer.pt", **config: object
+) -> Path:
     """The exported folder with changes."""
     folder.mkdir(parents=True)
     values = json.loads((exported / "config.json").read_text()) | config
@@ -181,5 +183,7 @@ def test_rvq_1_alone_costs_no_search_above(exported: Path, monkeypatch: pytest.M
 def test_the_preset_is_the_papers_size() -> None:
     with torch.device("meta"):
         model = SpeechTokenizer(PRESETS["paper"])
-    sizes = {part: sum(p.numel() for p in getattr(model, part).parameters()) for part in ("encoder", "decoder", "transform")}
+    sizes = {
+        part: sum(p.numel() for p in getattr(model, part).parameters()) for part in ("encoder", "decoder", "transform")
+    }
     assert sizes == {"encoder": 67_705_856, "decoder": 35_182_530, "transform": 787_200}

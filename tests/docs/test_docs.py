@@ -8,13 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from conftest import ROOT, SPEECH
+from conftest import ROOT, SPEECH, make_tiny_paper
+from vocable.codec.checkpoint import export_official
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/guide.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/guide.md", "docs/official.md"])
 def test_python_blocks_run(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     shutil.copy(SPEECH, "speech.flac")
+    if page == "docs/official.md":  # a small checkpoint under the released one's name
+        make_tiny_paper().save_pretrained("ours")
+        export_official("ours", "speechtokenizer_hubert_avg")
     blocks = re.findall(r"^```python\n(.*?)^```", (ROOT / page).read_text(), re.MULTILINE | re.DOTALL)
     assert blocks
     names: dict[str, object] = {}

@@ -128,7 +128,9 @@ def test_the_round_trip_is_bit_equal(pair: Pair, tmp_path: Path) -> None:
     assert back.keys() == before.keys()
     for key, tensor in before.items():
         assert back[key].dtype == tensor.dtype and torch.equal(back[key], tensor), key
-    type(pair.theirs).load_from_checkpoint(str(tmp_path / "back/config.json"), str(tmp_path / "back/SpeechTokenizer.pt"))
+    type(pair.theirs).load_from_checkpoint(
+        str(tmp_path / "back/config.json"), str(tmp_path / "back/SpeechTokenizer.pt")
+    )
 
 
 def test_the_differentiable_pass_is_theirs(pair: Pair) -> None:

@@ -34,9 +34,7 @@ class CheckpointError(ValueError):
     """A model that is not there, or whose files are not a codec of this version."""
 
 
-def load(
-    name: str | os.PathLike[str] | None, parts: Parts = "all", weight_norm: bool = False
-) -> SpeechTokenizer:
+def load(name: str | os.PathLike[str] | None, parts: Parts = "all", weight_norm: bool = False) -> SpeechTokenizer:
     """Load the embedded model (None), a folder, or a hub id, in float32 on the CPU.
 
     Memory is what the model itself takes: parts that are not asked for are not read into it, weight norm is folded

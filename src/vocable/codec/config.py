@@ -53,7 +53,7 @@ class SEANetConfig:
 
 @dataclass(frozen=True)
 class CodecConfig:
-    """A codec. `name` begins its id; `architecture` chooses the encoder and decoder, and which of the two parts counts."""
+    """A codec. `name` begins its id; `architecture` chooses the encoder and decoder, and which of two fields counts."""
 
     name: str = "fast"
     architecture: Literal["spectral", "seanet"] = "spectral"

@@ -137,7 +137,7 @@ def read_weights(path: Path, config: CodecConfig) -> tuple[dict[str, Tensor], di
 def write(config: CodecConfig, ours: dict[str, Tensor], statistics: dict[str, Tensor], folder: Path) -> Path:
     """Write config.json and SpeechTokenizer.pt as the official package loads them; returns the latter's path.
 
-    ours: a state dict with weight norm. statistics: as `read_weights` gives them; empty for a codec that was not theirs.
+    ours: a state dict with weight norm. statistics: as `read_weights` gives them; empty for a codec of another origin.
     """
     values = write_config(config)
     if not statistics:  # each entry as often used as keeps it from being replaced at once, were they to train on

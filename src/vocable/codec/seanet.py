@@ -16,8 +16,8 @@ from torch.nn.utils.parametrizations import weight_norm
 from vocable.codec.config import CodecConfig, SEANetConfig
 from vocable.codec.layers import BiLSTM, frame_mask
 
-#: Weights from here on are read once an output frame or so: a plain matrix product is faster on a CPU than a convolution
-#: kernel, which first packs the weights.
+#: Numbers in a weight from which on a plain matrix product is faster on a CPU than a convolution kernel: that first packs
+#: the weight, which takes longer than the few frames at the slow end of the network.
 LARGE = 2**22
 
 
@@ -86,12 +86,13 @@ class UpConv1d(nn.ConvTranspose1d):
         (stride,), weight = self.stride, self.weight
         if weight.numel() >= LARGE:
             # A frame gives two strides of samples; the second falls on the next frame's first.
-            first, second = (x @ weight.flatten(1)).unflatten(2, (-1, 2, stride)).unbind(3)
+            first, second = (x @ weight.flatten(1)).view(*x.shape[:2], -1, 2, stride).unbind(3)
             y = F.pad(first, (0, 0, 0, 0, 0, 1)) + F.pad(second, (0, 0, 0, 0, 1, 0))
-            y = y.transpose(2, 3).flatten(1, 2) + self.bias
+            y = y.transpose(2, 3).flatten(1, 2)
         else:
-            y = _as_frames(F.conv_transpose2d(_as_image(x), weight.unsqueeze(2), self.bias, (1, stride)))
-        return y[:, stride - stride // 2 : y.shape[1] - stride // 2]
+            y = _as_frames(F.conv_transpose2d(_as_image(x), weight.unsqueeze(2), stride=(1, stride)))
+        trimmed: Tensor = y[:, stride - stride // 2 : y.shape[1] - stride // 2]
+        return trimmed.add_(self.bias)
 
 
 class Residual(nn.Module):
@@ -133,6 +134,37 @@ class Recurrence(nn.Module):
         return y + torch.cat([x, x], -1)
 
 
+class Down(nn.Module):
+    """Residual blocks, then a strided convolution to twice the channels."""
+
+    def __init__(self, c: SEANetConfig, channels: int, stride: int) -> None:
+        super().__init__()
+        self.stride = stride
+        self.residuals = _residuals(c, channels)
+        self.down = Conv1d(c, channels, 2 * channels, 2 * stride, stride)
+
+    def forward(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        for residual in self.residuals:
+            x = residual(x, lengths)
+        return self.down(x, lengths), -(-lengths // self.stride)
+
+
+class Up(nn.Module):
+    """A transposed convolution to half the channels, then residual blocks."""
+
+    def __init__(self, c: SEANetConfig, channels: int, stride: int) -> None:
+        super().__init__()
+        self.stride = stride
+        self.up = UpConv1d(c, channels, channels // 2, stride)
+        self.residuals = _residuals(c, channels // 2)
+
+    def forward(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        x, lengths = self.up(x, lengths), lengths * self.stride
+        for residual in self.residuals:
+            x = residual(x, lengths)
+        return x, lengths
+
+
 class SEANetEncoder(nn.Module):
     """Speech [B, L] -> latents float32 [B, ceil(L / hop_length), D]."""
 
@@ -140,30 +172,17 @@ class SEANetEncoder(nn.Module):
         super().__init__()
         c = config.seanet
         assert c is not None
-        channels = c.n_filters
-        self.first = Conv1d(c, 1, channels, c.kernel_size, activate=False)
-        self.stages = nn.ModuleList()
-        for stride in reversed(c.strides):
-            self.stages.append(
-                nn.ModuleDict(
-                    {
-                        "residuals": _residuals(c, channels),
-                        "down": Conv1d(c, channels, 2 * channels, 2 * stride, stride),
-                    }
-                )
-            )
-            channels *= 2
-        self.recurrence = Recurrence(channels, c.lstm_layers, c.bidirectional)
-        self.last = Conv1d(c, (1 + c.bidirectional) * channels, config.dimension, c.kernel_size)
+        widths = [c.n_filters * 2**i for i in range(len(c.strides) + 1)]
+        self.first = Conv1d(c, 1, widths[0], c.kernel_size, activate=False)
+        self.stages = nn.ModuleList(Down(c, w, s) for w, s in zip(widths[:-1], reversed(c.strides), strict=True))
+        self.recurrence = Recurrence(widths[-1], c.lstm_layers, c.bidirectional)
+        self.last = Conv1d(c, (1 + c.bidirectional) * widths[-1], config.dimension, c.kernel_size)
 
     def forward(self, waveform: Tensor, num_samples: Tensor | None = None) -> Tensor:
         lengths = torch.full((len(waveform),), waveform.shape[1]) if num_samples is None else num_samples
         x = self.first(waveform.unsqueeze(2).to(next(self.parameters()).dtype), lengths)
         for stage in self.stages:
-            for residual in stage["residuals"]:
-                x = residual(x, lengths)
-            x = stage["down"](x, lengths)
-            lengths = -(-lengths // stage["down"].stride[0])
+            x, lengths = stage(x, lengths)
         latents: Tensor = self.last(self.recurrence(x, lengths), lengths)
         return latents.float()
 
@@ -175,26 +194,20 @@ class SEANetDecoder(nn.Module):
         super().__init__()
         c = config.seanet
         assert c is not None
-        channels = c.n_filters * 2 ** len(c.strides)
-        self.first = Conv1d(c, config.dimension, channels, c.kernel_size, activate=False)
-        self.recurrence = Recurrence(channels, c.lstm_layers, bidirectional=False)
-        self.stages = nn.ModuleList()
-        for stride in c.strides:
-            channels //= 2
-            self.stages.append(
-                nn.ModuleDict({"up": UpConv1d(c, 2 * channels, channels, stride), "residuals": _residuals(c, channels)})
-            )
-        self.last = Conv1d(c, channels, 1, c.kernel_size)
+        widths = [c.n_filters * 2**i for i in range(len(c.strides), -1, -1)]
+        self.first = Conv1d(c, config.dimension, widths[0], c.kernel_size, activate=False)
+        self.recurrence = Recurrence(widths[0], c.lstm_layers, bidirectional=False)
+        self.stages = nn.ModuleList(Up(c, w, s) for w, s in zip(widths[:-1], c.strides, strict=True))
+        self.last = Conv1d(c, widths[-1], 1, c.kernel_size)
 
     def forward(self, latents: Tensor, num_frames: Tensor | None = None) -> Tensor:
         lengths = torch.full((len(latents),), latents.shape[1]) if num_frames is None else num_frames
-        x = self.recurrence(self.first(latents.to(next(self.parameters()).dtype), lengths), lengths)
+        x = self.first(latents.to(next(self.parameters()).dtype), lengths)
+        x = self.recurrence(x, lengths)
         for stage in self.stages:
-            x = stage["up"](x, lengths)
-            lengths = lengths * stage["up"].stride[0]
-            for residual in stage["residuals"]:
-                x = residual(x, lengths)
-        return self.last(x, lengths).squeeze(2).float()
+            x, lengths = stage(x, lengths)
+        waveform: Tensor = self.last(x, lengths).squeeze(2)
+        return waveform.float()
 
 
 def _activation(c: SEANetConfig, channels: int) -> nn.Module:

@@ -1,0 +1,218 @@
+"""Is the paper's model here as exact as the authors' package, and how much faster and leaner?
+
+    pip install --no-deps speechtokenizer==1.0.1 && pip install einops
+    python benchmarks/official.py --manifest ../shared/data/eval.jsonl
+
+Both packages run the same weights: random ones of the full size, whose codebooks are filled by k-means on latents of
+the manifest's speech, or a checkpoint of the authors' by --checkpoint. Encode and decode of 2, 10 and 30 s of real
+speech are timed in turn on one thread; the measure is the CPU time of the process. Both are called as their users call
+them, under torch.no_grad, and must give the same codes. Peak memory is the resident set of a process of its own that
+loads the checkpoint and encodes and decodes 10 s, over what importing torch and the package took.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+import peers
+from script import cpu_name, fail, versions
+from vocable import SpeechTokenizer, audio
+from vocable.codec import checkpoint
+from vocable.corpus.manifest import read_manifest
+from vocable.files import atomic_path
+
+SECONDS = (2, 10, 30)
+#: What the project promises, in times as fast as the official package.
+TARGETS = {2: 1.3, 10: 1.0, 30: 1.0}
+PARTS = ("encode", "decode")
+RATE = 16_000
+
+T = TypeVar("T")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--manifest", type=Path, default=Path("../shared/data/eval.jsonl"))
+    parser.add_argument("--checkpoint", type=Path, help="a folder of the authors': config.json and SpeechTokenizer.pt")
+    parser.add_argument("--runs", type=int, default=7)
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/official.json"))
+    parser.add_argument("--memory-of", nargs=2, metavar=("SYSTEM", "FOLDER"), help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    if args.memory_of:  # the process of its own
+        print(json.dumps(peak_memory(*args.memory_of)))
+        return
+    torch.set_num_interop_threads(1)
+    try:
+        peers.official_class()
+        speech = read_speech(args.manifest)
+    except (ImportError, ValueError) as error:
+        fail(str(error))
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = args.checkpoint or random_checkpoint(Path(scratch) / "official", speech)
+        checkpoint.import_official(folder, Path(scratch) / "ours")
+        report = measure(folder, Path(scratch) / "ours", speech, args.runs)
+        report["memory"] = {
+            "official": memory("official", folder),
+            "vocable, their file": memory("vocable", folder),
+            "vocable, imported": memory("vocable", Path(scratch) / "ours"),
+            "vocable, imported, encoder": memory("vocable-encoder", Path(scratch) / "ours"),
+        }
+    show(report)
+    report |= {"cpu": cpu_name(), "versions": versions("torch", "numpy", "speechtokenizer")}
+    report["settings"] = {"runs": args.runs, "threads": 1, "weights": "random" if args.checkpoint is None else "given"}
+    with atomic_path(args.out) as temporary:
+        temporary.write_text(json.dumps(report, indent=2) + "\n")
+
+
+def read_speech(manifest: Path) -> torch.Tensor:
+    """Four minutes of the manifest's recordings, one after another: float32 [L]."""
+    parts: list[np.ndarray] = []
+    for utterance in read_manifest(manifest):
+        parts.append(audio.read(utterance.path, RATE)[0])
+        if sum(map(len, parts)) >= 240 * RATE:
+            return torch.from_numpy(np.concatenate(parts))
+    raise ValueError(f"{manifest}: four minutes of speech are needed")
+
+
+def random_checkpoint(folder: Path, speech: torch.Tensor) -> Path:
+    """An official checkpoint of random weights, with codebooks that tell the manifest's speech apart."""
+    codec = peers.official(peers.OFFICIAL_CONFIG)
+    with torch.no_grad():
+        for name, parameter in codec.named_parameters():
+            # As they come, random weights shrink speech until random biases drown it, and every code is a near tie.
+            parameter *= 1.7 if name.endswith("weight_g") else 0.05 if "bias" in name else 1.0
+    clips = list(speech[: 240 * RATE].view(-1, 8 * RATE))
+    perplexity = peers.fill_official(codec, clips, iterations=2)
+    assert min(perplexity) > 50, perplexity
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps(peers.OFFICIAL_CONFIG))
+    torch.save(codec.state_dict(), folder / "SpeechTokenizer.pt")
+    return folder
+
+
+@torch.no_grad()
+def measure(folder: Path, imported: Path, speech: torch.Tensor, runs: int) -> dict[str, Any]:
+    """Times of both packages in turn, and how many codes differ."""
+    theirs = peers.official_class().load_from_checkpoint(str(folder / "config.json"), str(next(folder.glob("*.pt"))))
+    theirs.eval()
+    ours = SpeechTokenizer.from_pretrained(imported)
+    times = {(seconds, part, who): [] for seconds in SECONDS for part in PARTS for who in ("vocable", "official")}
+    differing = total = 0
+    schedule = [(seconds, run) for seconds in SECONDS for run in range(runs + 1)]
+    for seconds, run in track(schedule, "timing", console=Console(stderr=True)):
+        start = run * 4 * RATE
+        clip = speech[start : start + seconds * RATE]
+        encoded, our_encode = timed(lambda clip=clip: ours.encode(clip))
+        codes, their_encode = timed(lambda clip=clip: theirs.encode(clip[None, None]))
+        decoded, our_decode = timed(lambda codes=encoded: ours.decode(codes))
+        their_decoded, their_decode = timed(lambda codes=codes: theirs.decode(codes))
+        assert decoded.waveform.shape[1] == their_decoded.shape[2] == len(clip)
+        if run:  # the first warms up
+            times[seconds, "encode", "vocable"].append(our_encode)
+            times[seconds, "encode", "official"].append(their_encode)
+            times[seconds, "decode", "vocable"].append(our_decode)
+            times[seconds, "decode", "official"].append(their_decode)
+            differing += int((encoded.codes[0] != codes[:, 0]).sum())
+            total += codes.numel()
+    result: dict[str, Any] = {"codes": {"total": total, "differing": differing}, "seconds": {}}
+    for seconds in SECONDS:
+        row: dict[str, Any] = {}
+        for part in PARTS:
+            mine, other = (np.array(times[seconds, part, who]) for who in ("vocable", "official"))
+            row[part] = {
+                "vocable": quartiles(mine),
+                "official": quartiles(other),
+                "ratio": quartiles(other / mine),
+                "reached": bool(np.median(other / mine) >= TARGETS[seconds]),
+            }
+        result["seconds"][str(seconds)] = row
+    return result
+
+
+def timed(work: Callable[[], T]) -> tuple[T, float]:
+    """What `work` returns, and the CPU seconds that it took."""
+    begin = time.process_time()
+    result = work()
+    return result, time.process_time() - begin
+
+
+def quartiles(values: np.ndarray) -> dict[str, float]:
+    low, median, high = np.quantile(values, [0.25, 0.5, 0.75]).tolist()
+    return {"median": median, "quartile_1": low, "quartile_3": high}
+
+
+def memory(system: str, folder: Path) -> dict[str, float]:
+    """`peak_memory` in a process of its own."""
+    command = [sys.executable, "-W", "ignore", __file__, "--memory-of", system, str(folder)]
+    printed: dict[str, float] = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    return printed
+
+
+def peak_memory(system: str, folder: str) -> dict[str, float]:
+    """MiB over what the imports took: after loading, at its peak, and at the peak of encoding (and decoding) 10 s."""
+    peers.official_class()
+    base = resident("VmRSS")
+    clip = 0.1 * torch.randn(10 * RATE, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        if system == "official":
+            weights = next(Path(folder).glob("*.pt"))
+            theirs = peers.official_class().load_from_checkpoint(f"{folder}/config.json", str(weights))
+            loaded = resident("VmHWM")
+            theirs.decode(theirs.eval().encode(clip[None, None]))
+        else:
+            part = "encoder" if system == "vocable-encoder" else "all"
+            ours = SpeechTokenizer.from_pretrained(folder, parts=part)
+            loaded = resident("VmHWM")
+            encoded = ours.encode(clip)
+            if part == "all":
+                ours.decode(encoded)
+    return {"load": loaded - base, "use": resident("VmHWM") - base}
+
+
+def resident(field: str) -> float:
+    """MiB of the process's resident set, now (VmRSS) or at its largest (VmHWM). Linux only."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(field + ":"):
+            return int(line.split()[1]) / 1024
+    raise OSError(f"/proc/self/status has no {field}")
+
+
+def show(report: dict[str, Any]) -> None:
+    """The two tables and the verdict."""
+    table = Table(title="CPU seconds on one thread, median (quartiles)")
+    for column in ("", "official", "vocable", "times as fast", "promised"):
+        table.add_column(column, justify="left" if not column else "right")
+    for seconds, row in report["seconds"].items():
+        for part, figures in row.items():
+            systems = (figures[who] for who in ("official", "vocable", "ratio"))
+            cells = ["{median:.2f} ({quartile_1:.2f}-{quartile_3:.2f})".format(**f) for f in systems]
+            verdict = f">= {TARGETS[int(seconds)]} {'reached' if figures['reached'] else 'NOT reached'}"
+            table.add_row(f"{part} {seconds} s", *cells, verdict)
+    Console().print(table)
+    table = Table(title="Peak memory over the imports', MiB")
+    for column in ("", "load", "with encode (and decode) of 10 s"):
+        table.add_column(column, justify="left" if not column else "right")
+    for name, figures in report["memory"].items():
+        table.add_row(name, f"{figures['load']:.0f}", f"{figures['use']:.0f}")
+    Console().print(table)
+    codes = report["codes"]
+    print(f"codes: {codes['differing']} of {codes['total']} differ")
+
+
+if __name__ == "__main__":
+    main()
