@@ -47,6 +47,8 @@ class SEANetConfig:
         _check_integers(self)
         if self.activation not in ("ELU", "Snake"):
             raise ValueError(f"activation must be 'ELU' or 'Snake', not {self.activation!r}")
+        if self.residual_kernel_size < 2:
+            raise ValueError("residual_kernel_size must be at least 2: kernels of 1 stand beside it already")
         if not self.strides or any(not isinstance(s, int) or s < 1 for s in self.strides):
             raise ValueError(f"strides must be whole numbers, at least 1, not {list(self.strides)}")
 

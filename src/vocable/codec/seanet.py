@@ -16,8 +16,8 @@ from torch.nn.utils.parametrizations import weight_norm
 from vocable.codec.config import CodecConfig, SEANetConfig
 from vocable.codec.layers import BiLSTM, frame_mask
 
-#: Numbers in a weight from which on a plain matrix product is faster on a CPU than a convolution kernel: that first packs
-#: the weight, which takes longer than the few frames at the slow end of the network.
+#: The size of a weight from which on a plain matrix product is faster on a CPU than a convolution kernel: that first
+#: packs the weight, which takes longer than the few frames at the slow end of the network.
 LARGE = 2**22
 
 
@@ -92,6 +92,7 @@ class UpConv1d(nn.ConvTranspose1d):
         else:
             y = _as_frames(F.conv_transpose2d(_as_image(x), weight.unsqueeze(2), stride=(1, stride)))
         trimmed: Tensor = y[:, stride - stride // 2 : y.shape[1] - stride // 2]
+        assert self.bias is not None
         return trimmed.add_(self.bias)
 
 
