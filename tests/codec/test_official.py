@@ -31,7 +31,9 @@ def copy(
     folder.mkdir(parents=True)
     values = json.loads((exported / "config.json").read_text()) | config
     (folder / "config.json").write_text(json.dumps({k: v for k, v in values.items() if v is not None}))
-    torch.save(torch.load(exported / "SpeechTokenizer.pt") if tensors is None else tensors, folder / name)
+    torch.save(
+        torch.load(exported / "SpeechTokenizer.pt", weights_only=True) if tensors is None else tensors, folder / name
+    )
     return folder
 
 
@@ -57,7 +59,7 @@ def test_every_official_key_and_shape(activation: str, heading: str, shared: Pat
 
 def test_forms_of_one_checkpoint_are_one_codec(exported: Path, tmp_path: Path) -> None:
     """Flat, inside a trainer's checkpoint, with the newer weight-norm names, by file name, with more config keys."""
-    tensors = torch.load(exported / "SpeechTokenizer.pt")
+    tensors = torch.load(exported / "SpeechTokenizer.pt", weights_only=True)
     newer = {
         key.replace("weight_g", "parametrizations.weight.original0").replace(
             "weight_v", "parametrizations.weight.original1"
@@ -84,7 +86,7 @@ def test_forms_of_one_checkpoint_are_one_codec(exported: Path, tmp_path: Path) -
 
 
 def test_broken_official_checkpoints_are_refused(exported: Path, tmp_path: Path) -> None:
-    tensors = torch.load(exported / "SpeechTokenizer.pt")
+    tensors = torch.load(exported / "SpeechTokenizer.pt", weights_only=True)
     first = next(iter(tensors))
     empty = {k: torch.zeros_like(v) if k.endswith("inited") else v for k, v in tensors.items()}
     cases: dict[str, Path] = {
@@ -125,7 +127,7 @@ def test_only_the_papers_architecture_can_be_exported(tmp_path: Path) -> None:
 def test_statistics_of_another_codec_are_not_exported(exported: Path, tmp_path: Path) -> None:
     checkpoint.import_official(exported, tmp_path / "ours")
     make_tiny_paper(seed=1, activation="Snake").save_pretrained(tmp_path / "ours")
-    tensors = torch.load(checkpoint.export_official(tmp_path / "ours", tmp_path / "out"))
+    tensors = torch.load(checkpoint.export_official(tmp_path / "ours", tmp_path / "out"), weights_only=True)
     book = {what: tensors[f"quantizer.vq.layers.0._codebook.{what}"] for what in ("embed", "embed_avg", "cluster_size")}
     torch.testing.assert_close(book["embed"], book["embed_avg"] / book["cluster_size"][:, None])
 
