@@ -5,7 +5,7 @@ VENV_ARGS ?=
 AUDIO ?= examples/speech.flac
 PIP = python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test check core lint clean
+.PHONY: demo test check core lint torch clean
 
 demo: .venv/core
 	.venv/bin/python examples/demo.py "$(AUDIO)" demo
@@ -30,6 +30,12 @@ core: .venv/dev
 	.venv-core/bin/$(PIP) --no-deps --force-reinstall dist/*.whl
 	cd dist && ../.venv-core/bin/python ../tests/core_alone.py ../examples/speech.flac
 
+# The codec's tests under another torch, the oldest supported or the newest. Not in CI: on Linux each brings gigabytes.
+torch:
+	test -x .venv-torch-$(TORCH)/bin/python || $(PYTHON) -m venv .venv-torch-$(TORCH)
+	.venv-torch-$(TORCH)/bin/$(PIP) torch==$(TORCH) -e . pytest hypothesis
+	.venv-torch-$(TORCH)/bin/python -m pytest -m "not slow" tests/golden tests/codec
+
 .venv/bin/python:
 	$(PYTHON) -m venv $(VENV_ARGS) .venv
 
@@ -47,4 +53,4 @@ core: .venv/dev
 	touch $@
 
 clean:
-	rm -rf .venv .venv-core dist demo
+	rm -rf .venv .venv-core .venv-torch-* dist demo

@@ -16,25 +16,17 @@ import pytest
 import soundfile
 import torch
 
-from conftest import SPEECH, make_tiny
+from conftest import SPEECH, make_tiny, run_command
 from vocable import audio
-from vocable.cli.main import main
 from vocable.codec.tokens import Encoded
 
 
 @pytest.fixture
 def run(capsys: pytest.CaptureFixture[str], tiny_folder: Path):
     def call(*arguments: object) -> tuple[int, str, str]:
-        handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            main([str(a) for a in arguments])
-        except SystemExit as stop:
-            code = stop.code
-        finally:
-            for number, handler in handlers.items():
-                signal.signal(number, handler)
+        code = run_command(*arguments)
         out, err = capsys.readouterr()
-        return int(code or 0), out, err
+        return code, out, err
 
     return call
 

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 
-from conftest import make_tiny, make_tiny_paper
+from conftest import differing_frames, make_tiny, make_tiny_paper
 from vocable.codec import checkpoint, official
 from vocable.codec.checkpoint import CheckpointError
 from vocable.codec.config import PRESETS
@@ -60,6 +61,7 @@ def test_every_official_key_and_shape(activation: str, heading: str, shared: Pat
 def test_forms_of_one_checkpoint_are_one_codec(exported: Path, tmp_path: Path) -> None:
     """Flat, inside a trainer's checkpoint, with the newer weight-norm names, by file name, with more config keys."""
     tensors = torch.load(exported / "SpeechTokenizer.pt", weights_only=True)
+    halved = {key: value.half() for key, value in tensors.items()}
     newer = {
         key.replace("weight_g", "parametrizations.weight.original0").replace(
             "weight_v", "parametrizations.weight.original1"
@@ -77,21 +79,34 @@ def test_forms_of_one_checkpoint_are_one_codec(exported: Path, tmp_path: Path) -
     names = {SpeechTokenizer.from_pretrained(folder).id for folder in folders}
     both = copy(exported, tmp_path / "both", trainer, name="SpeechTokenizerTrainer_00002500")
     torch.save(tensors, both / "SpeechTokenizer_best_dev.pt")
+    names.add(SpeechTokenizer.from_pretrained(both).id)
+    torch.save(tensors, both / "SpeechTokenizer.pt")
     with pytest.raises(CheckpointError, match="name the file"):
         SpeechTokenizer.from_pretrained(both)
     names.add(checkpoint.import_official(both / "SpeechTokenizer_best_dev.pt", tmp_path / "one"))
     names.add(checkpoint.import_official(exported, tmp_path / "two"))
     names.add(SpeechTokenizer.from_pretrained(tmp_path / "two").id)
+    names.add(SpeechTokenizer.from_pretrained(both / "SpeechTokenizer_best_dev.pt").id)
     assert len(names) == 1
+    half = SpeechTokenizer.from_pretrained(copy(exported, tmp_path / "half", halved))
+    assert half.encode(torch.randn(1000)).codes.shape == (1, 8, 4)
+    assert checkpoint.import_official(tmp_path / "half", tmp_path / "three") == half.id not in names
 
 
 def test_broken_official_checkpoints_are_refused(exported: Path, tmp_path: Path) -> None:
     tensors = torch.load(exported / "SpeechTokenizer.pt", weights_only=True)
-    first = next(iter(tensors))
+    first, book = next(iter(tensors)), "quantizer.vq.layers.1._codebook.embed"
     empty = {k: torch.zeros_like(v) if k.endswith("inited") else v for k, v in tensors.items()}
     cases: dict[str, Path] = {
         "missing": copy(exported, tmp_path / "missing", {k: v for k, v in tensors.items() if k != first}),
         "extra": copy(exported, tmp_path / "extra", tensors | {"spam": torch.zeros(1)}),
+        "codebook": copy(exported, tmp_path / "codebook", tensors | {book: torch.zeros(3, 2)}),
+        "statistics": copy(
+            exported, tmp_path / "statistics", {k: v[:3] if "embed_avg" in k else v for k, v in tensors.items()}
+        ),
+        "integers": copy(exported, tmp_path / "integers", tensors | {first: tensors[first].int()}),
+        "number as key": copy(exported, tmp_path / "numbers", tensors | {3: tensors[first]}),
+        "word for a truth": copy(exported, tmp_path / "word", bidirectional="yes"),
         "shape": copy(exported, tmp_path / "shape", tensors | {first: torch.zeros(3)}),
         "never filled": copy(exported, tmp_path / "unfilled", empty),
         "not tensors": copy(exported, tmp_path / "list", [1, 2]),
@@ -124,6 +139,22 @@ def test_only_the_papers_architecture_can_be_exported(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+def test_broken_models_are_not_exported(exported: Path, tmp_path: Path) -> None:
+    checkpoint.import_official(exported, tmp_path / "ours")
+    (tmp_path / "ours" / "codebook_statistics.safetensors").write_bytes(b"cut")
+    with pytest.raises(CheckpointError, match="codebook_statistics"):
+        checkpoint.export_official(tmp_path / "ours", tmp_path / "out")
+    with pytest.raises(ValueError, match="the input itself"):
+        checkpoint.export_official(tmp_path / "ours", tmp_path / "ours")
+    with pytest.raises(ValueError, match="the input itself"):
+        checkpoint.import_official(exported / "SpeechTokenizer.pt", exported)
+    tensors = safetensors.torch.load_file(tmp_path / "ours" / "model.safetensors")
+    safetensors.torch.save_file(dict(list(tensors.items())[1:]), tmp_path / "ours" / "model.safetensors")
+    with pytest.raises(CheckpointError, match="missing"):
+        checkpoint.export_official(tmp_path / "ours", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_statistics_of_another_codec_are_not_exported(exported: Path, tmp_path: Path) -> None:
     checkpoint.import_official(exported, tmp_path / "ours")
     make_tiny_paper(seed=1, activation="Snake").save_pretrained(tmp_path / "ours")
@@ -132,13 +163,14 @@ def test_statistics_of_another_codec_are_not_exported(exported: Path, tmp_path: 
     torch.testing.assert_close(book["embed"], book["embed_avg"] / book["cluster_size"][:, None])
 
 
-def test_folding_changes_no_code_and_unfolds(exported: Path) -> None:
+def test_folding_changes_no_code(exported: Path) -> None:
     clip = 0.2 * torch.randn(9_000, generator=torch.Generator().manual_seed(0))
     folded = SpeechTokenizer.from_pretrained(exported)
     normed = SpeechTokenizer.from_pretrained(exported, weight_norm=True)
     assert folded.id == normed.id
     assert len(folded.state_dict()) < len(normed.state_dict())
     torch.testing.assert_close(folded.latents(clip), normed.latents(clip), atol=1e-4, rtol=1e-4)
+    differing_frames(folded, clip, folded.encode(clip).codes[0], normed.encode(clip).codes[0])
 
 
 def test_a_folded_codec_is_saved_folded(exported: Path, tmp_path: Path) -> None:

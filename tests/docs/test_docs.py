@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+import shlex
 import shutil
 from pathlib import Path
 
 import pytest
 
-from conftest import ROOT, SPEECH, make_tiny_paper
+from conftest import ROOT, SPEECH, make_tiny_paper, run_command
 from vocable.codec.checkpoint import export_official
 
 
@@ -21,6 +22,10 @@ def test_python_blocks_run(page: str, tmp_path: Path, monkeypatch: pytest.Monkey
         export_official("ours", "speechtokenizer_hubert_avg")
     blocks = re.findall(r"^```python\n(.*?)^```", (ROOT / page).read_text(), re.MULTILINE | re.DOTALL)
     assert blocks
+    if page == "docs/official.md":  # and its commands
+        [commands] = re.findall(r"^```sh\n(.*?)^```", (ROOT / page).read_text(), re.MULTILINE | re.DOTALL)
+        for line in commands.splitlines():
+            assert run_command(*shlex.split(line, comments=True)[1:]) == 0, line
     names: dict[str, object] = {}
     for block in blocks:
         exec(compile(block, page, "exec"), names)

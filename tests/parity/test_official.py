@@ -134,8 +134,26 @@ def test_the_round_trip_is_bit_equal(pair: Pair, tmp_path: Path) -> None:
 
 
 def test_the_differentiable_pass_is_theirs(pair: Pair) -> None:
-    clip = pair.clips[3][:4800][None]
+    clip = pair.clips[3][:4811][None]
     waveform, _, feature = pair.theirs(clip[:, None])
     out = pair.ours(clip)
+    waveform = waveform[..., :4811]
     assert_within(out.waveform, waveform[:, 0])
     assert_within(out.semantic, feature)
+
+
+@pytest.mark.parametrize("samples", [4800, 4811, 3])
+def test_gradients_are_theirs(pair: Pair, samples: int) -> None:
+    """Of the encoder with respect to speech, and of the decoder with respect to latents."""
+    ours, theirs = (pair.clips[3][2000 : 2000 + samples][None].clone().requires_grad_() for _ in range(2))
+    latents = pair.theirs.encoder(theirs[:, None])
+    pull = torch.randn_like(latents)
+    (latents * pull).sum().backward()
+    (pair.ours.encoder(ours).transpose(1, 2) * pull).sum().backward()
+    assert_within(ours.grad, theirs.grad)
+    ours, theirs = (latents.detach().clone().requires_grad_() for _ in range(2))
+    waveform = pair.theirs.decoder(theirs)[:, 0]
+    pull = torch.randn_like(waveform)
+    (waveform * pull).sum().backward()
+    (pair.ours.decoder(ours.transpose(1, 2)) * pull).sum().backward()
+    assert_within(ours.grad, theirs.grad)

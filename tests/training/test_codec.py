@@ -73,7 +73,7 @@ def test_a_run_from_start_to_model(codec: CodecConfig, manifest: Path, tmp_path:
     assert model.id == summary["codec"]
     assert json.loads((tmp_path / "recipe.json").read_text())["max_steps"] == 12
     log = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
-    assert log[-1]["dev/mel:8"] > 0 and log[-1]["dev/perplexity1"] >= 1
+    assert log[-1]["dev/mel:8"] > 0 and log[-1]["dev/perplexity1"] > (codec.architecture == "spectral")
     assert list((tmp_path / "tensorboard").glob("events*"))
 
 

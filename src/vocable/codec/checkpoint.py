@@ -35,28 +35,22 @@ class CheckpointError(ValueError):
 
 
 def load(name: str | os.PathLike[str] | None, parts: Parts = "all", weight_norm: bool = False) -> SpeechTokenizer:
-    """Load the embedded model (None), a folder, or a hub id, in float32 on the CPU.
+    """Load the embedded model (None), a folder, an official checkpoint's file, or a hub id, in float32 on the CPU.
 
-    Memory is what the model itself takes: parts that are not asked for are not read into it, weight norm is folded
-    tensor by tensor, and the rest stays in the file's pages, which processes share.
+    From our own files memory is what the model itself takes: parts that are not asked for are not read into it, weight
+    norm is folded tensor by tensor, and the rest stays in the file's pages, which processes share.
     """
-    from vocable.codec.model import SpeechTokenizer
-
-    folder = _folder(name)
-    config, tensors = _read(folder)
-    try:
-        with torch.device("meta"):  # shapes alone: random weights would take seconds and twice the memory
-            whole = SpeechTokenizer(config)
-            model = SpeechTokenizer(_with_weight_norm(config, weight_norm), parts)
-    except (ValueError, TypeError, RuntimeError) as error:
-        raise CheckpointError(f"{folder / CONFIG}: not the config of a codec ({error})") from error
-    _strict(whole, tensors, folder)
+    source = _locate(name)
+    config, tensors = _read(source)
+    _strict(config, tensors, source)
     identity = codec_id(config, tensors)
-    left_out = {"all": (), "encoder": ("decoder.",), "decoder": ("encoder.",)}[parts]
+    left_out = {"all": (), "encoder": ("decoder.",), "decoder": ("encoder.",)}.get(parts, ())
     kept = {key: tensors[key] for key in tensors if not key.startswith(left_out)}
     del tensors
     if config.seanet and config.seanet.weight_norm != weight_norm:
         kept = unfold_weight_norm(kept) if weight_norm else fold_weight_norm(kept)
+        config = dataclasses.replace(config, seanet=dataclasses.replace(config.seanet, weight_norm=weight_norm))
+    model = _shapes(config, parts)
     model.load_state_dict(kept, assign=True)
     model._id = identity
     return model
@@ -73,31 +67,34 @@ def import_official(source: str | os.PathLike[str], out: str | os.PathLike[str])
 
     source: a folder with config.json and one checkpoint, the checkpoint itself beside its config.json, or a hub id.
     """
-    from vocable.codec.model import SpeechTokenizer
-
-    source = Path(source) if Path(source).is_file() else _folder(source)
-    config, tensors, statistics = _read_official(source)
-    with torch.device("meta"):
-        _strict(SpeechTokenizer(config), tensors, source)
+    found, out = _locate(source), Path(out)
+    config, tensors, statistics = _read_official(found)
+    _strict(config, tensors, found)
+    _refuse_own_folder(found, out)
     identity = codec_id(config, tensors)
-    with atomic_path(Path(out) / STATISTICS) as temporary:
+    with atomic_path(out / STATISTICS) as temporary:
         safetensors.torch.save_file(statistics, temporary, {"codec": identity})
-    _write(Path(out), config, tensors)
+    _write(out, config, tensors)
     return identity
 
 
 def export_official(name: str | os.PathLike[str] | None, out: str | os.PathLike[str]) -> Path:
     """Write a `paper` codec as the official package loads it; returns the checkpoint's path."""
-    folder = _folder(name)
-    config, read = _read(folder)
+    source, out = _locate(name), Path(out)
+    config, read = _read(source)
+    _strict(config, read, source)
+    _refuse_own_folder(source, out)
     tensors, statistics = dict(read), {}
-    if (folder / STATISTICS).is_file():
-        with safetensors.safe_open(folder / STATISTICS, "pt") as file:
-            if file.metadata()["codec"] == codec_id(config, tensors):  # else they are an older codec's
-                statistics = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
+    if (source / STATISTICS).is_file():
+        try:
+            with safetensors.safe_open(source / STATISTICS, "pt") as file:
+                if (file.metadata() or {}).get("codec") == codec_id(config, tensors):  # else they are an older codec's
+                    statistics = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
+        except safetensors.SafetensorError as error:
+            raise CheckpointError(f"{source / STATISTICS}: cannot be read ({error}); import again") from error
     if config.seanet and not config.seanet.weight_norm:
         tensors = unfold_weight_norm(tensors)
-    return official.write(config, tensors, statistics, Path(out))
+    return official.write(config, tensors, statistics, out)
 
 
 def codec_id(config: CodecConfig, tensors: Mapping[str, Tensor]) -> str:
@@ -109,21 +106,24 @@ def codec_id(config: CodecConfig, tensors: Mapping[str, Tensor]) -> str:
     return f"{config.name}-{digest.hexdigest()[:10]}"
 
 
-def _folder(name: str | os.PathLike[str] | None) -> Path:
+def _locate(name: str | os.PathLike[str] | None) -> Path:
+    """The folder of a model, or the file of an official checkpoint."""
     if name is None:
         return Path(str(resources.files("vocable") / "assets" / "fast"))
-    if Path(name).is_dir():
+    if Path(name).exists():
         return Path(name)
     text = str(name)
     owner, model, *subfolder = text.split("/") if "/" in text else ("", "")
-    if not (owner and model and len(subfolder) <= 1) or text.startswith((".", "~")) or Path(name).exists():
+    if not (owner and model and len(subfolder) <= 1) or text.startswith((".", "~")):
         raise CheckpointError(f"{text}: no such folder; give a folder with {CONFIG}, or a hub id like 'owner/name'")
     import huggingface_hub
 
     prefix = "".join(f"{part}/" for part in subfolder)
-    endings = [CONFIG, WEIGHTS] + [f"*{suffix}" for suffix in official.SUFFIXES if suffix and subfolder]
+    wanted = [f"{prefix}{CONFIG}", f"{prefix}{WEIGHTS}", *(f"{prefix}*{suffix}" for suffix in official.SUFFIXES)]
     try:
-        root = huggingface_hub.snapshot_download(f"{owner}/{model}", allow_patterns=[prefix + e for e in endings])
+        root = huggingface_hub.snapshot_download(
+            f"{owner}/{model}", allow_patterns=wanted, ignore_patterns=None if subfolder else "*/*"
+        )
     except (OSError, ValueError) as error:  # the hub's own errors are all of these kinds
         reason = type(error).__name__
         raise CheckpointError(f"{text}: neither a folder nor a model that the hub gives ({reason})") from error
@@ -156,17 +156,17 @@ class _File(Mapping[str, Tensor]):
         return len(self.names)
 
 
-def _read(folder: Path) -> tuple[CodecConfig, Mapping[str, Tensor]]:
-    """Config and state dict of a folder, ours or the official package's."""
+def _read(source: Path) -> tuple[CodecConfig, Mapping[str, Tensor]]:
+    """Config and state dict of a folder, ours or the official package's, or of the latter's checkpoint."""
+    if source.is_file():
+        return _read_official(source)[:2]
     try:
-        values = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-        if official.is_official(values):
-            return _read_official(folder)[:2]
-        return CodecConfig.from_dict(values), _File(folder / WEIGHTS)
-    except CheckpointError:
-        raise
+        values = json.loads((source / CONFIG).read_text(encoding="utf-8"))
+        if not official.is_official(values):
+            return CodecConfig.from_dict(values), _File(source / WEIGHTS)
     except (OSError, ValueError, TypeError, AttributeError, safetensors.SafetensorError) as error:
-        raise CheckpointError(f"{folder}: {CONFIG} and {WEIGHTS} of a vocable codec are needed ({error})") from error
+        raise CheckpointError(f"{source}: {CONFIG} and {WEIGHTS} of a vocable codec are needed ({error})") from error
+    return _read_official(source)[:2]
 
 
 def _read_official(source: Path) -> tuple[CodecConfig, dict[str, Tensor], dict[str, Tensor]]:
@@ -192,18 +192,29 @@ def _write(folder: Path, config: CodecConfig, tensors: dict[str, Tensor]) -> Non
         temporary.write_text(json.dumps(config.to_dict(), indent=2) + "\n", encoding="utf-8")
 
 
-def _with_weight_norm(config: CodecConfig, weight_norm: bool) -> CodecConfig:
-    if config.seanet is None:
-        return config
-    return dataclasses.replace(config, seanet=dataclasses.replace(config.seanet, weight_norm=weight_norm))
+def _refuse_own_folder(source: Path, out: Path) -> None:
+    if out.resolve() == (source.parent if source.is_file() else source).resolve():
+        raise ValueError(f"{out} is the input itself: name another output")
 
 
-def _strict(model: SpeechTokenizer, tensors: Mapping[str, Tensor], folder: Path) -> None:
-    wanted = {k: tuple(v.shape) for k, v in model.state_dict().items()}
+def _shapes(config: CodecConfig, parts: Parts = "all") -> SpeechTokenizer:
+    """A codec without weights: random ones would take seconds, and twice the memory."""
+    from vocable.codec.model import SpeechTokenizer
+
+    with torch.device("meta"):
+        return SpeechTokenizer(config, parts)
+
+
+def _strict(config: CodecConfig, tensors: Mapping[str, Tensor], source: Path) -> None:
+    """Raise CheckpointError unless the tensors are those of the config: no other, none missing, each of its shape."""
+    try:
+        wanted = {k: tuple(v.shape) for k, v in _shapes(config).state_dict().items()}
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise CheckpointError(f"{source}: its {CONFIG} is not a codec's ({error})") from error
     found = {k: tuple(v.shape) for k, v in tensors.items()}
     if wanted != found:
         odd = sorted(set(wanted.items()) ^ set(found.items()))[0][0]
         raise CheckpointError(
-            f"{folder / WEIGHTS}: not the weights of its {CONFIG}: {odd} is {found.get(odd, 'missing')} "
+            f"{source}: not the weights of its {CONFIG}: {odd} is {found.get(odd, 'missing')} "
             f"in the file, {wanted.get(odd, 'nothing')} in the model"
         )

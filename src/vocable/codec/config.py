@@ -47,6 +47,11 @@ class SEANetConfig:
         _check_integers(self)
         if self.activation not in ("ELU", "Snake"):
             raise ValueError(f"activation must be 'ELU' or 'Snake', not {self.activation!r}")
+        for name in ("bidirectional", "weight_norm"):
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(f"{name} must be true or false, not {getattr(self, name)!r}")
+        if self.n_filters % 2:
+            raise ValueError(f"n_filters must be even, not {self.n_filters}")
         if self.residual_kernel_size < 2:
             raise ValueError("residual_kernel_size must be at least 2: kernels of 1 stand beside it already")
         if not self.strides or any(not isinstance(s, int) or s < 1 for s in self.strides):

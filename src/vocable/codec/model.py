@@ -287,6 +287,8 @@ class SpeechTokenizer(nn.Module):
         """
         batch, samples = waveform.shape
         lengths = torch.full((batch,), samples) if num_samples is None else _lengths(num_samples, batch)
+        if int(lengths.min()) < 1 or int(lengths.max()) > samples:
+            raise ValueError(f"num_samples must be 1 to {samples}, not {lengths.tolist()}")
         frames = -(-lengths // self.hop_length)
         latents = self.encoder(_silence_after(waveform, lengths), lengths)
         quantized = self.quantizer(latents, frame_mask(frames, latents.shape[1], latents), num_layers)

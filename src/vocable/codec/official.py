@@ -8,7 +8,7 @@ the weights, so that a codec goes out as it came in, every tensor bit-equal.
 from __future__ import annotations
 
 import json
-import pickle
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,8 @@ from vocable.codec.seanet import DIRECTION, GAIN
 from vocable.files import atomic_path
 
 CONFIG, WEIGHTS = "config.json", "SpeechTokenizer.pt"
-#: How their checkpoints end. AnyGPT's is named ckpt.dev; their trainer's own have no ending.
-SUFFIXES = (".pt", ".pth", ".dev", ".ckpt", ".bin", "")
+#: How their checkpoints end; AnyGPT's is named ckpt.dev.
+SUFFIXES = (".pt", ".pth", ".dev", ".ckpt", ".bin")
 
 
 def is_official(config: object) -> bool:
@@ -47,7 +47,7 @@ def read_config(values: dict[str, Any]) -> CodecConfig:
             name="paper",
             architecture="seanet",
             sample_rate=values["sample_rate"],
-            hop_length=int(torch.tensor(seanet.strides).prod()),
+            hop_length=math.prod(seanet.strides),
             num_quantizers=values["n_q"],
             codebook_size=values["codebook_size"],
             dimension=values["dimension"],
@@ -84,7 +84,8 @@ def write_config(config: CodecConfig) -> dict[str, Any]:
 
 def find_weights(folder: Path) -> Path:
     """The checkpoint in a folder. Raises ValueError when there is none, or more than one."""
-    found = sorted(p for p in folder.iterdir() if p.is_file() and p.suffix in SUFFIXES and not p.name.startswith("."))
+    found = sorted(p for p in folder.iterdir() if p.is_file() and p.suffix in SUFFIXES)
+    found = found or sorted(folder.glob("SpeechTokenizerTrainer_*"))  # their trainer's own
     if len(found) != 1:
         names = ", ".join(p.name for p in found) or "none"
         raise ValueError(f"{folder}: one official checkpoint is expected beside {CONFIG}, found {names}; name the file")
@@ -99,14 +100,14 @@ def read_weights(path: Path, config: CodecConfig) -> tuple[dict[str, Tensor], di
     """
     try:
         theirs = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, ValueError, KeyError) as error:
+    except Exception as error:  # a file that is none can make the unpickler raise anything
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ValueError(f"{path}: not a checkpoint of tensors ({reason})") from error
     if isinstance(theirs, dict) and "generator" in theirs:
         theirs = theirs["generator"]
-    if not isinstance(theirs, dict) or not all(isinstance(v, Tensor) for v in theirs.values()):
+    if not isinstance(theirs, dict) or not all(isinstance(k, str) and _is_float(v) for k, v in theirs.items()):
         raise ValueError(f"{path}: not a state dict, nor a trainer's checkpoint with one under 'generator'")
-    theirs = {key.replace(GAIN, "weight_g").replace(DIRECTION, "weight_v"): value for key, value in theirs.items()}
+    theirs = {k.replace(GAIN, "weight_g").replace(DIRECTION, "weight_v"): v.float() for k, v in theirs.items()}
 
     def take(key: str) -> Tensor:
         try:
@@ -119,12 +120,16 @@ def read_weights(path: Path, config: CodecConfig) -> tuple[dict[str, Tensor], di
     for name, key in _names(config):
         tensor = take(key)
         ours[name] = tensor.flatten() if name.endswith(".alpha") else tensor
-    layers = range(config.num_quantizers)
-    statistics = {
-        what: torch.stack([take(f"quantizer.vq.layers.{k}._codebook.{what}") for k in layers])
-        for what in ("inited", "cluster_size", "embed_avg")
-    }
-    ours["quantizer.codebooks"] = torch.stack([take(f"quantizer.vq.layers.{k}._codebook.embed") for k in layers])
+    statistics = {}
+    book = (config.codebook_size, config.dimension)
+    for what, shape in {"inited": (1,), "cluster_size": book[:1], "embed_avg": book, "embed": book}.items():
+        keys = [f"quantizer.vq.layers.{k}._codebook.{what}" for k in range(config.num_quantizers)]
+        tensors = [take(key) for key in keys]
+        for key, tensor in zip(keys, tensors, strict=True):
+            if tensor.shape != shape:
+                raise ValueError(f"{path}: {key} has shape {list(tensor.shape)}, its {CONFIG} asks for {list(shape)}")
+        statistics[what] = torch.stack(tensors)
+    ours["quantizer.codebooks"] = statistics.pop("embed")
     if config.dimension == config.semantic_dimension:  # theirs has no map then
         ours["transform.weight"], ours["transform.bias"] = torch.eye(config.dimension), torch.zeros(config.dimension)
     if theirs:
@@ -140,9 +145,13 @@ def write(config: CodecConfig, ours: dict[str, Tensor], statistics: dict[str, Te
     ours: a state dict with weight norm. statistics: as `read_weights` gives them; empty for a codec of another origin.
     """
     values = write_config(config)
-    if not statistics:  # each entry as often used as keeps it from being replaced at once, were they to train on
+    if config.dimension == config.semantic_dimension and not torch.equal(
+        ours["transform.weight"], torch.eye(config.dimension)
+    ):
+        raise ValueError("the official package has no map to a teacher of as many channels as the latents have")
+    if not statistics:  # as if each entry had been used once a step, were they to train on
         books = ours["quantizer.codebooks"]
-        counts = torch.full(books.shape[:2], 2.0)
+        counts = torch.ones(books.shape[:2])
         statistics = {
             "inited": torch.ones(len(books), 1),
             "cluster_size": counts,
@@ -159,6 +168,10 @@ def write(config: CodecConfig, ours: dict[str, Tensor], statistics: dict[str, Te
     with atomic_path(folder / CONFIG) as temporary:
         temporary.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
     return folder / WEIGHTS
+
+
+def _is_float(value: object) -> bool:
+    return isinstance(value, Tensor) and value.is_floating_point()
 
 
 def _names(config: CodecConfig) -> Iterator[tuple[str, str]]:

@@ -16,10 +16,6 @@ from torch.nn.utils.parametrizations import weight_norm
 from vocable.codec.config import CodecConfig, SEANetConfig
 from vocable.codec.layers import BiLSTM, frame_mask
 
-#: The size of a weight from which on a plain matrix product is faster on a CPU than a convolution kernel: that first
-#: packs the weight, which takes longer than the few frames at the slow end of the network.
-LARGE = 2**22
-
 
 class ELU(nn.Module):
     """In place: every input here is a fresh padded copy, or a hidden activation that nothing else reads."""
@@ -65,7 +61,7 @@ class Conv1d(nn.Conv1d):
         edges = (kernel - 1) * dilation + 1 - stride
         x = self.activation(_reflect(x, lengths, edges - edges // 2, edges // 2, stride))
         weight = self.weight
-        if weight.numel() >= LARGE and dilation == 1:
+        if kernel == 1 or (_is_large(weight) and dilation == 1):
             return F.linear(x.unfold(1, kernel, stride).flatten(2), weight.flatten(1), self.bias)
         y = F.conv2d(_as_image(x), weight.unsqueeze(2), self.bias, (1, stride), dilation=(1, dilation))
         return _as_frames(y)
@@ -84,7 +80,7 @@ class UpConv1d(nn.ConvTranspose1d):
         mask = frame_mask(lengths, x.shape[1], x)
         x = self.activation(x if mask is None else x * mask)
         (stride,), weight = self.stride, self.weight
-        if weight.numel() >= LARGE:
+        if _is_large(weight):
             # A frame gives two strides of samples; the second falls on the next frame's first.
             first, second = (x @ weight.flatten(1)).view(*x.shape[:2], -1, 2, stride).unbind(3)
             y = F.pad(first, (0, 0, 0, 0, 0, 1)) + F.pad(second, (0, 0, 0, 0, 1, 0))
@@ -219,6 +215,12 @@ def _residuals(c: SEANetConfig, channels: int) -> nn.ModuleList:
     return nn.ModuleList(Residual(c, channels, c.dilation_base**j) for j in range(c.residual_layers))
 
 
+def _is_large(weight: Tensor) -> bool:
+    """Whether a plain matrix product beats a convolution kernel: on a CPU that first packs the weight, which takes
+    longer than the few frames at the slow end of the network."""
+    return weight.device.type == "cpu" and weight.numel() >= 2**22
+
+
 def _as_image(x: Tensor) -> Tensor:
     """[B, L, C] as [B, C, 1, L] over the same memory, which is its channels-last layout."""
     return x.transpose(1, 2).unsqueeze(2)
@@ -242,18 +244,21 @@ def _reflect(x: Tensor, lengths: Tensor, left: int, right: int, stride: int) -> 
     padded = F.pad(x, (0, 0, left, whole - width + right))
     n = lengths[:, None]
     after = right + (-n) % stride  # how far each clip's end is mirrored
-    position = torch.cat([torch.arange(-left, 0).expand(len(n), -1), n + torch.arange(right + stride - 1)], 1)
-    position = position.minimum(n + after - 1)  # clips that need less write their last place again
+    beyond = torch.arange(int(after.max()))
+    position = torch.cat([torch.arange(-left, 0).expand(len(n), -1), n + torch.minimum(beyond, after - 1)], 1)
     room = torch.maximum(n, after.clamp_min(left) + 1)  # the length after lengthening
     source = position.abs()
     source = torch.where(source < room, source, 2 * (room - 1) - source)
-    inside = (source < n)[..., None].to(x)
-    mirrored = x.gather(1, _index(source.clamp(0, width - 1), x)) * inside
+    inside = (source < n).to(x.device)[..., None]
+    mirrored = torch.where(inside, x.gather(1, _index(source.clamp(0, width - 1), x)), x.new_zeros(()))
+    # A clip that needs less than another writes its last place again, with the same value: gradients count once.
+    again = torch.cat([torch.zeros(len(n), left, dtype=torch.bool), beyond >= after], 1).to(x.device)[..., None]
+    mirrored = torch.where(again, mirrored.detach(), mirrored)
     return padded.scatter_(1, _index(position + left, x), mirrored)
 
 
 def _index(positions: Tensor, x: Tensor) -> Tensor:
-    return positions[..., None].expand(-1, -1, x.shape[2]).to(x.device)
+    return positions.to(x.device)[..., None].expand(-1, -1, x.shape[2])
 
 
 #: How weight norm names its two tensors in a state dict.

@@ -91,6 +91,8 @@ class Recipe:
         for name, value in at_least_one.items():
             if value < 1:
                 raise ValueError(f"recipe.{name} must be at least 1, not {value}")
+        if not 0 <= self.quantizer.dead_share < 1:
+            raise ValueError(f"recipe.quantizer.dead_share must be 0 to less than 1, not {self.quantizer.dead_share}")
 
 
 def load_recipe(path: str | os.PathLike[str], overrides: list[str] = []) -> Recipe:  # noqa: B006 (read only)
