@@ -7,8 +7,8 @@ import pytest
 import safetensors.torch
 import torch
 
-from conftest import make_tiny
-from vocable.codec.checkpoint import CheckpointError
+from conftest import make_tiny, make_tiny_paper
+from vocable.codec.checkpoint import CheckpointError, export_official
 from vocable.codec.model import SpeechTokenizer
 
 
@@ -83,25 +83,40 @@ def test_a_name_that_is_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
             SpeechTokenizer.from_pretrained(name)
 
 
-def test_a_hub_id_is_found_in_the_cache_offline(tiny_folder: Path, tmp_path: Path) -> None:
-    """The hub's cache layout, as a download leaves it; run in a process whose hub is offline."""
+def in_the_hubs_cache(cache: Path, name: str, files: dict[str, Path]) -> None:
+    """A repository as a download leaves it."""
+    repo = cache / f"models--{name.replace('/', '--')}"
+    snapshot = repo / "snapshots" / "0123456789abcdef0123456789abcdef01234567"
+    for path, source in files.items():
+        (snapshot / path).parent.mkdir(parents=True, exist_ok=True)
+        (snapshot / path).write_bytes(source.read_bytes())
+    (repo / "refs").mkdir()
+    (repo / "refs" / "main").write_text(snapshot.name)
+
+
+def test_hub_ids_are_found_in_the_cache_offline(tiny_folder: Path, tmp_path: Path) -> None:
+    """Ours, and one of the authors' in a subfolder; run in a process whose hub is offline."""
     import os
     import subprocess
     import sys
 
-    repo = tmp_path / "hub" / "models--someone--tiny"
-    snapshot = repo / "snapshots" / "0123456789abcdef0123456789abcdef01234567"
-    snapshot.mkdir(parents=True)
-    (repo / "refs").mkdir()
-    (repo / "refs" / "main").write_text(snapshot.name)
-    for name in ("config.json", "model.safetensors"):
-        (snapshot / name).write_bytes((tiny_folder / name).read_bytes())
+    make_tiny_paper().save_pretrained(tmp_path / "paper")
+    weights = export_official(tmp_path / "paper", tmp_path / "official")
+    in_the_hubs_cache(tmp_path / "hub", "someone/tiny", {p.name: p for p in tiny_folder.iterdir()})
+    avg = {f"speechtokenizer_hubert_avg/{p.name}": p for p in weights.parent.iterdir()}
+    in_the_hubs_cache(tmp_path / "hub", "fnlp/SpeechTokenizer", avg)
     code = (
-        "from vocable import SpeechTokenizer; print(SpeechTokenizer.from_pretrained('someone/tiny').id)\n"
-        "try: SpeechTokenizer.from_pretrained('someone/absent')\n"
-        "except ValueError as error: print(error)"
+        "from vocable import SpeechTokenizer\n"
+        "print(SpeechTokenizer.from_pretrained('someone/tiny').id)\n"
+        "print(SpeechTokenizer.from_pretrained('fnlp/SpeechTokenizer/speechtokenizer_hubert_avg').id)\n"
+        "for name in ('someone/absent', 'fnlp/SpeechTokenizer'):\n"
+        "    try: SpeechTokenizer.from_pretrained(name)\n"
+        "    except ValueError as error: print(error)"
     )
     env = os.environ | {"HF_HUB_CACHE": str(tmp_path / "hub"), "HF_HUB_OFFLINE": "1"}
     out = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True).stdout
-    assert out.splitlines()[0] == make_tiny().id
-    assert "someone/absent: neither a folder nor a model that the hub gives" in out
+    ours, theirs, absent, root = out.splitlines()
+    assert ours == make_tiny().id
+    assert theirs == SpeechTokenizer.from_pretrained(weights).id
+    assert absent.startswith("someone/absent: neither a folder nor a model that the hub gives")
+    assert root.startswith("fnlp/SpeechTokenizer: no config.json there; name the subfolder")
