@@ -65,8 +65,8 @@ class Pair:
 def pair(request: pytest.FixtureRequest, real_clips: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Pair:
     count = 60
     chosen = [real_clips[i * len(real_clips) // count] for i in range(count)]
-    # Six seconds at most, and lengths that end anywhere in a frame.
-    clips = [torch.from_numpy(audio.read(path)[0])[: 96_000 - 37 * i] for i, path in enumerate(chosen)]
+    # Four seconds at most, and lengths that end anywhere in a frame.
+    clips = [torch.from_numpy(audio.read(path)[0])[: 64_000 - 37 * i] for i, path in enumerate(chosen)]
     return Pair(request.param, clips, tmp_path_factory.mktemp("official"))
 
 
