@@ -56,15 +56,15 @@ def tiny_paper_config(**changes: object) -> CodecConfig:
 def make_tiny_paper(seed: int = 0, **changes: object) -> SpeechTokenizer:
     torch.manual_seed(seed)
     tokenizer = SpeechTokenizer(tiny_paper_config(**changes)).eval()
-    for name, parameter in tokenizer.named_parameters():  # else biases drown the speech, and all latents are near ties
-        parameter.data *= 0.05 if "bias" in name else 2 if name.endswith("original0") else 1
-    fill_codebooks(tokenizer, 0.2 * torch.randn(4, 32_000))
+    tell_apart(tokenizer, 0.2 * torch.randn(4, 32_000))
     return tokenizer
 
 
-def fill_codebooks(tokenizer: SpeechTokenizer, waveforms: torch.Tensor) -> None:
-    """k-means on latents: the latents of random convolutions are so small that random codebooks would not tell them
-    apart."""
+def tell_apart(tokenizer: SpeechTokenizer, waveforms: torch.Tensor) -> None:
+    """Make random weights of the paper's architecture tell sounds apart: as they come, they shrink a sound until random
+    biases drown it, and all latents are near ties. Then k-means on latents."""
+    for name, parameter in tokenizer.named_parameters():
+        parameter.data *= 0.05 if "bias" in name else 2 if name.endswith("original0") else 1
     latents = tokenizer.latents(waveforms).transpose(1, 2).flatten(0, 1)
     CodebookEMA(tokenizer.quantizer).kmeans_start(latents, 5, torch.Generator().manual_seed(0))
 
