@@ -18,10 +18,9 @@ import json
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,7 +29,7 @@ from rich.progress import track
 from rich.table import Table
 
 import peers
-from script import cpu_name, fail, versions
+from script import cpu_name, fail, quartiles, timed, versions
 from vocable import SpeechTokenizer, audio
 from vocable.codec import checkpoint
 from vocable.codec.official import find_weights
@@ -42,8 +41,6 @@ SECONDS = (2, 10, 30)
 TARGETS = {2: 1.3, 10: 1.0, 30: 1.0}
 PARTS = ("encode", "decode")
 RATE = 16_000
-
-T = TypeVar("T")
 
 
 def main() -> None:
@@ -105,10 +102,6 @@ def random_checkpoint(folder: Path, speech: torch.Tensor) -> list[float]:
     """Write an official checkpoint of random weights, with codebooks that tell the manifest's speech apart; returns the
     perplexity of each."""
     codec = peers.official(peers.OFFICIAL_CONFIG)
-    with torch.no_grad():
-        for name, parameter in codec.named_parameters():
-            # As they come, random weights shrink speech until random biases drown it, and every code is a near tie.
-            parameter *= 1.7 if name.endswith("weight_g") else 0.05 if "bias" in name else 1.0
     clips = list(speech[: 240 * RATE].view(-1, 8 * RATE))
     perplexity = peers.fill_official(codec, clips, iterations=2)
     folder.mkdir(parents=True)
@@ -176,18 +169,6 @@ def in_turn(calls: list[Callable[[], Any]], run: int) -> list[tuple[Any, float]]
     return [results[0], results[1]]
 
 
-def timed(work: Callable[[], T]) -> tuple[T, float]:
-    """What `work` returns, and the CPU seconds that it took."""
-    begin = time.process_time()
-    result = work()
-    return result, time.process_time() - begin
-
-
-def quartiles(values: np.ndarray) -> dict[str, float]:
-    low, median, high = np.quantile(values, [0.25, 0.5, 0.75]).tolist()
-    return {"median": median, "quartile_1": low, "quartile_3": high}
-
-
 def memory(system: str, folder: Path) -> dict[str, float]:
     """`peak_memory` in a process of its own."""
     command = [sys.executable, "-W", "ignore", __file__, "--memory-of", system, str(folder)]
@@ -198,30 +179,30 @@ def memory(system: str, folder: Path) -> dict[str, float]:
 def peak_memory(system: str, folder: str) -> dict[str, float]:
     """MiB over what the imports took: after loading, at its peak, and at the peak of encoding (and decoding) 10 s."""
     peers.official_class()
-    base = resident("VmHWM")
+    base = peak_resident()
     clip = 0.1 * torch.randn(10 * RATE, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         if system == "official":
             weights = str(find_weights(Path(folder)))
             theirs = peers.official_class().load_from_checkpoint(f"{folder}/config.json", weights)
-            loaded = resident("VmHWM")
+            loaded = peak_resident()
             theirs.decode(theirs.eval().encode(clip[None, None]))
         else:
             part = "encoder" if system == "vocable-encoder" else "all"
             ours = SpeechTokenizer.from_pretrained(folder, parts=part)
-            loaded = resident("VmHWM")
+            loaded = peak_resident()
             encoded = ours.encode(clip)
             if part == "all":
                 ours.decode(encoded)
-    return {"load": loaded - base, "use": resident("VmHWM") - base}
+    return {"load": loaded - base, "use": peak_resident() - base}
 
 
-def resident(field: str) -> float:
-    """MiB of the process's resident set, now (VmRSS) or at its largest (VmHWM). Linux only."""
+def peak_resident() -> float:
+    """MiB of the process's resident set at its largest. Linux only."""
     for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(field + ":"):
+        if line.startswith("VmHWM:"):
             return int(line.split()[1]) / 1024
-    raise OSError(f"/proc/self/status has no {field}")
+    raise OSError("/proc/self/status has no VmHWM")
 
 
 def show(report: dict[str, Any]) -> None:

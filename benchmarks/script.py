@@ -1,14 +1,20 @@
-"""What the benchmark scripts have in common: what they report of the machine, and how they give up."""
+"""What the benchmark scripts have in common: how they time, what they report of the machine, and how they give up."""
 
 from __future__ import annotations
 
 import importlib.metadata
 import platform
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, TypeVar
+
+import numpy as np
 
 import vocable
+
+T = TypeVar("T")
 
 
 def versions(*packages: str) -> dict[str, str]:
@@ -29,3 +35,15 @@ def cpu_name() -> str:
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor() or platform.machine()
+
+
+def timed(work: Callable[[], T]) -> tuple[T, float]:
+    """What `work` returns, and the CPU seconds that it took."""
+    begin = time.process_time()
+    result = work()
+    return result, time.process_time() - begin
+
+
+def quartiles(values: np.ndarray) -> dict[str, float]:
+    low, median, high = np.quantile(values, [0.25, 0.5, 0.75]).tolist()
+    return {"median": median, "quartile_1": low, "quartile_3": high}

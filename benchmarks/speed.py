@@ -17,10 +17,8 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
-import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,7 +26,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from script import cpu_name, fail, versions
+from script import cpu_name, fail, quartiles, timed, versions
 from vocable import SpeechTokenizer, audio
 from vocable.corpus.manifest import read_manifest
 from vocable.files import atomic_path
@@ -39,8 +37,6 @@ WARM_UP = 2
 TARGET = 50.0
 #: kbps; with 8 codebooks of 10 bits at 75 Hz.
 ENCODEC_BANDWIDTH = 6.0
-
-T = TypeVar("T")
 
 
 def main() -> None:
@@ -132,17 +128,9 @@ def measure(
     return times
 
 
-def timed(work: Callable[[], T]) -> tuple[T, float]:
-    """What `work` returns, and the CPU seconds that it took."""
-    begin = time.process_time()
-    result = work()
-    return result, time.process_time() - begin
-
-
 def speeds(runs: list[float]) -> dict[str, float]:
     """Median and quartiles of x real time."""
-    low, median, high = np.quantile(SECONDS / np.array(runs), [0.25, 0.5, 0.75]).tolist()
-    return {"median": median, "quartile_1": low, "quartile_3": high}
+    return quartiles(SECONDS / np.array(runs))
 
 
 def show(systems: dict[str, dict[str, Any]], ratio: dict[str, float], ours: str, cpu: str) -> None:
