@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 
 from vocable.corpus.manifest import Utterance
 from vocable.semantic.cache import FeatureCache, extract
-from vocable.semantic.distillation import d_axis_loss
-from vocable.semantic.teacher import Teacher, pack
+from vocable.semantic.teacher import Teacher, canonical_layer, pack
 
 transformers = pytest.importorskip("transformers")
 
@@ -25,11 +24,15 @@ FRONT = {
     "feat_extract_norm": "layer",
     "conv_dim": (8,) * 7,
     "num_conv_pos_embeddings": 3,
+    "conv_pos_kernel_size": 3,  # data2vec's
     "num_conv_pos_embedding_groups": 2,
 }
 
 
-def save_teacher(kind: str, folder: Path) -> Path:
+FAMILIES = {"hubert": "Hubert", "wavlm": "WavLM", "wav2vec2": "Wav2Vec2", "data2vec-audio": "Data2VecAudio"}
+
+
+def save_teacher(kind: str, folder: Path, **changes: object) -> Path:
     torch.manual_seed(0)
     if kind.startswith("whisper"):
         config = transformers.WhisperConfig(
@@ -52,14 +55,13 @@ def save_teacher(kind: str, folder: Path) -> Path:
         (model.get_encoder() if kind == "whisper encoder" else model).save_pretrained(folder)
         transformers.WhisperFeatureExtractor(feature_size=20, chunk_length=2).save_pretrained(folder)
     else:
-        family = {"hubert": "Hubert", "wavlm": "WavLM", "wav2vec2": "Wav2Vec2"}[kind]
-        config = getattr(transformers, f"{family}Config")(**SMALL, **FRONT)
-        getattr(transformers, f"{family}Model")(config).save_pretrained(folder)
+        config = getattr(transformers, f"{FAMILIES[kind]}Config")(**SMALL | FRONT | changes)
+        getattr(transformers, f"{FAMILIES[kind]}Model")(config).save_pretrained(folder)
         transformers.Wav2Vec2FeatureExtractor(do_normalize=False).save_pretrained(folder)
     return folder
 
 
-KINDS = ["whisper", "whisper encoder", "hubert", "wavlm", "wav2vec2"]
+KINDS = ["whisper", "whisper encoder", *FAMILIES]
 
 
 @pytest.fixture(scope="module", params=KINDS)
@@ -95,8 +97,33 @@ def test_layers(teacher_folder: Path) -> None:
     states = [Teacher(name, layer)([noise(8000)])[0] for layer in (0, 1, 2)]
     assert not torch.allclose(states[1], states[2])
     torch.testing.assert_close(Teacher(name, "avg")([noise(8000)])[0], torch.stack(states).mean(0))
-    with pytest.raises(ValueError, match="layer must be 0 to 2"):
-        Teacher(name, 3)
+    torch.testing.assert_close(Teacher(name, [2, 0])([noise(8000)])[0], (states[0] + states[2]) / 2)
+    for beyond in (3, [1, 3], -1):
+        with pytest.raises(ValueError, match="layer must be 0 to 2"):
+            Teacher(name, beyond)
+
+
+def test_layers_have_one_form() -> None:
+    assert canonical_layer([6, 2, 6]) == canonical_layer((2, 6)) == (2, 6)
+    assert canonical_layer([9]) == canonical_layer(9) == 9 and canonical_layer("avg") == "avg"
+    for wrong in ("9", []):
+        with pytest.raises(ValueError, match="a number, a list of numbers or 'avg'"):
+            canonical_layer(wrong)
+
+
+def test_twelve_layers_as_hubert_base_has(tmp_path: Path) -> None:
+    """Layer 9 is what the ninth block puts out, and avg has all thirteen states."""
+    name = str(save_teacher("hubert", tmp_path, num_hidden_layers=12))
+    teacher = Teacher(name, 9)
+    put_out = []
+    for block in teacher.model.encoder.layers:
+        block.register_forward_hook(lambda block, given, out: put_out.append(out[0] if isinstance(out, tuple) else out))
+    into = []
+    teacher.model.encoder.layers[0].register_forward_pre_hook(lambda block, given: into.append(given[0]))
+    ninth = teacher([noise(8000)])[0]
+    assert len(put_out) == 12
+    torch.testing.assert_close(ninth, put_out[8][0])
+    torch.testing.assert_close(Teacher(name, "avg")([noise(8000)])[0], torch.cat(into + put_out).mean(0))
 
 
 def test_what_is_no_teacher(tmp_path: Path) -> None:
@@ -104,6 +131,9 @@ def test_what_is_no_teacher(tmp_path: Path) -> None:
         Teacher(str(tmp_path / "absent"), 1)
     transformers.BertConfig().save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="'bert' model; a teacher is one of"):
+        Teacher(str(tmp_path), 1)
+    save_teacher("wavlm", tmp_path, conv_stride=(5, 2, 2, 2, 2, 2, 1))
+    with pytest.raises(ValueError, match="its frames are not the codec's"):
         Teacher(str(tmp_path), 1)
 
 
@@ -166,12 +196,28 @@ def test_cache(corpus: list[Utterance], tmp_path: Path, monkeypatch: pytest.Monk
     assert json.loads((tmp_path / "cache" / "index.json").read_text())["dimension"] == 16
 
 
-def test_d_axis_loss_has_the_paper_s_floor_and_start() -> None:
-    teacher = torch.randn(3, 50, 7)
-    assert d_axis_loss(2.5 * teacher, teacher).item() == pytest.approx(0.3133, abs=1e-3)
-    assert d_axis_loss(-teacher, teacher).item() == pytest.approx(1.3133, abs=1e-3)
-    quarter = torch.arange(50) * torch.pi / 25
-    a, b = quarter.sin()[None, :, None], quarter.cos()[None, :, None]
-    assert d_axis_loss(a, b).item() == pytest.approx(0.6931, abs=1e-3)
-    # The axis is time: swapping features leaves nothing, shifting a feature in time does.
-    assert d_axis_loss(teacher.roll(1, 1), teacher) > 0.6
+def test_layer_of_a_cache(corpus: list[Utterance], tmp_path: Path) -> None:
+    name = str(save_teacher("hubert", tmp_path / "teacher"))
+    for _ in range(2):  # the second time goes on with the first
+        extract(Teacher(name, [2, 1]), corpus[:2], tmp_path / "cache")
+    assert FeatureCache(tmp_path / "cache").layer == (1, 2)
+    with pytest.raises(ValueError, match="begun with another teacher, layer or manifest"):
+        extract(Teacher(name, [0, 1]), corpus[:2], tmp_path / "cache")
+
+
+def test_damaged_caches(corpus: list[Utterance], tmp_path: Path) -> None:
+    extract(Teacher(str(save_teacher("hubert", tmp_path / "teacher")), 1), corpus, tmp_path / "cache")
+    shard, index = tmp_path / "cache" / "00000.npy", tmp_path / "cache" / "index.json"
+    whole, known = shard.read_bytes(), index.read_text()
+    for content in (whole[:-100], b""):
+        shard.write_bytes(content)
+        with pytest.raises(ValueError, match=r"00000.npy: missing or damaged; delete it"):
+            FeatureCache(tmp_path / "cache")
+    np.save(shard, np.zeros((7, 16), np.float16))
+    with pytest.raises(ValueError, match=r"7 frames, not the"):
+        FeatureCache(tmp_path / "cache")
+    shard.write_bytes(whole)
+    for content in ("{", "[]", "{}", known.replace("mean", "median")):
+        index.write_text(content)
+        with pytest.raises(ValueError, match=r"index.json: not the index of a feature cache"):
+            FeatureCache(tmp_path / "cache")

@@ -1,8 +1,9 @@
-"""Values that users type: layers, durations."""
+"""Values that users type: layers, a teacher's layers, durations."""
 
 from __future__ import annotations
 
 import re
+from typing import Literal
 
 
 def parse_layers(text: str | None) -> slice | None:
@@ -15,6 +16,16 @@ def parse_layers(text: str | None) -> slice | None:
         raise ValueError(f"layers are a slice: {hint}, not {text!r}")
     start, stop = match.groups()
     return slice(int(start) if start else 0, int(stop) if stop else None)
+
+
+def parse_teacher_layer(text: str) -> int | Literal["avg"] | tuple[int, ...]:
+    """`9`, `avg`, or `2,4,6` for the mean of several."""
+    if text == "avg":
+        return "avg"
+    if not re.fullmatch(r"\d+(,\d+)*", text):
+        raise ValueError(f"--layer is a number, several as 2,4,6, or avg, not {text!r}")
+    numbers = tuple(map(int, text.split(",")))
+    return numbers if len(numbers) > 1 else numbers[0]
 
 
 def parse_duration(text: str | None) -> float | None:

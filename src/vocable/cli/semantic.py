@@ -6,7 +6,9 @@ from pathlib import Path
 
 import typer
 
-app = typer.Typer(help="Teachers' features for distillation.", no_args_is_help=True)
+from vocable.cli.options import parse_teacher_layer
+
+app = typer.Typer(help="Teachers' features and units for distillation.", no_args_is_help=True)
 
 
 @app.callback()
@@ -18,14 +20,15 @@ def _semantic() -> None:
 def extract(
     manifest: Path = typer.Argument(help="A JSONL manifest."),
     out: Path = typer.Option(..., "-o", "--out", help="The cache's folder; an interrupted run goes on in it."),
-    teacher: str = typer.Option(..., help="A transformers folder or hub id: HuBERT, WavLM, wav2vec 2.0 or Whisper."),
-    layer: str = typer.Option("avg", help="Number of a hidden state, or avg."),
+    teacher: str = typer.Option(
+        ..., help="A transformers folder or hub id: HuBERT, WavLM, wav2vec 2.0, data2vec-audio or Whisper."
+    ),
+    layer: str = typer.Option("avg", help="A hidden state, 9; the mean of several, 2,4,6; the mean of all, avg."),
     device: str = typer.Option("cpu", help="cpu, cuda, ..."),
     dtype: str = typer.Option("float32", help="float32, bfloat16 or float16."),
 ) -> None:
     """Write a teacher's features of every utterance of a manifest."""
-    if layer != "avg" and not layer.isdigit():
-        raise ValueError(f"--layer is a number or avg, not {layer!r}")
+    chosen = parse_teacher_layer(layer)
     if dtype not in ("float32", "bfloat16", "float16"):
         raise ValueError(f"--dtype is float32, bfloat16 or float16, not {dtype!r}")
 
@@ -39,10 +42,37 @@ def extract(
 
     utterances = read_manifest(manifest)
     hours = sum(u.duration for u in utterances) / 3600
-    model = Teacher(teacher, "avg" if layer == "avg" else int(layer), device, getattr(torch, dtype))
+    model = Teacher(teacher, chosen, device, getattr(torch, dtype))
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
     console = Console(stderr=True)
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task(f"{hours:.1f} h of speech", total=hours * 3600)
         cache.extract(model, utterances, out, lambda seconds: bar.advance(task, seconds))
     typer.echo(f"features of {len(utterances)} utterances, {hours:.2f} h, {model.dimension}-d, in {out}", err=True)
+
+
+@app.command()
+def units(
+    cache: Path = typer.Argument(help="A folder of `vocable semantic extract`."),
+    out: Path = typer.Option(..., "-o", "--out", help="The units' folder; an interrupted run goes on in it."),
+    num_units: int = typer.Option(500, "-k", "--num-units", help="Clusters."),
+    sample: int = typer.Option(None, help="Frames to fit on (default: 256 for each unit)."),
+    seed: int = typer.Option(0, help="Of the sample and of k-means."),
+) -> None:
+    """Cluster a teacher's features with k-means and write the units of every utterance."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+    from vocable.semantic.cache import FeatureCache
+    from vocable.semantic.units import make_units
+
+    features = FeatureCache(cache)
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task(f"{num_units} units", total=1.0)
+        done = make_units(
+            features, out, num_units, sample_frames=sample, seed=seed, progress=lambda share: bar.advance(task, share)
+        )
+    figures = f"perplexity {done.perplexity:.0f}, inertia {done.inertia:.4g} a frame"
+    typer.echo(f"units of {done.frames} frames in {out}: {done.in_use} of {num_units} in use, {figures}", err=True)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ import torch
 from vocable import audio
 from vocable.corpus.manifest import Utterance, groups_by_duration
 from vocable.files import atomic_path
-from vocable.semantic.teacher import SAMPLE_RATE, Teacher
+from vocable.semantic.teacher import SAMPLE_RATE, Layer, Teacher, canonical_layer
 
 #: Seconds of audio in a shard: a kill loses at most this much work.
 SHARD_SECONDS = 600.0
@@ -41,7 +41,7 @@ def extract(
     out.mkdir(parents=True, exist_ok=True)
     plan: dict[str, Any] = {"teacher": str(teacher.name), "layer": teacher.layer, "dtype": str(teacher.dtype)}
     plan["utterances"] = [[u.id, u.duration] for u in utterances]
-    _same_plan_or_refuse(out / "plan.json", plan)
+    same_plan_or_refuse(out, plan, "teacher, layer or manifest")
     groups = groups_by_duration(utterances, SHARD_SECONDS)
     places: dict[str, tuple[int, int, int]] = {}
     total, mean = 0, np.zeros(teacher.dimension)
@@ -86,33 +86,69 @@ class FeatureCache:
         return (Path(folder) / "index.json").is_file()
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
-        folder = Path(folder)
-        if not self.is_complete(folder):
-            raise ValueError(f"{folder}: no complete feature cache; run `vocable semantic extract` first")
-        index = json.loads((folder / "index.json").read_text())
+        keys = ("teacher", "layer", "dimension", "mean", "utterances")
+        index, self.shards = read_folder(folder, keys, "feature cache", "extract")
         self.teacher: str = index["teacher"]
-        self.layer: int | str = index["layer"]
+        self.layer: Layer = canonical_layer(index["layer"])
         self.dimension: int = index["dimension"]
-        self._mean = np.asarray(index["mean"], np.float32)
-        self._places: dict[str, list[int]] = index["utterances"]
-        self._shards = [np.load(p, mmap_mode="r", allow_pickle=False) for p in sorted(folder.glob("[0-9]*.npy"))]
+        self.mean = np.asarray(index["mean"], np.float32)
+        self.places: dict[str, list[int]] = index["utterances"]
 
     def __contains__(self, utterance_id: str) -> bool:
-        return utterance_id in self._places
+        return utterance_id in self.places
 
     def __call__(self, utterance_id: str, start: int, frames: int) -> np.ndarray:
         """Frames start to start + frames of an utterance; past its end the features are zero."""
-        shard, offset, length = self._places[utterance_id]
+        shard, offset, length = self.places[utterance_id]
         out = np.zeros((frames, self.dimension), np.float32)
         stop = min(start + frames, length)
         if stop > start:
-            out[: stop - start] = self._shards[shard][offset + start : offset + stop]
-            out[: stop - start] -= self._mean
+            out[: stop - start] = self.shards[shard][offset + start : offset + stop]
+            out[: stop - start] -= self.mean
         return out
 
 
-def _same_plan_or_refuse(path: Path, plan: dict[str, Any]) -> None:
+def read_folder(
+    folder: str | os.PathLike[str], keys: Collection[str], kind: str, verb: str
+) -> tuple[dict[str, Any], list[np.ndarray]]:
+    """The index of a folder that `vocable semantic VERB` wrote, and its shards, memory-mapped.
+
+    Raises ValueError, naming the file, for a folder that is unfinished, damaged or of another kind.
+    """
+    folder = Path(folder)
+    path = folder / "index.json"
+    if not path.is_file():
+        raise ValueError(f"{folder}: no complete {kind}; run `vocable semantic {verb}` first")
+    try:
+        index: dict[str, Any] = json.loads(path.read_text())
+        missing = [key for key in keys if key not in index]
+        stops: dict[int, int] = {}
+        for shard, start, length in index["utterances"].values():
+            stops[shard] = max(stops.get(shard, 0), start + length)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path}: not the index of a {kind} ({error!r})") from error
+    if missing:
+        raise ValueError(f"{path}: not the index of a {kind}, it has no {missing[0]}")
+    shards = []
+    for shard in range(len(stops)):
+        path = folder / f"{shard:05d}.npy"
+        try:
+            shards.append(np.load(path, mmap_mode="r", allow_pickle=False))
+        except (OSError, ValueError, EOFError) as error:
+            hint = f"delete it and run `vocable semantic {verb}` again"
+            raise ValueError(f"{path}: missing or damaged; {hint}") from error
+        if len(shards[-1]) != stops.get(shard):
+            raise ValueError(f"{path}: {len(shards[-1])} frames, not the {stops.get(shard)} of {folder / 'index.json'}")
+    return index, shards
+
+
+def same_plan_or_refuse(folder: Path, plan: dict[str, Any], what: str) -> None:
+    """Note in `folder` what is being made there; ValueError if it was begun as something else, a plan of `what`."""
+    path = folder / "plan.json"
+    plan = json.loads(json.dumps(plan))
+    if not path.exists() and any(folder.glob("*.npy")):
+        raise ValueError(f"{folder} holds other arrays; choose another folder")
     if path.exists() and json.loads(path.read_text()) != plan:
-        raise ValueError(f"{path.parent} was begun with another teacher, layer or manifest; choose another folder")
+        raise ValueError(f"{folder} was begun with another {what}; choose another folder")
     with atomic_path(path) as temporary:
         temporary.write_text(json.dumps(plan))

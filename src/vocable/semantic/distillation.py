@@ -1,9 +1,12 @@
-"""Losses that pull RVQ-1 towards a teacher's features."""
+"""Losses that pull RVQ-1 towards a teacher's features, or towards k-means units of them."""
 
 from __future__ import annotations
 
 import torch.nn.functional as F
 from torch import Tensor
+
+#: A frame past the teacher's end, which `unit_loss` leaves out.
+NO_UNIT = -100
 
 
 def d_axis_loss(student: Tensor, teacher: Tensor) -> Tensor:
@@ -17,3 +20,29 @@ def d_axis_loss(student: Tensor, teacher: Tensor) -> Tensor:
 def d_axis_cosine(student: Tensor, teacher: Tensor) -> Tensor:
     """The cosine over time of each feature dimension: [B, T, D] twice -> [B, D]."""
     return F.cosine_similarity(student.float(), teacher.float(), dim=1, eps=1e-6)
+
+
+def t_axis_loss(student: Tensor, teacher: Tensor) -> Tensor:
+    """-log sigmoid of the cosine over features, averaged over frames and clips, plus a relative L1 distance.
+
+    student, teacher: [B, T, D]. Returns a scalar of at least 0.313 (student and teacher are the same), without a
+    ceiling; a student of zeros scores 0.693 + 1.
+
+    The sum is DistilHuBERT's (arXiv 2110.01900), both terms with weight 1. There the L1 is in units of the teacher's
+    features, whose size differs by an order of magnitude between teachers and layers; here it is divided by the mean
+    magnitude of the teacher in the batch, so that one weight suits all teachers.
+    """
+    student, teacher = student.float(), teacher.float()
+    cosine = F.cosine_similarity(student, teacher, dim=-1, eps=1e-6)
+    distance = (student - teacher).abs().mean() / teacher.abs().mean().clamp(min=1e-6)
+    return -F.logsigmoid(cosine).mean() + distance
+
+
+def unit_loss(logits: Tensor, units: Tensor) -> Tensor:
+    """Cross-entropy with the teacher's units, averaged over frames: the paper's pseudo-label variant.
+
+    logits: [B, T, K]. units: int64 [B, T], -100 where the teacher has no frame. Returns a scalar between 0 (all of the
+    chance is on the right units) and no ceiling; log K for equal logits, 0 if the teacher has no frame at all.
+    """
+    total = F.cross_entropy(logits.float().flatten(0, 1), units.flatten(), ignore_index=NO_UNIT, reduction="sum")
+    return total / (units != NO_UNIT).sum().clamp(min=1)

@@ -7,7 +7,7 @@ where the codec's frame t is centred. (The official feature files are one frame 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import torch
@@ -17,21 +17,28 @@ from vocable.extras import need
 
 SAMPLE_RATE = 16_000
 HOP_LENGTH = 320
-#: The families that share HuBERT's convolutional front (receptive field 400, hop 320) and raw-waveform input.
-WAVEFORM_MODELS = ("hubert", "wavlm", "wav2vec2")
+#: The families that share HuBERT's convolutional front and raw-waveform input.
+WAVEFORM_MODELS = ("hubert", "wavlm", "wav2vec2", "data2vec-audio")
+#: That front: receptive field 400, hop 320.
+FRONT_KERNELS, FRONT_STRIDES = (10, 3, 3, 3, 3, 2, 2), (5, 2, 2, 2, 2, 2, 2)
+
+#: A hidden state by number, "avg" for the mean of all, or several numbers for the mean of those.
+Layer: TypeAlias = int | Literal["avg"] | tuple[int, ...]
 
 
 class Teacher:
     """A transformers encoder, frozen.
 
-    `name` is a folder or a hub id of a HuBERT, WavLM, wav2vec 2.0 or Whisper model. `layer` counts hidden states as
-    transformers does (0: the input to the first block, n: the output of the n-th), or is "avg" for the mean of all.
+    `name` is a folder or a hub id of a HuBERT, WavLM, wav2vec 2.0, data2vec-audio or Whisper model. `layer` counts
+    hidden states as transformers does (0: the input to the first block, n: the output of the n-th; Whisper's last has
+    passed the final layer norm). It is one number, "avg" for the mean of all of them, 0 included, or a list of numbers
+    for the mean of those.
     """
 
     def __init__(
         self,
         name: str,
-        layer: int | Literal["avg"],
+        layer: int | Literal["avg"] | Sequence[int],
         device: str = "cpu",
         dtype: torch.dtype = torch.float32,
     ) -> None:
@@ -40,21 +47,24 @@ class Teacher:
             config = transformers.AutoConfig.from_pretrained(name)
         except (OSError, ValueError) as error:
             raise ValueError(f"no teacher at {name!r}: give a transformers folder or a hub id") from error
-        self.name, self.layer, self.device, self.dtype = name, layer, device, dtype
+        self.name, self.layer, self.device, self.dtype = name, canonical_layer(layer), device, dtype
         self.is_whisper = config.model_type == "whisper"
         if self.is_whisper:
             self.model: nn.Module = _load_whisper_encoder(name, config)
             self.features = transformers.AutoFeatureExtractor.from_pretrained(name)
             num_layers = config.encoder_layers
         elif config.model_type in WAVEFORM_MODELS:
+            if (tuple(config.conv_kernel), tuple(config.conv_stride)) != (FRONT_KERNELS, FRONT_STRIDES):
+                raise ValueError(f"{name!r} has not HuBERT's convolutional front, so its frames are not the codec's")
             self.model = transformers.AutoModel.from_pretrained(name)
             self.features = transformers.AutoFeatureExtractor.from_pretrained(name)
             num_layers = config.num_hidden_layers
         else:
             known = ", ".join((*WAVEFORM_MODELS, "whisper"))
             raise ValueError(f"{name!r} is a {config.model_type!r} model; a teacher is one of {known}")
-        if isinstance(layer, int) and not 0 <= layer <= num_layers:
-            raise ValueError(f"layer must be 0 to {num_layers} or 'avg' for {name!r}, not {layer}")
+        wrong = [n for n in self._numbers if not 0 <= n <= num_layers]
+        if wrong:
+            raise ValueError(f"layer must be 0 to {num_layers} or 'avg' for {name!r}, not {wrong[0]}")
         self.model = self.model.to(device, dtype).eval().requires_grad_(False)
         self.dimension: int = config.d_model if self.is_whisper else config.hidden_size
 
@@ -98,9 +108,26 @@ class Teacher:
             out.append(hidden[0].float().cpu())
         return out
 
+    @property
+    def _numbers(self) -> tuple[int, ...]:
+        """The hidden states that are asked for by number; none for "avg"."""
+        if isinstance(self.layer, int):
+            return (self.layer,)
+        return () if self.layer == "avg" else self.layer
+
     def _select(self, output: Any) -> Tensor:
         states = output.hidden_states
-        return torch.stack(states).mean(0) if self.layer == "avg" else states[self.layer]
+        return torch.stack([states[n] for n in self._numbers or range(len(states))]).mean(0)
+
+
+def canonical_layer(layer: int | str | Sequence[int]) -> Layer:
+    """The one form in which a layer is stored and compared: (6, 2) and [2, 6, 2] are (2, 6), [2] is 2."""
+    if isinstance(layer, int) or layer == "avg":
+        return layer  # type: ignore[return-value]
+    if isinstance(layer, str) or not layer:
+        raise ValueError(f"layer is a number, a list of numbers or 'avg', not {layer!r}")
+    numbers = tuple(sorted(set(layer)))
+    return numbers if len(numbers) > 1 else numbers[0]
 
 
 def pack(lengths: Sequence[int], capacity: int) -> list[list[tuple[int, int]]]:
