@@ -18,6 +18,9 @@ for name in names:
     importlib.import_module(name)
 print(f"{len(names)} modules of vocable {vocable.__version__} import with the core alone")
 
+lazy = "import sys, vocable; vocable.SpeechTokenizer.from_pretrained(); sys.exit('sympy' in sys.modules)"
+assert subprocess.run([sys.executable, "-c", lazy]).returncode == 0, "loading imports torch's compiler: a second lost"
+
 speech = Path(sys.argv[1]).resolve()
 command = [str(Path(sys.executable).with_name("vocable"))]
 with tempfile.TemporaryDirectory() as folder:

@@ -19,7 +19,7 @@ from torch import Tensor
 from vocable.codec import official
 from vocable.codec.config import CodecConfig
 from vocable.codec.official import CONFIG
-from vocable.codec.seanet import fold_weight_norm, unfold_weight_norm
+from vocable.codec.seanet import fold_weight_norm, unfold_weight_norm, unfolded_shapes
 from vocable.files import atomic_path
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def load(name: str | os.PathLike[str] | None, parts: Parts = "all", weight_norm:
     del tensors
     if config.seanet and config.seanet.weight_norm != weight_norm:
         kept = unfold_weight_norm(kept) if weight_norm else fold_weight_norm(kept)
-        config = dataclasses.replace(config, seanet=dataclasses.replace(config.seanet, weight_norm=weight_norm))
+        config = _with_weight_norm(config, weight_norm)
     model = _shapes(config, parts)
     model.load_state_dict(kept, assign=True)
     model._id = identity
@@ -197,8 +197,18 @@ def _refuse_own_folder(source: Path, out: Path) -> None:
         raise ValueError(f"{out} is the input itself: name another output")
 
 
+def _with_weight_norm(config: CodecConfig, weight_norm: bool) -> CodecConfig:
+    if config.seanet is None:
+        return config
+    return dataclasses.replace(config, seanet=dataclasses.replace(config.seanet, weight_norm=weight_norm))
+
+
 def _shapes(config: CodecConfig, parts: Parts = "all") -> SpeechTokenizer:
-    """A codec without weights: random ones would take seconds, and twice the memory."""
+    """A codec without weights: random ones would take seconds, and twice the memory.
+
+    (Some of torch's operators on the meta device import its compiler, which takes a second and 74 MiB. Randn, arange
+    and weight norm are among them, so constructors do without them here.)
+    """
     from vocable.codec.model import SpeechTokenizer
 
     with torch.device("meta"):
@@ -208,9 +218,11 @@ def _shapes(config: CodecConfig, parts: Parts = "all") -> SpeechTokenizer:
 def _strict(config: CodecConfig, tensors: Mapping[str, Tensor], source: Path) -> None:
     """Raise CheckpointError unless the tensors are those of the config: no other, none missing, each of its shape."""
     try:
-        wanted = {k: tuple(v.shape) for k, v in _shapes(config).state_dict().items()}
+        wanted = {k: tuple(v.shape) for k, v in _shapes(_with_weight_norm(config, False)).state_dict().items()}
     except (ValueError, TypeError, RuntimeError) as error:
         raise CheckpointError(f"{source}: its {CONFIG} is not a codec's ({error})") from error
+    if config.seanet and config.seanet.weight_norm:
+        wanted = unfolded_shapes(wanted)
     found = {k: tuple(v.shape) for k, v in tensors.items()}
     if wanted != found:
         odd = sorted(set(wanted.items()) ^ set(found.items()))[0][0]

@@ -123,12 +123,14 @@ def read_weights(path: Path, config: CodecConfig) -> tuple[dict[str, Tensor], di
     statistics = {}
     book = (config.codebook_size, config.dimension)
     for what, shape in {"inited": (1,), "cluster_size": book[:1], "embed_avg": book, "embed": book}.items():
-        keys = [f"quantizer.vq.layers.{k}._codebook.{what}" for k in range(config.num_quantizers)]
-        tensors = [take(key) for key in keys]
-        for key, tensor in zip(keys, tensors, strict=True):
+        # One by one, each let go once copied: the two largest would else be in memory twice.
+        statistics[what] = stack = torch.empty(config.num_quantizers, *shape)
+        for k in range(config.num_quantizers):
+            key = f"quantizer.vq.layers.{k}._codebook.{what}"
+            tensor = take(key)
             if tensor.shape != shape:
                 raise ValueError(f"{path}: {key} has shape {list(tensor.shape)}, its {CONFIG} asks for {list(shape)}")
-        statistics[what] = torch.stack(tensors)
+            stack[k] = tensor
     ours["quantizer.codebooks"] = statistics.pop("embed")
     if config.dimension == config.semantic_dimension:  # theirs has no map then
         ours["transform.weight"], ours["transform.bias"] = torch.eye(config.dimension), torch.zeros(config.dimension)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
 from vocable.codec.config import CodecConfig, SEANetConfig
-from vocable.codec.layers import BiLSTM, frame_mask
+from vocable.codec.layers import LSTM, BiLSTM, frame_mask
 
 
 class ELU(nn.Module):
@@ -115,15 +115,13 @@ class Recurrence(nn.Module):
         self.bidirectional = bidirectional
         wide = 2 * channels if bidirectional else channels
         widths = [channels] + [wide] * (layers - 1)
-        self.layers = nn.ModuleList(
-            BiLSTM(w, channels) if bidirectional else nn.LSTM(w, channels, batch_first=True) for w in widths
-        )
+        self.layers = nn.ModuleList(BiLSTM(w, channels) if bidirectional else LSTM(w, channels) for w in widths)
 
     def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
         if not self.bidirectional:
             y = x
             for layer in self.layers:
-                y = layer(y)[0]
+                y = layer(y)
             return y + x
         mask, y = frame_mask(lengths, x.shape[1], x), x
         for layer in self.layers:
@@ -268,14 +266,15 @@ GAIN, DIRECTION = "parametrizations.weight.original0", "parametrizations.weight.
 def fold_weight_norm(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """A state dict with weight norm -> the same model's without: weight = g v / |v| (Salimans and Kingma 2016, eq. 2).
 
-    Takes the tensors out of `tensors` one by one, so that the two forms are never both in memory.
+    Takes the tensors out of `tensors` one by one and works in their memory, so that the two forms are never both there.
     """
     folded = {}
     for key in sorted(tensors):
         if key.endswith(GAIN):
             stem = key.removesuffix(GAIN)
             gain, direction = tensors.pop(key), tensors.pop(stem + DIRECTION)
-            folded[f"{stem}weight"] = direction * (gain / torch.linalg.vector_norm(direction, dim=(1, 2), keepdim=True))
+            scale = gain / torch.linalg.vector_norm(direction, dim=(1, 2), keepdim=True)
+            folded[f"{stem}weight"] = direction.mul_(scale)
         elif not key.endswith(DIRECTION):
             folded[key] = tensors.pop(key)
     return folded
@@ -292,4 +291,16 @@ def unfold_weight_norm(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
             unfolded[stem + DIRECTION] = weight
         else:
             unfolded[key] = weight
+    return unfolded
+
+
+def unfolded_shapes(shapes: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+    """The shapes of a state dict without weight norm -> those of the same model's with it."""
+    unfolded: dict[str, tuple[int, ...]] = {}
+    for key, shape in shapes.items():
+        if key.endswith(".weight") and len(shape) == 3:
+            stem = key.removesuffix("weight")
+            unfolded |= {stem + GAIN: (shape[0], 1, 1), stem + DIRECTION: shape}
+        else:
+            unfolded[key] = shape
     return unfolded

@@ -111,7 +111,8 @@ class SpectralEncoder(nn.Module):
         self.project = nn.Linear(c.frame_dim, config.dimension)
         # No gain and no bias: latents keep the length sqrt(D), so neither they nor the commitment loss can collapse.
         self.norm = nn.LayerNorm(config.dimension, elementwise_affine=False)
-        self._start_as_transform_codec()
+        if not self.embed.weight.is_meta:
+            self._start_as_transform_codec()
 
     @torch.no_grad()
     def _start_as_transform_codec(self) -> None:
@@ -168,7 +169,8 @@ class SpectralDecoder(nn.Module):
         self.norm = nn.LayerNorm(c.fine_dim)
         self.head = nn.Linear(c.fine_dim, 3 * (c.n_fft // 2 + 1))
         self.stft = STFT(c.n_fft, config.hop_length // 2)
-        self._start_as_transform_codec()
+        if not self.embed.weight.is_meta:
+            self._start_as_transform_codec()
 
     @torch.no_grad()
     def _start_as_transform_codec(self) -> None:
