@@ -13,7 +13,7 @@ import torch
 from vocable.cli.main import main
 from vocable.codec.config import CodecConfig, SEANetConfig, SpectralConfig
 from vocable.codec.model import SpeechTokenizer
-from vocable.codec.rvq import CodebookEMA
+from vocable.training.codebooks import CodebookEMA
 
 ROOT = Path(__file__).parent.parent
 SPEECH = ROOT / "examples" / "speech.flac"

@@ -80,7 +80,7 @@ def batches_from(folder: Path, clips: list[np.ndarray], teacher: Teacher) -> Cro
         dropout=0.0,
         seed=0,
         preload=True,
-        features=FeatureCache(folder / "cache"),
+        targets=FeatureCache(folder / "cache"),
     )
 
 
@@ -111,7 +111,7 @@ def test_a_crop_s_features_change_where_its_audio_does(kind: str, tmp_path: Path
     seen = set()
     for step in range(4):
         before, after = without[step], with_burst[step]
-        change = (after.features - before.features).double()
+        change = (after.targets - before.targets).double()
         change -= change.median(1, keepdim=True).values  # the means that were taken off differ
         energy = change.square().sum(-1)
         for waveform, frames in zip(after.waveform.numpy(), energy, strict=True):
@@ -132,12 +132,12 @@ def test_a_crop_s_features_are_its_own_audio_s(kind: str, tmp_path: Path) -> Non
     teacher = Teacher(str(save_teacher(kind, tmp_path / "teacher")), 0)
     clips = [noise(length, seed=i) for i, length in enumerate(LENGTHS)]
     batches = batches_from(tmp_path / "clips", clips, teacher)
-    mean = torch.from_numpy(batches.features.mean)
+    mean = torch.from_numpy(batches.targets.mean)
     last = set()
     for step in range(4):
         batch = batches[step]
         alone = teacher(list(batch.waveform.numpy()))
-        for waveform, features, own in zip(batch.waveform, batch.features, alone, strict=True):
+        for waveform, features, own in zip(batch.waveform, batch.targets, alone, strict=True):
             found = features + mean
             torch.testing.assert_close(found[8:-8], own[8:-8], atol=5e-3, rtol=0)
             assert (found[8:-8] - own[9:-7]).abs().amax(1).min() > 0.02, "a frame beside it is another"
@@ -153,7 +153,7 @@ def test_a_crop_s_features_are_its_own_audio_s(kind: str, tmp_path: Path) -> Non
 def test_three_seconds_and_a_little(length: int, tmp_path: Path) -> None:
     """151 frames, of which a crop of 150 gets the first 150, none of them empty."""
     teacher = Teacher(str(save_teacher("hubert", tmp_path / "teacher")), 0)
-    cache = batches_from(tmp_path / "clip", [noise(length)], teacher).features
+    cache = batches_from(tmp_path / "clip", [noise(length)], teacher).targets
     assert cache.places["0"] == [0, 0, 151]
     assert cache("0", 0, 150).any(1).all()
     assert cache("0", 1, 151).any(1).tolist() == [True] * 150 + [False]

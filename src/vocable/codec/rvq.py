@@ -49,7 +49,9 @@ class ResidualVectorQuantizer(Float32Module):
         super().__init__()
         self.num_quantizers = num_quantizers
         # Random, not zero: with all-zero codebooks every code is 0 and any comparison of codes passes.
-        self.register_buffer("codebooks", torch.randn(num_quantizers, codebook_size, dimension) / dimension**0.5)
+        edge = (3 / dimension) ** 0.5
+        books = torch.empty(num_quantizers, codebook_size, dimension).uniform_(-edge, edge)
+        self.register_buffer("codebooks", books)
 
     def encode(self, latents: Tensor, last: int) -> Tensor:
         """Codes of the first `last` layers: [B, T, D] -> int64 [B, last, T]. Layers above cost nothing."""
@@ -107,73 +109,3 @@ class ResidualVectorQuantizer(Float32Module):
         book = self.codebooks[k]
         scores = torch.addmm(book.square().sum(1), vectors.reshape(-1, vectors.shape[-1]), book.T, alpha=-2.0)
         return scores.argmin(1).view(vectors.shape[:-1])
-
-
-class CodebookEMA:
-    """Moves the codebooks in training: each entry follows the mean of the vectors that chose it.
-
-    An exponential moving average with Laplace-smoothed counts (van den Oord et al. 2017, appendix A.1). An entry whose
-    share falls below `dead_share` of an even share is dead and takes a random vector of the batch (SoundStream).
-    """
-
-    def __init__(self, quantizer: ResidualVectorQuantizer, decay: float = 0.99, dead_share: float = 0.05) -> None:
-        self.quantizer, self.decay, self.dead_share = quantizer, decay, dead_share
-        books = quantizer.codebooks
-        self.counts = torch.ones(books.shape[:2], device=books.device)
-        self.sums = books.clone()
-
-    @torch.no_grad()
-    def kmeans_start(self, latents: Tensor, iterations: int, generator: torch.Generator) -> None:
-        """Set every codebook by k-means on the residuals of `latents` [N, D], N at least the codebook size."""
-        books = self.quantizer.codebooks
-        if len(latents) < books.shape[1]:
-            raise ValueError(f"k-means needs at least {books.shape[1]} latents, got {len(latents)}")
-        residual = latents.float()
-        for k in range(len(books)):
-            pick = torch.randperm(len(residual), generator=generator)[: books.shape[1]].to(residual.device)
-            books[k] = residual[pick]
-            for _ in range(iterations):
-                counts, sums = self._assigned(residual, self.quantizer._nearest(residual, k))
-                # An entry that nobody chose stays where it is.
-                books[k] = torch.where(counts[:, None] > 0, sums / counts.clamp_min(1)[:, None], books[k])
-            codes = self.quantizer._nearest(residual, k)
-            residual = residual - books[k][codes]
-        self.counts.fill_(1.0)
-        self.sums.copy_(books)
-
-    @torch.no_grad()
-    def update(self, quantized: Quantized, generator: torch.Generator) -> int:
-        """One step from a training batch (all its frames); returns the number of dead entries replaced."""
-        books = self.quantizer.codebooks
-        size = books.shape[1]
-        replaced = 0
-        for k in range(len(books)):
-            vectors = quantized.residuals[k].flatten(0, 1)
-            counts, sums = self._assigned(vectors, quantized.codes[:, k].flatten())
-            # Counts are kept as a share of the batch times the codebook size: 1 is an even share at any batch size.
-            scale = size / len(vectors)
-            self.counts[k].lerp_(counts * scale, 1 - self.decay)
-            self.sums[k].lerp_(sums * scale, 1 - self.decay)
-            smoothed = (self.counts[k] + 1e-5) / (self.counts[k].sum() + size * 1e-5) * self.counts[k].sum()
-            books[k] = self.sums[k] / smoothed[:, None]
-            dead = (self.counts[k] < self.dead_share).nonzero().flatten()
-            if len(dead):
-                pick = torch.randint(len(vectors), (len(dead),), generator=generator).to(vectors.device)
-                books[k, dead] = vectors[pick]
-                self.sums[k, dead] = vectors[pick]
-                self.counts[k, dead] = 1.0
-                replaced += len(dead)
-        return replaced
-
-    def _assigned(self, vectors: Tensor, codes: Tensor) -> tuple[Tensor, Tensor]:
-        """How many vectors chose each entry, and their sum: [N], [N, D]."""
-        size, dimension = self.quantizer.codebooks.shape[1:]
-        counts = torch.zeros(size, device=vectors.device).index_add_(0, codes, torch.ones_like(vectors[:, 0]))
-        return counts, torch.zeros(size, dimension, device=vectors.device).index_add_(0, codes, vectors)
-
-    def state_dict(self) -> dict[str, Tensor]:
-        return {"counts": self.counts, "sums": self.sums}
-
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        self.counts.copy_(state["counts"])
-        self.sums.copy_(state["sums"])

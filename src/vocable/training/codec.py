@@ -1,14 +1,15 @@
-"""The codec trainer: recipe in, model out. Reads top to bottom.
+"""The codec trainer: recipe in, model out, on one device or many. Reads top to bottom.
 
 RUN/recipe.json         the recipe as it ran
 RUN/state.safetensors   everything that resuming needs
 RUN/log.jsonl           a line every few steps, and one for each pass over dev
-RUN/model/              config.json and model.safetensors, as from_pretrained takes them
-RUN/tensorboard/        the same figures, and dev audio at :1, :2, :4, :8
+RUN/model/              config.json and model.safetensors, as from_pretrained takes them; discriminators.safetensors
+RUN/tensorboard/        the same figures, and dev audio and spectrograms at :1, :2, :4, :8
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
 import json
@@ -17,31 +18,39 @@ import os
 import signal
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from vocable import audio
 from vocable.codec.model import CodecOutput, SpeechTokenizer
-from vocable.codec.rvq import CodebookEMA
 from vocable.corpus.manifest import read_manifest
 from vocable.files import atomic_path
 from vocable.semantic.cache import FeatureCache, extract
-from vocable.semantic.distillation import d_axis_loss
-from vocable.semantic.teacher import HOP_LENGTH, SAMPLE_RATE, Teacher
+from vocable.semantic.distillation import NO_UNIT, d_axis_cosine, d_axis_loss, t_axis_loss, unit_loss
+from vocable.semantic.teacher import HOP_LENGTH, SAMPLE_RATE, Teacher, canonical_layer
+from vocable.semantic.units import UnitCache
+from vocable.training import processes
+from vocable.training.adversary import Adversary
+from vocable.training.codebooks import CodebookEMA
 from vocable.training.data import Batch, CropBatches
 from vocable.training.losses import SpectralLoss
+from vocable.training.optimizer import Updater
 from vocable.training.recipe import Recipe
-from vocable.training.state import load_optimizer_tensors, load_state, optimizer_tensors, save_state
+from vocable.training.state import load_state, save_state
 
 #: What a resumed run may change; the rest of the recipe makes it the run that it is.
-FREE_TO_CHANGE = ("max_steps", "device", "threads", "save_every", "evaluate_every", "dev_clips")
+FREE_TO_CHANGE = ("max_steps", "device", "threads", "compile", "save_every", "evaluate_every", "dev_clips")
 LOG_EVERY = 20  #: steps
+PATIENCE = 10  #: losses in a row that are not finite
+LISTEN = 4  #: dev clips whose audio is logged
+DISTILLATION = {"d_axis": d_axis_loss, "t_axis": t_axis_loss, "units": unit_loss}
 FINAL_SHARE = 0.01  #: of the learning rate, at the end of the run
 
 
@@ -74,53 +83,91 @@ class CodecTrainer:
         if recipe.threads:
             torch.set_num_threads(recipe.threads)
         torch.manual_seed(recipe.seed)
-        self.device = torch.device(recipe.device)
+        self.device, self.processes = processes.join(recipe.device)
+        if recipe.precision == "float16" and self.device.type == "cpu":
+            raise ValueError("CPUs do not train recurrences in float16: --set precision=bfloat16")
         if not recipe.init:
             self.model = SpeechTokenizer(recipe.codec).to(self.device)
         else:  # its config replaces the recipe's, and its codebooks are started already
-            self.model = SpeechTokenizer.from_pretrained(recipe.init, recipe.device, weight_norm=True)
+            self.model = SpeechTokenizer.from_pretrained(recipe.init, str(self.device), weight_norm=True)
             quantizer = dataclasses.replace(recipe.quantizer, start_step=0)
             recipe = self.recipe = dataclasses.replace(recipe, codec=self.model.config, quantizer=quantizer)
-        features = self._features(on_load) if recipe.distillation.weight else None
+        parts = processes.world_size() * recipe.accumulate
+        if recipe.data.batch_size % parts:
+            raise ValueError(
+                f"data.batch_size, {recipe.data.batch_size}, must be a multiple of the {parts} parts of a step"
+            )
+        with self.processes.main_process_first():
+            targets = self._targets(on_load) if recipe.distillation.weight else None
         self.codebooks = CodebookEMA(self.model.quantizer, recipe.quantizer.decay, recipe.quantizer.dead_share)
         self.spectral_loss = SpectralLoss(recipe.codec.sample_rate, recipe.losses.resolutions)
-        o = recipe.optimizer
-        self.optimizer = torch.optim.AdamW(
-            self.model.parameters(), o.learning_rate, o.betas, weight_decay=o.weight_decay, fused=True
+        o, float16 = recipe.optimizer, recipe.precision == "float16"
+        self.updater = Updater(
+            self.model.parameters(),
+            learning_rate=o.learning_rate,
+            betas=o.betas,
+            weight_decay=o.weight_decay,
+            clip_norm=o.clip_norm,
+            float16=float16,
         )
+        self.adversary = Adversary(recipe.adversary, self.device, float16) if recipe.adversary.weight else None
+        if self.adversary and recipe.init:
+            self.adversary.load(recipe.init)
+        #: The model whose weights are an average over steps, if the recipe wants one: it is judged, and published.
+        self.average = (
+            AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(o.ema_decay)) if o.ema_decay else None
+        )
+        if recipe.compile:
+            for network in (
+                self.model.encoder,
+                self.model.decoder,
+                *(self.adversary.discriminators if self.adversary else ()),
+            ):
+                network.compile()
         self.dev_clips = self._dev_clips()
-        self.data = self._data(features, on_load)
-        self.step, self.elapsed, self.skipped, self.replaced = 0, 0.0, 0, 0
+        self.data = self._data(targets, on_load)
+        self.step, self.elapsed, self.skipped, self.skipped_in_a_row, self.replaced = 0, 0.0, 0, 0, 0
 
     # ---- the loop ------------------------------------------------------------------------------------------------
 
     def run(self) -> dict[str, Any]:
         """Train to the end; returns a summary. Raises Interrupted after Ctrl-C or SIGTERM, with the state saved."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with atomic_path(self.folder / "recipe.json") as temporary:
-            temporary.write_text(json.dumps(self._recipe_json(), indent=2) + "\n")
+        if self.is_main:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with atomic_path(self.folder / "recipe.json") as temporary:
+                temporary.write_text(json.dumps(self._recipe_json(), indent=2) + "\n")
         stop = _StopSignals()
         started, before = time.monotonic(), self.elapsed
-        with stop, _Writer(self.folder) as writer, ThreadPoolExecutor(self.recipe.data.workers) as pool:
+        with (
+            stop,
+            _Writer(self.folder if self.is_main else None) as writer,
+            ThreadPoolExecutor(self.recipe.data.workers) as pool,
+        ):
             batches = self._batches(pool)
             while self.progress < 1.0 and not stop.received:
                 if self.step == self.recipe.quantizer.start_step > 0:
                     self._start_codebooks()
                 record = self.train_step(next(batches))
                 self.step += 1
-                self.elapsed = before + time.monotonic() - started
+                elapsed, received = before + time.monotonic() - started, stop.received
+                self.elapsed, received = processes.largest((elapsed, received), self.device)
+                stop.received = int(received)
                 if self.step % LOG_EVERY == 0 or self.progress >= 1.0:
                     self._log(writer, record)
                 if self.step % self.recipe.save_every == 0:
                     self.save()
                 if self.step % self.recipe.evaluate_every == 0 or self.progress >= 1.0:
-                    self._log(writer, self.evaluate(writer))
+                    self._log(writer, self.evaluate(writer) if self.is_main else {})
             self.save()
         if stop.received and self.progress < 1.0:
             raise Interrupted(stop.received)
-        self.model.eval().save_pretrained(self.folder / "model")
+        if self.is_main:
+            self.published.eval().save_pretrained(self.folder / "model")
+            if self.adversary:
+                self.adversary.save(self.folder / "model")
+        self.processes.wait_for_everyone()
         return {
-            "codec": self.model.id,
+            "codec": self.published.id,
             "steps": self.step,
             "seconds": round(self.elapsed),
             "skipped": self.skipped,
@@ -128,33 +175,69 @@ class CodecTrainer:
         }
 
     @property
+    def is_main(self) -> bool:
+        """Whether this process is the one that writes and reports."""
+        return processes.rank() == 0
+
+    @property
+    def published(self) -> SpeechTokenizer:
+        """The model that dev is decoded with, and that the run leaves."""
+        model: SpeechTokenizer = self.average.module if self.average else self.model
+        return model
+
+    @property
     def progress(self) -> float:
         """Part of the run that is done, by steps or by time, whichever is further: it drives the schedule."""
         by_time = self.elapsed / max(self.max_time, 1e-9) if self.max_time is not None else 0.0
         return max(self.step / self.recipe.max_steps, by_time)
 
-    def train_step(self, batch: Batch) -> dict[str, float]:
-        """One step of the optimizer and of the codebooks; returns the losses."""
+    def train_step(self, parts: Sequence[Batch]) -> dict[str, float]:
+        """One step of optimizers and codebooks on this process's parts of a batch; returns the means of its losses."""
         self.model.train()
-        rate = self._set_learning_rate()
-        original = batch.waveform.to(self.device)
-        with self._autocast():
-            output = self._forward(original, batch.num_layers.to(self.device))
-        losses = self._losses(output, original, batch.features)
-        total = sum((self._weights()[name] * loss for name, loss in losses.items()), original.new_zeros(()))
-        self.optimizer.zero_grad(set_to_none=True)
-        total.backward()  # type: ignore[no-untyped-call]
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.optimizer.clip_norm)
-        if not bool(torch.isfinite(norm)):
-            self.skipped += 1
-            if self.skipped > 10 and self.skipped > self.step // 100:
-                raise ValueError("the loss is not finite over and over: lower optimizer.learning_rate, check the data")
-            return {"skipped": float(self.skipped)}
-        self.optimizer.step()
-        if self._quantizing:
-            self.replaced = self.codebooks.update(output.quantized, self._generator())
-        named = {name: float(loss.detach()) for name, loss in losses.items()}
-        return {"total": float(total.detach()), **named, "gradient": float(norm), "learning_rate": rate}
+        share = self._learning_rate_share()
+        quantizing, fighting = self._quantizing, self._fighting
+        records, quantized, judged = [], [], []
+        for batch in parts:
+            original = batch.waveform.to(self.device)
+            with self._autocast():
+                output = self._forward(original, batch.num_layers.to(self.device))
+            losses, figures = self._losses(output, original, batch.targets)
+            if fighting:
+                with self._autocast():
+                    losses |= fighting.losses(output.waveform, original)
+            total = sum((self._weights()[name] * loss for name, loss in losses.items()), original.new_zeros(()))
+            self.updater.backward(total / len(parts))
+            records.append(
+                {"total": total.detach(), **{name: loss.detach() for name, loss in losses.items()}, **figures}
+            )
+            quantized.append(output.quantized)
+            judged.append((output.waveform.detach(), original))
+        norm = self.updater.update(share)
+        if norm is None:
+            return self._skip()
+        self.skipped_in_a_row = 0
+        if quantizing:
+            self.replaced = self.codebooks.update(quantized, self._generator())
+        if fighting:
+            for record, (decoded, original) in zip(records, judged, strict=True):
+                with self._autocast():
+                    record |= fighting.judge(decoded, original)
+            if fighting.updater.update(share) is None:
+                self.skipped += 1
+        if self.average:
+            self.average.update_parameters(self.model)
+        means = {name: float(sum(record[name] for record in records)) / len(records) for name in records[0]}
+        return {**means, "gradient": norm, "learning_rate": share * self.recipe.optimizer.learning_rate}
+
+    def _skip(self) -> dict[str, float]:
+        self.skipped += 1
+        self.skipped_in_a_row += 1
+        if self.skipped_in_a_row == PATIENCE:
+            raise ValueError(
+                f"the loss was not finite {PATIENCE} times in a row: lower optimizer.learning_rate or clip_norm, "
+                "or check the data with `vocable prepare check`; the last state saved is from before"
+            )
+        return {"skipped": float(self.skipped)}
 
     def _forward(self, original: Tensor, num_layers: Tensor) -> CodecOutput:
         if self._quantizing:
@@ -171,14 +254,24 @@ class CodecTrainer:
             quantized=quantized,
         )
 
-    def _losses(self, output: CodecOutput, original: Tensor, features: Tensor | None) -> dict[str, Tensor]:
+    def _losses(
+        self, output: CodecOutput, original: Tensor, targets: Tensor | None
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """The losses but for the adversary's, and figures that only the log wants."""
         losses = self.spectral_loss(output.waveform, original)
         losses["waveform"] = (output.waveform - original).abs().mean()
         losses["commitment"] = output.losses["commitment"]
-        if features is not None:
-            losses["distillation"] = d_axis_loss(output.semantic, features.to(self.device))
-        named: dict[str, Tensor] = losses
-        return named
+        figures = {}
+        if targets is not None:
+            student, targets = output.semantic, targets.to(self.device)
+            losses["distillation"] = DISTILLATION[self.recipe.distillation.loss](student, targets)
+            with torch.no_grad():
+                if self.recipe.distillation.loss == "units":
+                    known = targets != NO_UNIT
+                    figures["unit_accuracy"] = (student.argmax(-1) == targets)[known].float().mean()
+                else:
+                    figures["teacher_cosine"] = d_axis_cosine(student, targets).mean()
+        return losses, figures
 
     def _weights(self) -> dict[str, float]:
         w = self.recipe.losses
@@ -188,11 +281,17 @@ class CodecTrainer:
             "waveform": w.waveform,
             "commitment": w.commitment,
             "distillation": self.recipe.distillation.weight,
+            "adversarial": self.recipe.adversary.weight,
+            "features": self.recipe.adversary.features,
         }
 
     @property
     def _quantizing(self) -> bool:
         return self.step >= self.recipe.quantizer.start_step
+
+    @property
+    def _fighting(self) -> Adversary | None:
+        return self.adversary if self.step >= self.recipe.adversary.start_step else None
 
     @torch.no_grad()
     def _start_codebooks(self) -> None:
@@ -201,42 +300,41 @@ class CodecTrainer:
         wanted = recipe.quantizer.kmeans_vectors * recipe.codec.codebook_size
         latents: list[Tensor] = []
         while sum(map(len, latents)) < wanted:
-            batch = self.data[self.step + len(latents)]
+            batch = self.data.part(self.step + len(latents), processes.rank(), processes.world_size())
             with self._autocast():
-                latents.append(self.model.encoder(batch.waveform.to(self.device)).flatten(0, 1).float())
+                encoded = self.model.encoder(batch.waveform.to(self.device)).flatten(0, 1).float()
+            latents.append(processes.gather_rows(encoded))
         self.codebooks.kmeans_start(torch.cat(latents), recipe.quantizer.kmeans_iterations, self._generator())
 
-    def _set_learning_rate(self) -> float:
+    def _learning_rate_share(self) -> float:
         o, p = self.recipe.optimizer, min(self.progress, 1.0)
         if p < o.warmup:
-            share = max(p, 1 / self.recipe.max_steps) / o.warmup
-        else:
-            cosine = 0.5 * (1 + math.cos(math.pi * (p - o.warmup) / (1 - o.warmup)))
-            share = FINAL_SHARE + (1 - FINAL_SHARE) * cosine
-        for group in self.optimizer.param_groups:
-            group["lr"] = o.learning_rate * share
-        return o.learning_rate * share
+            return min(1.0, max(p, 1 / self.recipe.max_steps) / o.warmup)
+        cosine = 0.5 * (1 + math.cos(math.pi * (p - o.warmup) / (1 - o.warmup)))
+        return FINAL_SHARE + (1 - FINAL_SHARE) * cosine
 
     # ---- dev -----------------------------------------------------------------------------------------------------
 
     @torch.no_grad()
     def evaluate(self, writer: _Writer) -> dict[str, float]:
         """Losses on fixed dev clips at :1, :2, :4 and all layers; their audio goes to the log."""
-        self.model.eval()
+        model = self.published.eval()
         figures: dict[str, float] = {}
         clips = [torch.from_numpy(c).to(self.device) for c in self.dev_clips]
-        encoded = self.model.encode(clips)
-        for stop in sorted({s for s in (1, 2, 4, self.model.num_quantizers) if s <= self.model.num_quantizers}):
-            decoded = self.model.decode(encoded, layers=slice(0, stop)).clips()
+        for i, clip in enumerate(clips[:LISTEN]):
+            writer.clip(f"dev{i}/recording", clip, model.sample_rate, self.step)
+        encoded = model.encode(clips)
+        for stop in sorted({s for s in (1, 2, 4, model.num_quantizers) if s <= model.num_quantizers}):
+            decoded = model.decode(encoded, layers=slice(0, stop)).clips()
             pairs = zip(decoded, clips, strict=True)
             losses = [self.spectral_loss(d[None], c[None]) for d, c in pairs]
             for name in ("mel", "spectrum"):
                 figures[f"dev/{name}:{stop}"] = float(torch.stack([one[name] for one in losses]).mean())
-            for i, clip in enumerate(decoded[:4]):
-                writer.audio(f"dev{i}/:{stop}", clip, self.model.sample_rate, self.step)
-        for k in range(self.model.num_quantizers):
+            for i, clip in enumerate(decoded[:LISTEN]):
+                writer.clip(f"dev{i}/:{stop}", clip, model.sample_rate, self.step)
+        for k in range(model.num_quantizers):
             codes = torch.cat([c[k, :n] for c, n in zip(encoded.codes, encoded.num_frames, strict=True)])
-            shares = torch.bincount(codes, minlength=self.model.codebook_size) / len(codes)
+            shares = torch.bincount(codes, minlength=model.codebook_size) / len(codes)
             figures[f"dev/perplexity{k + 1}"] = float(torch.special.entr(shares).sum().exp())
         return figures
 
@@ -244,13 +342,18 @@ class CodecTrainer:
 
     def save(self) -> None:
         """Write RUN/state.safetensors, atomically."""
-        groups = {
-            "model": dict(self.model.state_dict()),
-            "codebooks": self.codebooks.state_dict(),
-            "optimizer": optimizer_tensors(self.optimizer),
-        }
+        if not self.is_main:  # the others hold the same
+            return
         header = {"step": self.step, "elapsed": self.elapsed, "skipped": self.skipped, "max_time": self.max_time}
+        groups = {name: dict(part.state_dict()) for name, part in self._parts().items()}
         save_state(self.folder / "state.safetensors", groups, header)
+
+    def _parts(self) -> dict[str, Any]:
+        """All that has a state; data order, learning rate and every random number follow from seed and step."""
+        parts: dict[str, Any] = {"model": self.model, "codebooks": self.codebooks, "optimizer": self.updater}
+        if self.adversary:
+            parts |= {"discriminators": self.adversary.discriminators, "adversary": self.adversary.updater}
+        return parts | ({"average": self.average} if self.average else {})
 
     def resume(self) -> None:
         """Go on from RUN/state.safetensors. With max_steps, the result equals an uninterrupted run's bit for bit."""
@@ -262,11 +365,10 @@ class CodecTrainer:
         if self.max_time is None:
             self.max_time = header["max_time"]
         try:
-            self.model.load_state_dict(groups["model"])
-            self.codebooks.load_state_dict(groups["codebooks"])
-        except (RuntimeError, KeyError) as error:
+            for name, part in self._parts().items():
+                part.load_state_dict(groups.get(name, {}))
+        except (RuntimeError, KeyError, ValueError) as error:
             raise ValueError(f"{self.folder}: the state is of another recipe; start in a new folder") from error
-        load_optimizer_tensors(self.optimizer, groups.get("optimizer", {}))
         self.step, self.elapsed, self.skipped = header["step"], header["elapsed"], header["skipped"]
 
     def _recipe_json(self) -> dict[str, Any]:
@@ -287,24 +389,30 @@ class CodecTrainer:
         chosen = (utterances[i * len(utterances) // count] for i in range(count))
         return [audio.read(u.path, rate)[0][: 5 * rate] for u in chosen]
 
-    def _features(self, on_load: Callable[[float], None]) -> FeatureCache:
-        """The teacher's features of the training manifest, extracted now if they are not there."""
+    def _targets(self, on_load: Callable[[float], None]) -> FeatureCache | UnitCache:
+        """What RVQ-1 is pulled towards: the teacher's features of the training manifest, extracted now if they are not
+        there, or units of them."""
         r, d = self.recipe, self.recipe.distillation
         if r.codec.sample_rate != SAMPLE_RATE or r.codec.hop_length != HOP_LENGTH:
             raise ValueError(
                 f"teachers have a frame every {HOP_LENGTH} samples at {SAMPLE_RATE} Hz, and so must the codec"
             )
+        if d.loss == "units":
+            units = UnitCache(d.units)
+            if units.num_units != r.codec.semantic_dimension:
+                raise ValueError(f"codec.semantic_dimension must be the number of units, {units.num_units}")
+            return units
         if not FeatureCache.is_complete(d.cache):
-            extract(Teacher(d.teacher, d.layer, r.device), read_manifest(r.data.train), d.cache, on_load)
+            extract(Teacher(d.teacher, d.layer, str(self.device)), read_manifest(r.data.train), d.cache, on_load)
         features = FeatureCache(d.cache)
-        if (features.teacher, features.layer) != (d.teacher, d.layer):
+        if (features.teacher, features.layer) != (d.teacher, canonical_layer(d.layer)):
             held = f"layer {features.layer} of {features.teacher}"
             raise ValueError(f"{d.cache} holds {held}, not layer {d.layer} of {d.teacher}: name another cache")
         if features.dimension != r.codec.semantic_dimension:
             raise ValueError(f"codec.semantic_dimension must be the teacher's, {features.dimension}")
         return features
 
-    def _data(self, features: FeatureCache | None, on_load: Callable[[float], None]) -> CropBatches:
+    def _data(self, targets: FeatureCache | UnitCache | None, on_load: Callable[[float], None]) -> CropBatches:
         r = self.recipe
         return CropBatches(
             read_manifest(r.data.train),
@@ -316,22 +424,29 @@ class CodecTrainer:
             dropout=r.quantizer.dropout,
             seed=r.seed,
             preload=r.data.preload,
-            features=features,
+            targets=targets,
             progress=on_load,
         )
 
-    def _batches(self, pool: ThreadPoolExecutor) -> Iterator[Batch]:
-        """The batches from this step on, a few ahead. Threads will do: numpy and libsndfile let go of the lock."""
+    def _batches(self, pool: ThreadPoolExecutor) -> Iterator[list[Batch]]:
+        """This process's parts of the batches from this step on, a few steps ahead. Threads will do: numpy and
+        libsndfile let go of the lock."""
+        count = self.recipe.accumulate
+        parts = processes.world_size() * count
+
+        def begin(step: int) -> list[Future[Batch]]:
+            mine = range(processes.rank() * count, (processes.rank() + 1) * count)
+            return [pool.submit(self.data.part, step, part, parts) for part in mine]
+
         steps = iter(range(self.step, self.recipe.max_steps))
-        ahead = deque(
-            pool.submit(self.data.__getitem__, s) for s in itertools.islice(steps, 2 * self.recipe.data.workers)
-        )
+        ahead = deque(begin(step) for step in itertools.islice(steps, 2 * self.recipe.data.workers))
         while ahead:
-            yield ahead.popleft().result()
-            ahead.extend(pool.submit(self.data.__getitem__, s) for s in itertools.islice(steps, 1))
+            yield [future.result() for future in ahead.popleft()]
+            ahead.extend(begin(step) for step in itertools.islice(steps, 1))
 
     def _autocast(self) -> torch.autocast:
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.precision == "bfloat16")
+        reduced = {"bfloat16": torch.bfloat16, "float16": torch.float16}.get(self.recipe.precision)
+        return torch.autocast(self.device.type, reduced, enabled=reduced is not None)
 
     def _log(self, writer: _Writer, record: dict[str, float]) -> None:
         head = {"step": self.step, "elapsed": round(self.elapsed, 1), "progress": round(self.progress, 4)}
@@ -341,34 +456,44 @@ class CodecTrainer:
 
 
 class _Writer:
-    """RUN/log.jsonl, and TensorBoard where it is installed."""
+    """RUN/log.jsonl, and TensorBoard where it is installed; nothing without a folder."""
 
-    def __init__(self, folder: Path) -> None:
-        self.file = open(folder / "log.jsonl", "a", encoding="utf-8")  # noqa: SIM115 (closed in __exit__)
-        try:
+    def __init__(self, folder: Path | None) -> None:
+        self.file = open(folder / "log.jsonl", "a", encoding="utf-8") if folder else None  # noqa: SIM115 (see __exit__)
+        self.board = None
+        with contextlib.suppress(ImportError):
             from torch.utils.tensorboard import SummaryWriter
-        except ImportError:
-            self.board = None
-        else:
-            self.board = SummaryWriter(str(folder / "tensorboard"))
+
+            self.board = SummaryWriter(str(folder / "tensorboard")) if folder else None
 
     def __enter__(self) -> _Writer:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.file.close()
+        if self.file:
+            self.file.close()
         if self.board:
             self.board.close()
 
     def record(self, whole: dict[str, Any], scalars: dict[str, float], step: int) -> None:
-        self.file.write(json.dumps(whole) + "\n")
-        self.file.flush()
+        if self.file:
+            self.file.write(json.dumps(whole) + "\n")
+            self.file.flush()
         for name, value in scalars.items() if self.board else ():
             self.board.add_scalar(name if "/" in name else f"train/{name}", value, step)  # type: ignore[union-attr]
 
-    def audio(self, name: str, clip: Tensor, sample_rate: int, step: int) -> None:
+    def clip(self, name: str, clip: Tensor, sample_rate: int, step: int) -> None:
+        """Audio [L], and its log-mel spectrogram as a picture, low frequencies at the bottom."""
         if self.board:
             self.board.add_audio(name, clip[None].clamp(-1, 1), step, sample_rate)
+            self.board.add_image(f"{name} ", _spectrogram(clip.cpu(), sample_rate), step, dataformats="HW")
+
+
+def _spectrogram(clip: Tensor, sample_rate: int) -> Tensor:
+    """80 dB of log-mel energy as brightness, [mels, frames] in 0 to 1."""
+    spectrum = torch.stft(clip, 1024, 256, window=torch.hann_window(1024), return_complex=True).abs().T
+    energy = (spectrum @ audio.mel_filterbank(sample_rate, 1024, 80)).T.clamp_min(1e-5).log10() * 20
+    return ((energy - energy.max()) / 80 + 1).clamp(0, 1).flip(0)
 
 
 class _StopSignals:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -12,17 +13,36 @@ from torch import Tensor
 from vocable import audio
 from vocable.corpus.manifest import Utterance
 from vocable.semantic.cache import FeatureCache
+from vocable.semantic.units import UnitCache
+
+#: Shorter utterances are left out: a fifth of a second holds no syllable.
+SHORTEST_SECONDS = 0.2
+#: The crops of neighbouring buckets differ by this factor.
+BUCKET_RATIO = 0.8
 
 
 @dataclass
 class Batch:
     waveform: Tensor  #: float32 [B, L]
-    features: Tensor | None  #: the teacher's, float32 [B, T, D], frame by frame beside the waveform
+    targets: Tensor | None  #: the teacher's, beside the waveform: features float32 [B, T, D], or units int64 [B, T]
     num_layers: Tensor  #: int64 [B], layers that each clip is decoded from
 
 
+@dataclass
+class Bucket:
+    """Utterances that are long enough for one length of crop, and too short for the next."""
+
+    crop_frames: int
+    utterances: np.ndarray  #: their indices
+    chances: np.ndarray  #: of each, in proportion to its duration
+
+
 class CropBatches:
-    """Random crops that begin on a frame, longer utterances proportionally more often; item n is batch n."""
+    """Random crops that begin on a frame, longer utterances proportionally more often; item n is batch n.
+
+    Utterances shorter than a crop come in batches of their own, with shorter crops. A batch can be had in parts, for
+    several processes: what is in it does not depend on that.
+    """
 
     def __init__(
         self,
@@ -36,22 +56,26 @@ class CropBatches:
         dropout: float,
         seed: int,
         preload: bool,
-        features: FeatureCache | None = None,
+        targets: FeatureCache | UnitCache | None = None,
         progress: Callable[[float], None] = lambda seconds: None,
     ) -> None:
-        crop_seconds = crop_frames * hop_length / sample_rate
-        #: Too short to cut a crop from. A manifest's duration may be rounded up by a sample or two.
-        self.utterances = [u for u in utterances if u.duration > crop_seconds + 0.01]
+        # A manifest's duration may be rounded up by a sample or two.
+        frames = [int((u.duration - 0.001) * sample_rate / hop_length) for u in utterances]
+        shortest = math.ceil(SHORTEST_SECONDS * sample_rate / hop_length)
+        self.utterances = [u for u, count in zip(utterances, frames, strict=True) if count >= shortest]
         self.left_out = len(utterances) - len(self.utterances)
         if not self.utterances:
-            raise ValueError(f"no utterance is longer than the crop of {crop_seconds:g} s; lower data.crop_seconds")
-        missing = [u.id for u in self.utterances if features is not None and u.id not in features]
+            raise ValueError(f"no utterance is longer than {SHORTEST_SECONDS} s: there is nothing to train on")
+        missing = [u.id for u in self.utterances if targets is not None and u.id not in targets]
         if missing:
-            raise ValueError(f"the feature cache lacks {len(missing)} utterances ({missing[0]}, ...); extract it again")
-        self.sample_rate, self.hop_length, self.crop_frames = sample_rate, hop_length, crop_frames
+            raise ValueError(f"the teacher's cache lacks {len(missing)} utterances ({missing[0]}, ...); make it again")
+        self.sample_rate, self.hop_length = sample_rate, hop_length
         self.batch_size, self.num_quantizers, self.dropout, self.seed = batch_size, num_quantizers, dropout, seed
-        self.features = features
-        durations = np.array([u.duration for u in self.utterances])
+        self.targets = targets
+        self.buckets = _buckets(
+            [u.duration for u in self.utterances], [n for n in frames if n >= shortest], crop_frames
+        )
+        durations = np.array([sum(self.utterances[i].duration for i in b.utterances) for b in self.buckets])
         self._chances = durations / durations.sum()
         self._clips: list[np.ndarray] = []
         for utterance in self.utterances if preload else []:
@@ -60,29 +84,55 @@ class CropBatches:
             progress(utterance.duration)
 
     def __getitem__(self, step: int) -> Batch:
+        return self.part(step, 0, 1)
+
+    def part(self, step: int, index: int, parts: int) -> Batch:
+        """The index-th of `parts` equal parts of batch `step`; only its own clips are read."""
         rng = np.random.default_rng([self.seed, step])
-        waveforms, features = [], []
-        for index in rng.choice(len(self.utterances), self.batch_size, p=self._chances):
-            samples = self._samples(int(index))
-            if len(samples) < self.crop_frames * self.hop_length:
-                path, seconds = self.utterances[index].path, self.utterances[index].duration
-                raise ValueError(f"{path}: shorter than the {seconds:g} s that the manifest says; mend the manifest")
-            start = int(rng.integers(0, len(samples) // self.hop_length - self.crop_frames + 1))
-            begin = start * self.hop_length
-            waveforms.append(samples[begin : begin + self.crop_frames * self.hop_length])
-            if self.features is not None:
-                features.append(self.features(self.utterances[index].id, start, self.crop_frames))
+        bucket = self.buckets[rng.choice(len(self.buckets), p=self._chances)]
+        chosen = rng.choice(bucket.utterances, self.batch_size, p=bucket.chances)
+        where = rng.random(self.batch_size)  # of each crop, between the first and the last place it can have
         # Quantizer dropout: n layers with a chance in proportion to 1 / n, since each further layer matters less.
         counts = np.arange(1, self.num_quantizers + 1)
         drawn = rng.choice(counts, self.batch_size, p=(1 / counts) / (1 / counts).sum())
         layers = np.where(rng.random(self.batch_size) < self.dropout, drawn, self.num_quantizers)
+
+        size = self.batch_size // parts
+        mine = slice(index * size, (index + 1) * size)
+        crops = [self._crop(int(i), bucket.crop_frames, w) for i, w in zip(chosen[mine], where[mine], strict=True)]
         return Batch(
-            waveform=torch.from_numpy(np.stack(waveforms)),
-            features=torch.from_numpy(np.stack(features)) if features else None,
-            num_layers=torch.from_numpy(layers),
+            waveform=torch.from_numpy(np.stack([waveform for waveform, _ in crops])),
+            targets=torch.from_numpy(np.stack([t for _, t in crops if t is not None])) if self.targets else None,
+            num_layers=torch.from_numpy(layers[mine]),
         )
+
+    def _crop(self, index: int, frames: int, where: float) -> tuple[np.ndarray, np.ndarray | None]:
+        """`frames` frames of an utterance, and the teacher's targets for them."""
+        samples, utterance = self._samples(index), self.utterances[index]
+        places = len(samples) // self.hop_length - frames + 1
+        if places < 1:
+            raise ValueError(
+                f"{utterance.path}: shorter than the {utterance.duration:g} s that the manifest says; "
+                "`vocable prepare check` finds such files"
+            )
+        start = int(where * places)
+        waveform = samples[start * self.hop_length : (start + frames) * self.hop_length]
+        return waveform, self.targets(utterance.id, start, frames) if self.targets else None
 
     def _samples(self, index: int) -> np.ndarray:
         if self._clips:
             return self._clips[index].astype(np.float32) / 32768.0
         return audio.read(self.utterances[index].path, self.sample_rate)[0]
+
+
+def _buckets(durations: Sequence[float], frames: Sequence[int], crop_frames: int) -> list[Bucket]:
+    """One bucket for all that a whole crop fits into, then as many as there are shorter utterances for."""
+    seconds, lengths = np.asarray(durations), np.asarray(frames)
+    buckets, above = [], np.inf
+    crop = crop_frames
+    while (lengths < above).any():
+        chosen = np.flatnonzero((lengths >= crop) & (lengths < above))
+        if len(chosen):
+            buckets.append(Bucket(crop, chosen, seconds[chosen] / seconds[chosen].sum()))
+        above, crop = crop, max(1, int(crop * BUCKET_RATIO))
+    return buckets

@@ -18,17 +18,19 @@ class Data:
     train: str  #: JSONL manifest; relative to the working directory, like every path here
     dev: str
     crop_seconds: float = 1.0
-    batch_size: int = 12
+    batch_size: int = 12  #: clips a step, all processes and parts together
     preload: bool = True  #: decode every clip once, into memory as int16 (115 MB an hour)
     workers: int = 2  #: threads that read and cut batches ahead
 
 
 @dataclass(frozen=True)
 class Distillation:
-    weight: float = 0.0  #: of the D-axis loss; 0 trains without a teacher
+    weight: float = 0.0  #: of the distillation loss; 0 trains without a teacher
+    loss: Literal["d_axis", "t_axis", "units"] = "d_axis"  #: cosine over time (paper), over features, or pseudo-labels
     teacher: str = ""  #: transformers folder or hub id
-    layer: int | Literal["avg"] = "avg"
+    layer: int | Literal["avg"] | tuple[int, ...] = "avg"  #: of the teacher; several are averaged
     cache: str = ""  #: folder of `vocable semantic extract`'s output for data.train; made if missing
+    units: str = ""  #: folder of `vocable semantic units`'s output, for the loss "units"
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,23 @@ class Optimizer:
     betas: tuple[float, float] = (0.9, 0.98)
     weight_decay: float = 0.01
     clip_norm: float = 1.0
+    ema_decay: float = (
+        0.0  #: the published weights are an average over steps that forgets this slowly; 0: the last ones
+    )
+
+
+@dataclass(frozen=True)
+class AdversaryRecipe:
+    weight: float = 0.0  #: of the adversarial loss; 0 trains without discriminators
+    features: float = 1.0  #: weight of feature matching
+    normalize: bool = True  #: divide each layer's distance by the size of its activations (paper); False: released code
+    loss: Literal["hinge", "lsgan"] = "hinge"  #: the paper's, or the released code's
+    discriminators: Literal["slim", "paper"] = "slim"
+    start_step: int = 0  #: they enter at this step: a codec that does not speak yet teaches them nothing
+    shown: float = 1.0  #: share of a batch's clips that they see; fewer make a step cheaper
+    learning_rate: float = 3e-4  #: follows the codec's schedule
+    betas: tuple[float, float] = (0.8, 0.99)
+    clip_norm: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -68,11 +87,14 @@ class Recipe:
     losses: Losses = field(default_factory=Losses)
     quantizer: Quantizer = field(default_factory=Quantizer)
     optimizer: Optimizer = field(default_factory=Optimizer)
+    adversary: AdversaryRecipe = field(default_factory=AdversaryRecipe)
     init: str = ""  #: a folder or a hub id of a codec to begin from, in place of `codec` and random weights
     max_steps: int = 100_000
     seed: int = 0
-    device: str = "cpu"
-    precision: Literal["float32", "bfloat16"] = "bfloat16"  #: of the matrix products; weights stay float32
+    device: str = "cpu"  #: or cuda: the GPU that the launcher gives each process
+    precision: Literal["float32", "bfloat16", "float16"] = "bfloat16"  #: of products; weights and codes stay float32
+    accumulate: int = 1  #: parts that a process works its share of a batch through in, where memory is short
+    compile: bool = False  #: torch.compile encoder, decoder and discriminators
     threads: int = 0  #: CPU threads; 0: as torch chooses
     save_every: int = 500  #: steps between checkpoints
     evaluate_every: int = 1000  #: steps between passes over dev clips, with audio in the log
@@ -81,6 +103,7 @@ class Recipe:
     def __post_init__(self) -> None:
         at_least_one = {
             "max_steps": self.max_steps,
+            "accumulate": self.accumulate,
             "save_every": self.save_every,
             "evaluate_every": self.evaluate_every,
             "dev_clips": self.dev_clips,

@@ -1,0 +1,125 @@
+"""The adversary of a codec: discriminators, their optimizer, and the losses of both sides."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import safetensors
+import safetensors.torch
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vocable.files import atomic_path
+from vocable.training.discriminators import paper_discriminators, slim_discriminators
+from vocable.training.optimizer import Updater
+from vocable.training.recipe import AdversaryRecipe
+
+DISCRIMINATORS = "discriminators.safetensors"
+
+
+class Adversary:
+    """Learns to tell speech from what the codec makes of it, and says how the codec could fool it better.
+
+    A step of training: `losses` for the codec, with gradients to it alone; then `judge` and `updater`, which train the
+    discriminators. Both sides look at the first `recipe.shown` of a batch's clips.
+    """
+
+    def __init__(self, recipe: AdversaryRecipe, device: torch.device, float16: bool = False) -> None:
+        self.recipe = recipe
+        make = {"paper": paper_discriminators, "slim": slim_discriminators}[recipe.discriminators]
+        self.discriminators = make().to(device)
+        self.updater = Updater(
+            self.discriminators.parameters(),
+            learning_rate=recipe.learning_rate,
+            betas=recipe.betas,
+            weight_decay=0.0,
+            clip_norm=recipe.clip_norm,
+            float16=float16,
+        )
+
+    def losses(self, decoded: Tensor, original: Tensor) -> dict[str, Tensor]:
+        """The codec's losses, scalars: "adversarial", and "features", which matches the discriminators' activations.
+
+        decoded, original: [B, L].
+        """
+        decoded, original = self._shown(decoded), self._shown(original)
+        with _frozen(self.discriminators):
+            adversarial, matching = decoded.new_zeros(()), decoded.new_zeros(())
+            for discriminator in self.discriminators:
+                with torch.no_grad():
+                    _, real = discriminator(original)
+                score, fake = discriminator(decoded)
+                adversarial = adversarial + self._codec_loss(score)
+                matching = matching + self._match(fake, real)
+        count = len(self.discriminators)
+        return {"adversarial": adversarial / count, "features": matching / count}
+
+    def judge(self, decoded: Tensor, original: Tensor) -> dict[str, float]:
+        """Add the gradients of the discriminators' own loss on a part of a batch, for `updater` to act on; returns the
+        loss, and the share that they judge right."""
+        decoded, original = self._shown(decoded).detach(), self._shown(original)
+        loss, right = original.new_zeros(()), 0.0
+        for discriminator in self.discriminators:
+            real, _ = discriminator(original)
+            fake, _ = discriminator(decoded)
+            loss = loss + self._discriminator_loss(real, fake)
+            middle = 0.5 if self.recipe.loss == "lsgan" else 0.0
+            right += float(((real > middle).float().mean() + (fake < middle).float().mean()) / 2)
+        count = len(self.discriminators)
+        self.updater.backward(loss / count)
+        return {"discriminators": float(loss.detach()) / count, "judged_right": right / count}
+
+    def save(self, folder: Path) -> None:
+        """Write FOLDER/discriminators.safetensors, for those who fine-tune the codec beside it."""
+        tensors = {k: v.detach().cpu().contiguous() for k, v in self.discriminators.state_dict().items()}
+        with atomic_path(folder / DISCRIMINATORS) as temporary:
+            safetensors.torch.save_file(tensors, temporary, {"kind": self.recipe.discriminators})
+
+    def load(self, folder: str | os.PathLike[str]) -> None:
+        """Go on from FOLDER/discriminators.safetensors; random ones stay where there is no such file.
+
+        Raises ValueError for discriminators of another kind.
+        """
+        path = Path(folder) / DISCRIMINATORS
+        if not path.is_file():
+            return
+        try:
+            self.discriminators.load_state_dict(safetensors.torch.load_file(path))
+        except (RuntimeError, safetensors.SafetensorError) as error:
+            raise ValueError(f"{path}: not {self.recipe.discriminators} discriminators of this version") from error
+
+    def _shown(self, waveform: Tensor) -> Tensor:
+        return waveform[: max(1, round(self.recipe.shown * len(waveform)))]
+
+    def _codec_loss(self, fake: Tensor) -> Tensor:
+        if self.recipe.loss == "lsgan":  # Mao et al. 2017: towards 1
+            return (1 - fake).square().mean()
+        return (1 - fake).relu().mean()  # hinge, as EnCodec has it
+
+    def _discriminator_loss(self, real: Tensor, fake: Tensor) -> Tensor:
+        if self.recipe.loss == "lsgan":
+            return (1 - real).square().mean() + fake.square().mean()
+        return (1 - real).relu().mean() + (1 + fake).relu().mean()
+
+    def _match(self, fake: list[Tensor], real: list[Tensor]) -> Tensor:
+        """Mean L1 of each layer's activations, over the size of the real ones where the recipe says so."""
+        total = fake[0].new_zeros(())
+        for ours, theirs in zip(fake, real, strict=True):
+            distance = F.l1_loss(ours, theirs)
+            total = total + (distance / theirs.abs().mean().clamp_min(1e-6) if self.recipe.normalize else distance)
+        return total / len(fake)
+
+
+class _frozen:
+    """Within the block no gradients are kept for a module's parameters, though they pass through it."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self.module = module
+
+    def __enter__(self) -> None:
+        self.module.requires_grad_(False)
+
+    def __exit__(self, *_: object) -> None:
+        self.module.requires_grad_(True)

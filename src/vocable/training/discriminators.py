@@ -1,0 +1,129 @@
+"""Discriminators: multi-period and multi-scale (HiFi-GAN, 2010.05646), multi-scale STFT (EnCodec, 2210.13438).
+
+Each takes waveforms [B, L] and returns its scores and the activations of its layers, for feature matching.
+`paper_discriminators` has the sizes of the paper's training, `slim_discriminators` what a CPU can afford.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import spectral_norm, weight_norm
+
+
+class Discriminator(nn.Module):
+    """Convolutions with leaky ReLU; the last gives scores."""
+
+    layers: nn.ModuleList
+    slope = 0.1
+
+    def view(self, waveform: Tensor) -> Tensor:
+        """The waveform [B, L] as the first layer sees it."""
+        raise NotImplementedError
+
+    def forward(self, waveform: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """[B, L] -> scores, flattened to [B, ...], and the activations of every layer before."""
+        x, features = self.view(waveform), []
+        for layer in self.layers[:-1]:
+            x = F.leaky_relu(layer(x), self.slope)
+            features.append(x)
+        return self.layers[-1](x).flatten(1), features
+
+
+class PeriodDiscriminator(Discriminator):
+    """Looks at every `period`-th sample: the waveform folded to [B, 1, L / period, period]."""
+
+    def __init__(self, period: int, channels: Sequence[int] = (32, 128, 512, 1024, 1024)) -> None:
+        super().__init__()
+        self.period = period
+        widths = [1, *channels]
+        last = len(channels) - 1
+        self.layers = nn.ModuleList(
+            weight_norm(nn.Conv2d(a, b, (5, 1), (3 if i < last else 1, 1), padding=(2, 0)))
+            for i, (a, b) in enumerate(itertools.pairwise(widths))
+        )
+        self.layers.append(weight_norm(nn.Conv2d(widths[-1], 1, (3, 1), padding=(1, 0))))
+
+    def view(self, waveform: Tensor) -> Tensor:
+        padded = F.pad(waveform.unsqueeze(1), (0, -waveform.shape[1] % self.period), mode="reflect")
+        return padded.view(len(padded), 1, -1, self.period)
+
+
+class ScaleDiscriminator(Discriminator):
+    """Looks at the waveform, averaged over 2 ** scale samples; the first scale is spectrally normed, as in HiFi-GAN."""
+
+    def __init__(self, scale: int) -> None:
+        super().__init__()
+        self.scale = scale
+        norm = spectral_norm if scale == 0 else weight_norm
+        shapes = [  # inputs, outputs, kernel, stride, groups
+            (1, 128, 15, 1, 1),
+            (128, 128, 41, 2, 4),
+            (128, 256, 41, 2, 16),
+            (256, 512, 41, 4, 16),
+            (512, 1024, 41, 4, 16),
+            (1024, 1024, 41, 1, 16),
+            (1024, 1024, 5, 1, 1),
+            (1024, 1, 3, 1, 1),
+        ]
+        self.layers = nn.ModuleList(
+            norm(nn.Conv1d(a, b, kernel, stride, padding=kernel // 2, groups=groups))
+            for a, b, kernel, stride, groups in shapes
+        )
+
+    def view(self, waveform: Tensor) -> Tensor:
+        x = waveform.unsqueeze(1)
+        for _ in range(self.scale):
+            x = F.avg_pool1d(x, 4, 2, padding=2)
+        return x
+
+
+class STFTDiscriminator(Discriminator):
+    """Looks at the complex STFT, [B, 2, frames, bins], with dilations in time and strides in frequency."""
+
+    slope = 0.2
+
+    def __init__(self, n_fft: int, filters: int = 32) -> None:
+        super().__init__()
+        self.n_fft = n_fft
+        self.register_buffer("window", torch.hann_window(n_fft), persistent=False)
+        shapes = [  # inputs, kernel, stride in frequency, dilation in time
+            (2, (3, 9), 1, 1),
+            (filters, (3, 9), 2, 1),
+            (filters, (3, 9), 2, 2),
+            (filters, (3, 9), 2, 4),
+            (filters, (3, 3), 1, 1),
+        ]
+        self.layers = nn.ModuleList(
+            weight_norm(nn.Conv2d(a, filters, k, (1, stride), padding=((k[0] // 2) * d, k[1] // 2), dilation=(d, 1)))
+            for a, k, stride, d in shapes
+        )
+        self.layers.append(weight_norm(nn.Conv2d(filters, 1, (3, 3), padding=(1, 1))))
+
+    def view(self, waveform: Tensor) -> Tensor:
+        window: Tensor = self.window  # type: ignore[assignment]
+        spectrum = torch.stft(
+            waveform.float(), self.n_fft, self.n_fft // 4, window=window, normalized=True, return_complex=True
+        )
+        return torch.view_as_real(spectrum).permute(0, 3, 2, 1)
+
+
+def paper_discriminators() -> nn.ModuleList:
+    """Those of the paper's training: five periods, three scales, five resolutions."""
+    return nn.ModuleList(
+        [PeriodDiscriminator(p) for p in (2, 3, 5, 7, 11)]
+        + [ScaleDiscriminator(s) for s in range(3)]
+        + [STFTDiscriminator(n) for n in (1024, 2048, 512, 256, 128)]
+    )
+
+
+def slim_discriminators() -> nn.ModuleList:
+    """At most 0.5 GFLOP a second of audio, for a forward pass of them all."""
+    return nn.ModuleList(
+        [PeriodDiscriminator(p, (8, 32, 64, 64)) for p in (2, 3, 5, 7, 11)]
+        + [STFTDiscriminator(n, filters=8) for n in (1024, 256)]
+    )

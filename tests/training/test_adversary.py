@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from vocable.training.adversary import Adversary
+from vocable.training.discriminators import paper_discriminators, slim_discriminators
+from vocable.training.recipe import AdversaryRecipe
+
+
+def multiplications(module: nn.Module, waveform: torch.Tensor) -> int:
+    """Of the convolutions in a forward pass."""
+    total = 0
+
+    def count(layer: nn.Module, _: object, out: torch.Tensor) -> None:
+        nonlocal total
+        total += out.numel() * layer.weight[0].numel()
+
+    handles = [m.register_forward_hook(count) for m in module.modules() if isinstance(m, (nn.Conv1d, nn.Conv2d))]
+    for discriminator in module:
+        discriminator(waveform)
+    for handle in handles:
+        handle.remove()
+    return total
+
+
+@torch.no_grad()
+def test_slim_ones_take_half_a_gflop_a_second() -> None:
+    assert 2 * multiplications(slim_discriminators(), torch.randn(1, 16_000)) <= 0.5e9
+
+
+@torch.no_grad()
+def test_the_papers_sizes() -> None:
+    discriminators = paper_discriminators()
+    flop = 2 * multiplications(discriminators[:8], torch.randn(1, 16_000))
+    assert 30e9 < flop < 36e9, "five periods and three scales: about 33 GFLOP a second"
+    assert sum(p.numel() for p in discriminators[:5].parameters()) == pytest.approx(41.1e6, rel=0.01)
+
+
+@pytest.mark.parametrize("loss", ["hinge", "lsgan"])
+@pytest.mark.parametrize("normalize", [True, False])
+def test_the_adversary_learns_and_so_does_what_it_judges(loss: str, normalize: bool) -> None:
+    torch.manual_seed(0)
+    adversary = Adversary(AdversaryRecipe(weight=1.0, loss=loss, normalize=normalize, shown=2 / 3), torch.device("cpu"))
+    original = 0.1 * torch.randn(3, 4000).cumsum(1).sin()
+    decoded = (original + 0.1 * torch.randn(3, 4000)).requires_grad_()
+    judged = []
+    for _ in range(20):
+        judged.append(adversary.judge(decoded, original))
+        assert adversary.updater.update(1.0) is not None
+    first, last = judged[0], judged[-1]
+    assert last["discriminators"] < first["discriminators"] and last["judged_right"] >= first["judged_right"]
+    losses = adversary.losses(decoded, original)
+    (losses["adversarial"] + losses["features"]).backward()
+    assert decoded.grad is not None and decoded.grad[:2].any() and not decoded.grad[2].any(), "the first two clips"
+    assert all(p.requires_grad for p in adversary.discriminators.parameters())
+    with torch.no_grad():
+        fooled = adversary.losses(original, original)
+    assert fooled["features"] == 0 < losses["features"]

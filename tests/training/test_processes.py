@@ -1,0 +1,58 @@
+"""Two processes over gloo train the same model as one."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from training.test_codec import manifest, recipe  # noqa: F401 (a fixture)
+
+pytest.importorskip("accelerate")
+SCRIPT = Path(__file__).with_name("two_processes.py")
+
+
+def run(folder: Path, plan: object, processes: int) -> list[dict]:
+    """Train in so many processes; what each held at the end."""
+    folder.mkdir()
+    (folder / "recipe.json").write_text(json.dumps(dataclasses.asdict(plan)))  # type: ignore[call-overload]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    world = {"WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-W", "ignore", SCRIPT, folder / "recipe.json", folder / "run", folder / "end"],
+            env={**os.environ, **(world | {"RANK": str(i), "LOCAL_RANK": str(i)} if processes > 1 else {})},
+        )
+        for i in range(processes)
+    ]
+    assert [process.wait(120) for process in started] == [0] * processes
+    return [torch.load(folder / f"end-{i}.pt", weights_only=True) for i in range(processes)]
+
+
+def test_two_processes_equal_one(manifest: Path, tmp_path: Path) -> None:  # noqa: F811
+    plan = recipe(
+        manifest,
+        max_steps=5,
+        quantizer={"start_step": 1, "kmeans_iterations": 3, "dead_share": 0.3},
+        adversary={"weight": 1.0, "start_step": 3, "normalize": False},
+        optimizer={"ema_decay": 0.9, "learning_rate": 1e-4},
+    )
+    (one,) = run(tmp_path / "one", plan, 1)
+    first, second = run(tmp_path / "two", plan, 2)
+    assert first["summary"]["codec"] == second["summary"]["codec"]
+    for key, tensor in first["tensors"].items():
+        assert torch.equal(tensor, second["tensors"][key]), f"{key} is not the same in both processes"
+        torch.testing.assert_close(tensor, one["tensors"][key], atol=2e-4, rtol=2e-2, msg=lambda m, k=key: f"{k}: {m}")
+    for step, (a, b, whole) in enumerate(zip(first["losses"], second["losses"], one["losses"], strict=True)):
+        assert (a["total"] + b["total"]) / 2 == pytest.approx(whole["total"], rel=1e-3), f"step {step}"
+        assert a["gradient"] == pytest.approx(whole["gradient"], rel=1e-2)
+    assert (tmp_path / "two/run/model/model.safetensors").is_file()
