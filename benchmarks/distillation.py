@@ -35,14 +35,14 @@ from rich.progress import Progress
 from rich.table import Table
 from torch import Tensor
 
-from script import fail, versions
+from phones import DECAY, PHONE_LAG, RVQ1, PhoneReader, PhoneRecogniser
+from script import RESAMPLES, fail, speaker_interval, spread, versions
 from vocable import SpeechTokenizer, audio
 from vocable.corpus.manifest import Utterance, groups_by_duration, read_manifest
 from vocable.files import atomic_path
 from vocable.semantic.distillation import d_axis_cosine
-from vocable.semantic.teacher import HOP_LENGTH, SAMPLE_RATE, Teacher
+from vocable.semantic.teacher import SAMPLE_RATE, Teacher
 
-RVQ1 = slice(0, 1)
 TEACHER, TEACHER_LAYER = "teacher/whisper-base-encoder", 6
 ASR = "asr/whisper-tiny.en"
 #: What this needs beyond vocable's core: modules, and what pip calls them.
@@ -53,14 +53,8 @@ TOOLS = {
     "whisper_normalizer": "whisper-normalizer",
     "jiwer": "jiwer",
 }
-#: Frames by which hama's symbols come after the sound. One log-mel frame of 10 ms predicts the symbol best from 40 ms
-#: before it (30 % right; 17 % from where it stands, 7 % by chance; fitted on 65 training clips, tested on 25 others).
-PHONE_LAG = 2
 #: Weight of the ridge, as a share of the mean variance of the codebook vectors.
 RIDGE = 1e-3
-#: Weight of the squared coefficients of the phone classifier, beside the mean cross-entropy.
-DECAY = 1e-4
-RESAMPLES = 2000
 
 
 def main() -> None:
@@ -106,8 +100,7 @@ def run(args: argparse.Namespace) -> None:
 
     listener = Listener(args.models)
     twins = {
-        name: Twin(tok, listener.teacher.dimension, len(listener.recogniser.decoder_tokens))
-        for name, tok in codecs.items()
+        name: Twin(tok, listener.teacher.dimension, listener.recogniser.num_phones) for name, tok in codecs.items()
     }
     with Progress(console=Console(stderr=True)) as progress:
         task = progress.add_task("fitting", total=len(fit))
@@ -126,10 +119,9 @@ def run(args: argparse.Namespace) -> None:
             for name, twin in twins.items():
                 encoded = twin.tok.encode(clip.waveform, layers=RVQ1)
                 cosine.add(name, twin.cosine(encoded.codes[0, 0], clip))
-                phones.add(name, twin.phones_right(encoded.codes[0, 0], clip))
+                phones.add(name, twin.reader.right(encoded.codes[0, 0], clip.frames, clip.phones))
                 speech[name] = twin.tok.decode(encoded).clips()[0].numpy()
-            # The same phone for every frame, the most common one of the fit, is what knowing nothing earns.
-            phones.add("chance", float((clip.phones == twins["A"].commonest_phone).sum()))
+            phones.add("chance", float((clip.phones == twins["A"].reader.commonest).sum()))
             for name, waveform in speech.items():
                 errors, length = word_errors(waveform, clip.utterance.text or "")
                 words.add(name, errors)
@@ -159,8 +151,8 @@ def run(args: argparse.Namespace) -> None:
             "manifests": [args.train_manifest.name, args.fit.name],
             "clips": len(fit),
             "frames": int(twins["A"].frames.sum()),
-            "phones": int(twins["A"].phones.sum()),
-            "phone_classes": int((twins["A"].phones.sum(0) > 0).sum()),
+            "phones": int(twins["A"].reader.counts.sum()),
+            "phone_classes": int((twins["A"].reader.counts.sum(0) > 0).sum()),
         },
         "settings": {
             "teacher": TEACHER,
@@ -194,12 +186,8 @@ class Listener:
     """The teacher and the phone recogniser, over one manifest after another."""
 
     def __init__(self, models: Path) -> None:
-        from hama import ASRModel
-
         self.teacher = Teacher(str(models / TEACHER), TEACHER_LAYER)
-        self.recogniser = ASRModel()
-        # A phone's name begins with a letter; those of the blank, the word boundary and stray diacritics do not.
-        self.is_phone = torch.tensor([token[0].isalpha() for token in self.recogniser.decoder_tokens])
+        self.recogniser = PhoneRecogniser()
 
     def hear(self, utterances: Sequence[Utterance]) -> Iterator[Clip]:
         """The clips, in order."""
@@ -207,14 +195,7 @@ class Listener:
         for group in groups_by_duration(utterances, 120.0):
             waveforms = [audio.read(u.path, SAMPLE_RATE)[0] for u in group]
             for utterance, waveform, features in zip(group, waveforms, self.teacher(waveforms), strict=True):
-                yield Clip(utterance, waveform, features.double(), *self.phones(waveform))
-
-    def phones(self, waveform: np.ndarray) -> tuple[Tensor, Tensor]:
-        """The frames in which a phone was heard, and which one: two of int64 [N]."""
-        heard = torch.tensor(self.recogniser(waveform, SAMPLE_RATE).frame_token_ids)
-        frames = torch.arange(len(heard)) - PHONE_LAG
-        inside = self.is_phone[heard] & (frames >= 0) & (frames < -(-len(waveform) // HOP_LENGTH))
-        return frames[inside], heard[inside]
+                yield Clip(utterance, waveform, features.double(), *self.recogniser(waveform))
 
 
 class Twin:
@@ -225,38 +206,29 @@ class Twin:
     """
 
     def __init__(self, tok: SpeechTokenizer, num_features: int, num_phones: int) -> None:
-        if (tok.sample_rate, tok.hop_length) != (SAMPLE_RATE, HOP_LENGTH):
-            raise ValueError(f"{tok.id}: the teacher needs frames of {HOP_LENGTH} samples at {SAMPLE_RATE} Hz")
-        self.tok = tok
+        self.tok, self.reader = tok, PhoneReader(tok, num_phones)
         size = tok.codebook_size
-        self.vectors = tok.embed(torch.arange(size)[None, None], layers=RVQ1)[0].T.double()  # [N, D]
         self.frames = torch.zeros(size, dtype=torch.float64)  # how often each code came
         self.sums = torch.zeros(size, num_features, dtype=torch.float64)  # of the teacher's features
-        self.phones = torch.zeros(size, num_phones, dtype=torch.float64)  # how often each phone came with the code
 
     def learn(self, clip: Clip) -> None:
         """Add a clip to the sums and counts."""
         codes = self.tok.encode(clip.waveform, layers=RVQ1).codes[0, 0]
         self.frames.index_add_(0, codes, torch.ones(len(codes), dtype=torch.float64))
         self.sums.index_add_(0, codes, clip.features)
-        self.phones.index_put_((codes[clip.frames], clip.phones), torch.ones(1, dtype=torch.float64), accumulate=True)
+        self.reader.learn(codes, clip.frames, clip.phones)
 
     def fit(self) -> None:
         """Fit both maps to what was learnt, and tabulate what they predict."""
         self.features_mean = self.sums.sum(0) / self.frames.sum()
         centred_sums = self.sums - self.frames[:, None] * self.features_mean
-        self.features_by_code = ridge(self.vectors, self.frames, centred_sums)  # [N, features]
-        self.phone_by_code = softmax_regression(self.vectors, self.phones).argmax(1)  # [N]
-        self.commonest_phone = self.phones.sum(0).argmax()
+        self.features_by_code = ridge(self.reader.vectors, self.frames, centred_sums)  # [N, features]
+        self.reader.fit()
 
     def cosine(self, codes: Tensor, clip: Clip) -> float:
         """How well the map predicts the teacher's features of a clip from its codes [T]."""
         predicted = self.features_by_code[codes]
         return float(d_axis_cosine(predicted[None], (clip.features - self.features_mean)[None]).mean())
-
-    def phones_right(self, codes: Tensor, clip: Clip) -> float:
-        """How many phones of a clip the classifier reads from its codes [T]."""
-        return float((self.phone_by_code[codes[clip.frames]] == clip.phones).sum())
 
 
 def ridge(vectors: Tensor, counts: Tensor, sums: Tensor) -> Tensor:
@@ -268,29 +240,6 @@ def ridge(vectors: Tensor, counts: Tensor, sums: Tensor) -> Tensor:
     gram = inputs.T @ (counts[:, None] * inputs)
     penalty = RIDGE * gram.diagonal().mean() * torch.eye(len(gram), dtype=gram.dtype)
     return inputs @ torch.linalg.solve(gram + penalty, inputs.T @ sums)
-
-
-def softmax_regression(vectors: Tensor, counts: Tensor) -> Tensor:
-    """The scores [N, C] of a multinomial logistic regression. vectors: [N, D]. counts: [N, C], labels by vector.
-
-    The problem is convex and starts at zero, so no seed is involved.
-    """
-    share = counts / counts.sum()
-    mean = share.sum(1) @ vectors
-    deviation = (share.sum(1) @ (vectors - mean).square()).sqrt().clamp_min(1e-8)
-    inputs = (vectors - mean) / deviation
-    weight = torch.zeros(vectors.shape[1], counts.shape[1], dtype=vectors.dtype, requires_grad=True)
-    bias = torch.zeros(counts.shape[1], dtype=vectors.dtype, requires_grad=True)
-    optimizer = torch.optim.LBFGS([weight, bias], max_iter=300, line_search_fn="strong_wolfe")
-
-    def loss() -> Tensor:
-        optimizer.zero_grad()
-        value = -(share * (inputs @ weight + bias).log_softmax(1)).sum() + DECAY / 2 * weight.square().sum()
-        value.backward()
-        return value
-
-    optimizer.step(loss)
-    return (inputs @ weight + bias).detach()
 
 
 def word_error_counter(model: Path) -> Callable[[np.ndarray, str], tuple[int, int]]:
@@ -334,14 +283,10 @@ class Figure:
         """The figure of each system, and A - B with its 95 % interval by resampling speakers with all their clips."""
         sizes = np.array(self.sizes, float)
         difference = np.array(self.counted["A"]) - np.array(self.counted["B"])
-        _, speaker = np.unique(speakers, return_inverse=True)
-        by_speaker = np.stack([np.bincount(speaker, difference), np.bincount(speaker, sizes)], 1)
-        draws = np.random.default_rng(seed).integers(len(by_speaker), size=(RESAMPLES, len(by_speaker)))
-        drawn = by_speaker[draws].sum(1)
         return {
             **{system: float(sum(values) / sizes.sum()) for system, values in self.counted.items()},
             "difference": float(difference.sum() / sizes.sum()),
-            "interval": np.quantile(drawn[:, 0] / drawn[:, 1], [0.025, 0.975]).tolist(),
+            "interval": speaker_interval(difference, sizes, speakers, seed),
         }
 
 
@@ -366,12 +311,6 @@ def show(report: dict[str, Any]) -> None:
     console.print(table)
     console.print(f"the commonest phone for every frame: {100 * figures['phone_accuracy']['chance']:.1f} % right")
     console.print(f"WER of the original speech: {100 * figures['wer']['original']:.1f} %")
-
-
-def spread(utterances: list[Utterance], count: int | None) -> list[Utterance]:
-    """`count` of the utterances at even distances (None, or more than there are: all)."""
-    count = len(utterances) if count is None else min(count, len(utterances))
-    return [utterances[i * len(utterances) // count] for i in range(count)]
 
 
 if __name__ == "__main__":

@@ -68,3 +68,16 @@ def codec(
     typer.echo(f"trained {summary['codec']}: {steps} steps in {spent} s; model in {folder}/model", err=True)
     if short:
         typer.echo(f"{short} utterances were shorter than a crop and left out", err=True)
+
+
+@app.command()
+def report(
+    runs: list[Path] = typer.Argument(metavar="RUN...", help="Folders of runs, finished or not."),
+    out: Path = typer.Option(None, "-o", "--out", help="The page, .html (default: report.html in the first run)."),
+) -> None:
+    """Draw the curves of runs, one over the other: a PNG, and an HTML page with figures and recipe differences."""
+    from vocable.training.report import write_report
+
+    out = out or runs[0] / "report.html"
+    picture = write_report(runs, out)
+    typer.echo(f"curves of {len(runs)} run{'s' * (len(runs) > 1)} in {out} and {picture}", err=True)

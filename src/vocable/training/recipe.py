@@ -119,13 +119,14 @@ class Recipe:
 
 
 def load_recipe(path: str | os.PathLike[str], overrides: list[str] = []) -> Recipe:  # noqa: B006 (read only)
-    """Read a YAML recipe and apply `key.subkey=value` overrides. Raises ValueError naming a wrong key or value."""
+    """Read a YAML recipe and apply `key.subkey=value` overrides. Raises ValueError naming a wrong key or value.
+
+    A recipe with `base: other.yaml`, a path relative to its own, has that one's values under its own.
+    """
     yaml = need("yaml", "train")
     path = Path(path)
-    if not path.is_file():
-        raise ValueError(f"{path}: no such recipe")
+    values = _read(path)
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
         for override in overrides:
             key, separator, text = override.partition("=")
             if not separator:
@@ -138,6 +139,31 @@ def load_recipe(path: str | os.PathLike[str], overrides: list[str] = []) -> Reci
     except (yaml.YAMLError, AttributeError, TypeError) as error:
         raise ValueError(f"{path}: not a recipe ({error})") from error
     return from_dict(values)
+
+
+def _read(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """The values of a recipe over those of its base. `above`: the recipes that this one is a base of."""
+    yaml = need("yaml", "train")
+    if path.resolve() in above:
+        raise ValueError(f"{path}: its base leads back to it")
+    if not path.is_file():
+        raise ValueError(f"{path}: no such recipe" + (f"; it is the base of {above[-1]}" if above else ""))
+    try:
+        values: dict[str, Any] = dict(yaml.safe_load(path.read_text(encoding="utf-8")))
+        base = path.parent / values.pop("base") if "base" in values else None
+    except (yaml.YAMLError, TypeError, ValueError) as error:
+        raise ValueError(f"{path}: not a recipe ({error})") from error
+    return _merge(_read(base, (*above, path.resolve())), values) if base else values
+
+
+def _merge(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """Both; where both hold a mapping, the mappings merged; where both hold anything else, that of `over`."""
+    both = {
+        key: _merge(under[key], over[key])
+        for key in over
+        if isinstance(under.get(key), dict) and isinstance(over[key], dict)
+    }
+    return under | over | both
 
 
 def from_dict(values: Any) -> Recipe:
