@@ -124,11 +124,13 @@ def test_errors_say_what_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str
         (source, "--split", "dev"): "dev",
         (source, "--split", "train", "--text-column", "txt"): "no column 'txt': name one for text among audio, id",
         (source, "--split", "train", "--audio-column", "sentence"): "column 'sentence' holds no audio files",
-        (nothing, "--split", "train"): "not one row could be read; row 0: x: not readable",
         (tmp_path / "absent", "--split", "train"): "absent",
+        (nothing, "--split", "train"): "not one row could be read; row 0: x: not readable",
     }
-    for number, (call, message) in enumerate(calls.items()):
-        assert huggingface(*call, "-o", tmp_path / str(number)) == 2
+    out = tmp_path / "out"
+    for call, message in calls.items():
+        assert huggingface(*call, "-o", out) == 2
         err = capsys.readouterr().err
         assert message in err and "Traceback" not in err
-        assert not (tmp_path / str(number) / "manifest.jsonl").exists()
+        assert out.exists() == (nothing in call)  # a wrong option leaves nothing behind that a right one would meet
+    assert not (out / "manifest.jsonl").exists()

@@ -89,7 +89,10 @@ def huggingface(
     language: str = LANGUAGE,
     sample_rate: int = typer.Option(None, help="Hz to resample to, such as 16000 (default: each file's own)."),
 ) -> None:
-    """A Hugging Face dataset as FLAC files and manifest.jsonl, by streaming."""
+    """Hugging Face datasets.
+
+    The split is streamed into FLAC files and manifest.jsonl.
+    """
     from vocable.corpus import hub
 
     named = {"audio": audio_column, "text": text_column, "speaker": speaker_column, "id": id_column}
@@ -111,13 +114,16 @@ def huggingface(
 @app.command()
 def check(
     manifest: Path = typer.Argument(help="A JSONL manifest."),
-    out: Path = typer.Option(None, "-o", "--out", help="A JSON report; with it, an interrupted check can go on."),
+    out: Path = typer.Option(
+        None, "-o", "--out", help="A JSON report. Named again after an interrupt, the check goes on."
+    ),
     clean: Path = typer.Option(None, metavar="MANIFEST", help="Write a manifest without the files named."),
     min_seconds: float = typer.Option(0.5, help="What is shorter is too short."),
 ) -> None:
-    """Decode every file; name those that are unreadable, silent, clipped, too short, of another duration, duplicate.
+    """Decode every file, name the bad ones.
 
-    The exit code is 0 if all is well, 2 if anything was found.
+    Bad is what is unreadable, silent, clipped, too short, not as long as the manifest says, or a duplicate. The exit
+    code is 0 if all is well, 2 if anything was found.
     """
     from vocable.corpus import check as checking
     from vocable.corpus.manifest import read_manifest, write_manifest

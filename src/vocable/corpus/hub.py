@@ -61,8 +61,11 @@ def huggingface(
     """
     datasets = need("datasets", "hub")
     out = Path(out)
-    plan = {"name": name, "config": config, "split": split, "columns": columns or {}}
-    _same_plan_or_refuse(out / "plan.json", plan | {"language": language, "sample_rate": sample_rate})
+    plan: dict[str, Any] = {"name": name, "config": config, "split": split, "columns": columns or {}}
+    plan |= {"language": language, "sample_rate": sample_rate}
+    plan_path = out / "plan.json"
+    if plan_path.exists() and json.loads(plan_path.read_text(encoding="utf-8")) != plan:
+        raise ValueError(f"{out} was begun from another dataset or with other options; choose another folder")
     try:
         stream = datasets.load_dataset(name, config, split=split, streaming=True)
     except (RuntimeError, datasets.exceptions.DatasetsError) as error:
@@ -78,6 +81,8 @@ def huggingface(
         warnings.simplefilter("ignore")  # one for each recording of several channels
         first = next(tables, None)
         names = {} if first is None else _choose_columns(first.to_pylist()[0], columns or {})
+        with atomic_path(plan_path) as temporary:
+            temporary.write_text(json.dumps(plan), encoding="utf-8")
         rows = enumerate(chain([] if first is None else [first], tables), PART_ROWS * len(parts))
         convert = partial(_convert, names=names, known=known, out=out, sample_rate=sample_rate)
         while not parts or len(parts[-1]["rows"]) == PART_ROWS:
@@ -108,7 +113,7 @@ def _convert(
     try:
         waveform, rate = _read(row[names["audio"]], sample_rate)
         audio.write(out / relative, waveform, rate)
-    except ValueError as error:
+    except ValueError as error:  # and not OSError: a full disk or a lost connection concerns all rows
         return f"row {number}: {error}"
     fields = {f: str(row[c]) for f, c in names.items() if f != "audio" and row[c] not in (None, "")}
     written = {"path": relative.as_posix(), "duration": round(len(waveform) / rate, 6)}
@@ -147,10 +152,3 @@ def _choose_columns(row: dict[str, Any], named: dict[str, str]) -> dict[str, str
     if not isinstance(row[names["audio"]], dict | None):
         raise ValueError(f"column {names['audio']!r} holds no audio files; name one that does among {', '.join(row)}")
     return names
-
-
-def _same_plan_or_refuse(path: Path, plan: dict[str, Any]) -> None:
-    if path.exists() and json.loads(path.read_text(encoding="utf-8")) != plan:
-        raise ValueError(f"{path.parent} was begun from another dataset or with other options; choose another folder")
-    with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(plan), encoding="utf-8")
