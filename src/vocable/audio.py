@@ -5,8 +5,10 @@ Waveforms are float32, mono, shape [L], full scale at 1.0.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import warnings
+from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 
@@ -17,6 +19,9 @@ import torch
 from torch import Tensor
 
 from vocable.files import atomic_path
+
+#: Files that a folder is searched for; a file named outright may end in anything that libsndfile reads.
+SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif", ".au")
 
 
 class AudioError(ValueError):
@@ -30,14 +35,9 @@ def read(path: str | os.PathLike[str], sample_rate: int | None = None) -> tuple[
     Raises AudioError for a file that is missing, not audio, empty, cut short, or holds NaN or infinite samples.
     """
     path = Path(path)
-    if not path.is_file():
-        raise AudioError(f"{path}: no such file")
-    try:
-        with soundfile.SoundFile(path) as file:
-            promised, rate = file.frames, file.samplerate
-            samples = file.read(dtype="float32", always_2d=True)
-    except (RuntimeError, OSError, TypeError, ValueError, MemoryError) as error:
-        raise AudioError(f"{path}: not readable as audio ({_reason(error)}); convert it to WAV or FLAC") from error
+    with _open(path) as file:
+        promised, rate = file.frames, file.samplerate
+        samples = file.read(dtype="float32", always_2d=True)
     # libsndfile reads a WAV with a cut data chunk without complaint, so the header is compared with the file.
     if len(samples) < promised or _wav_is_cut(path):
         raise AudioError(f"{path}: the file is cut short; copy or download it again")
@@ -51,6 +51,21 @@ def read(path: str | os.PathLike[str], sample_rate: int | None = None) -> tuple[
     if sample_rate is not None and rate != sample_rate:
         mono, rate = resample(mono, rate, sample_rate), sample_rate
     return np.ascontiguousarray(mono), rate
+
+
+def duration(path: str | os.PathLike[str]) -> float:
+    """Length in seconds as the file's header has it (MP3 without one is scanned); nothing is decoded.
+
+    Raises AudioError for a file that is missing, not audio, empty, or whose header does not say its length.
+    """
+    path = Path(path)
+    with _open(path) as file:
+        frames, rate = file.frames, file.samplerate
+    if frames == 0:
+        raise AudioError(f"{path}: holds no samples")
+    if frames >= _UNKNOWN_LENGTH:
+        raise AudioError(f"{path}: the header does not say how long it is; convert it to WAV or FLAC")
+    return float(frames / rate)
 
 
 def write(path: str | os.PathLike[str], waveform: Tensor | np.ndarray, sample_rate: int) -> None:
@@ -86,6 +101,21 @@ def mel_filterbank(sample_rate: int, n_fft: int, n_mels: int) -> Tensor:
     falling = (edges[2:] - bins) / (edges[2:] - edges[1:-1])
     filters = np.maximum(0.0, np.minimum(rising, falling)) * (2.0 / (edges[2:] - edges[:-2]))
     return torch.from_numpy(filters.astype(np.float32))
+
+
+#: About what libsndfile gives as the length of a FLAC file that was written into a pipe.
+_UNKNOWN_LENGTH = 2**62
+
+
+@contextlib.contextmanager
+def _open(path: Path) -> Iterator[soundfile.SoundFile]:
+    if not path.is_file():
+        raise AudioError(f"{path}: no such file")
+    try:
+        with soundfile.SoundFile(path) as file:
+            yield file
+    except (RuntimeError, OSError, TypeError, ValueError, MemoryError) as error:
+        raise AudioError(f"{path}: not readable as audio ({_reason(error)}); convert it to WAV or FLAC") from error
 
 
 def _wav_is_cut(path: Path) -> bool:

@@ -1,23 +1,24 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from vocable.corpus.manifest import Utterance, groups_by_duration, read_manifest
+from vocable.corpus.manifest import Utterance, groups_by_duration, read_manifest, write_manifest
 
 
 def test_read(tmp_path: Path) -> None:
     path = tmp_path / "m.jsonl"
     rows = [
         {"id": 1, "path": "a/b.wav", "duration": 2, "speaker": None, "extra": "ignored"},
-        {"id": "x", "path": "/c.wav", "duration": 0.5, "speaker": "s", "text": "HELLO", "corpus": "c"},
+        {"id": "x", "path": "/c.wav", "duration": 0.5, "speaker": "s", "text": "HI", "corpus": "c", "language": "is"},
     ]
     path.write_text("\n\n".join(map(json.dumps, rows)) + "\n")
     first, second = read_manifest(path)
     assert first == Utterance("1", tmp_path / "a/b.wav", 2.0)
-    assert second == Utterance("x", Path("/c.wav"), 0.5, "s", "HELLO", "c")
+    assert second == Utterance("x", Path("/c.wav"), 0.5, "s", "HI", "c", "is")
 
 
 def test_bad_lines_are_named(tmp_path: Path) -> None:
@@ -32,6 +33,31 @@ def test_bad_lines_are_named(tmp_path: Path) -> None:
         read_manifest(path)
     with pytest.raises(ValueError, match="no such manifest"):
         read_manifest(tmp_path / "absent.jsonl")
+
+
+def test_what_is_written_reads_back(tmp_path: Path) -> None:
+    utterances = [
+        Utterance("a", tmp_path / "deep" / "a.wav", 1 / 3, "s", "þetta\n语\u2028", "c", "is"),
+        Utterance("b", Path("/elsewhere/b.wav"), 2.0),
+        Utterance("not \udce9 UTF-8", tmp_path / "not \udce9 UTF-8.wav", 2.0),
+    ]
+    path = tmp_path / "new" / "m.jsonl"
+    write_manifest(path, utterances)
+    assert "þetta" in path.read_text(encoding="utf-8") and "speaker" not in path.read_text().splitlines()[-1]
+    back = read_manifest(path)
+    assert [replace(u, path=u.path.resolve()) for u in back] == utterances
+    assert str(tmp_path) not in path.read_text()
+    write_manifest(tmp_path / "m.jsonl", back)  # and from another folder
+    assert [u.path.resolve() for u in read_manifest(tmp_path / "m.jsonl")] == [u.path for u in utterances]
+
+
+def test_what_would_not_read_back_is_not_written(tmp_path: Path) -> None:
+    utterance = Utterance("a", tmp_path / "a.wav", 1.0)
+    with pytest.raises(ValueError, match="'a' occurs twice"):
+        write_manifest(tmp_path / "m.jsonl", [utterance, utterance])
+    with pytest.raises(ValueError, match="no utterances"):
+        write_manifest(tmp_path / "m.jsonl", [])
+    assert not list(tmp_path.iterdir())
 
 
 def test_groups() -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from conftest import ROOT, SPEECH, make_tiny_paper, run_command
 from vocable.codec.checkpoint import export_official
+from vocable.corpus.manifest import read_manifest
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/guide.md", "docs/official.md"])
@@ -29,6 +30,17 @@ def test_python_blocks_run(page: str, tmp_path: Path, monkeypatch: pytest.Monkey
     names: dict[str, object] = {}
     for block in blocks:
         exec(compile(block, page, "exec"), names)
+
+
+def test_commands_for_your_own_recordings_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "recordings" / "anna").mkdir(parents=True)
+    shutil.copy(SPEECH, "recordings/anna")
+    section = (ROOT / "docs" / "training.md").read_text().split("## Your own recordings\n")[1].split("\n## ")[0]
+    [commands] = re.findall(r"^```sh\n(.*?)^```", section, re.MULTILINE | re.DOTALL)
+    for line in commands.splitlines():
+        assert run_command(*shlex.split(line, comments=True)[1:]) == 0, line
+    assert [u.speaker for u in read_manifest("train.jsonl")] == ["anna"]
 
 
 def test_links_lead_somewhere() -> None:

@@ -154,7 +154,7 @@ def test_a_non_finite_loss_is_skipped_and_counted(manifest: Path, tmp_path: Path
     assert all(torch.equal(before[k], v) for k, v in trainer.model.state_dict().items())
     for _ in range(8):
         trainer.train_step([batch])
-    with pytest.raises(ValueError, match="10 times in a row: lower optimizer.learning_rate"):
+    with pytest.raises(ValueError, match="10 times in a row: lower optimizer"):
         trainer.train_step([batch])
     trainer.skipped_in_a_row = 9
     trainer.train_step([trainer.data[1]])
@@ -256,7 +256,7 @@ def test_parts_are_the_batch_in_pieces(manifest: Path, tmp_path: Path) -> None:
         whole, parts = batches[step], [batches.part(step, i, 2) for i in range(2)]
         assert torch.equal(torch.cat([p.waveform for p in parts]), whole.waveform)
         assert torch.equal(torch.cat([p.num_layers for p in parts]), whole.num_layers)
-    with pytest.raises(ValueError, match="batch_size, 4, must be a multiple of the 3 parts"):
+    with pytest.raises(ValueError, match="batch_size must be a multiple of the 3 parts"):
         CodecTrainer(recipe(manifest, accumulate=3), tmp_path)
 
 
@@ -276,15 +276,15 @@ def test_the_adversary_enters_late_and_is_saved_resumed_and_published(manifest: 
     trainer.train_step = lambda parts: records.append(step(parts)) or records[-1]  # type: ignore[method-assign,func-returns-value]
     trainer.run()
     assert ["judged_right" in record for record in records] == [False] * 5 + [True] * 7
-    assert any(not torch.equal(a, b) for a, b in zip(trainer.model.parameters(), trainer.published.parameters()))
+    pairs = zip(trainer.model.parameters(), trainer.published.parameters(), strict=True)
+    assert any(not torch.equal(a, b) for a, b in pairs), "what is published is the average"
     assert SpeechTokenizer.from_pretrained(tmp_path / "whole" / "model").id == trainer.published.id
 
     half = CodecTrainer(plan, tmp_path / "half")
     for number in range(8):
-        half.train_step([half.data[number]]) if number != 3 else (
-            half._start_codebooks(),
-            half.train_step([half.data[3]]),
-        )
+        if number == 3:
+            half._start_codebooks()
+        half.train_step([half.data[number]])
         half.step += 1
     half.folder.mkdir()
     (half.folder / "recipe.json").write_text(json.dumps(half._recipe_json()))
@@ -292,19 +292,17 @@ def test_the_adversary_enters_late_and_is_saved_resumed_and_published(manifest: 
     again = CodecTrainer(plan, tmp_path / "half")
     again.resume()
     again.run()
-    for one, other in ((trainer, again),):
-        for name, part in one._parts().items():
-            resumed = other._parts()[name].state_dict()
-            assert all(torch.equal(tensor, resumed[key]) for key, tensor in part.state_dict().items()), name
+    for name, part in trainer._parts().items():
+        resumed = again._parts()[name].state_dict()
+        assert all(torch.equal(tensor, resumed[key]) for key, tensor in part.state_dict().items()), name
 
-    tuned = CodecTrainer(
-        recipe(manifest, adversary={"weight": 1.0}, init=str(tmp_path / "whole/model")), tmp_path / "t"
-    )
+    init = str(tmp_path / "whole/model")
+    tuned = CodecTrainer(recipe(manifest, adversary={"weight": 1.0}, init=init), tmp_path / "tuned")
     published = trainer.adversary.discriminators.state_dict()
     assert all(torch.equal(t, published[k]) for k, t in tuned.adversary.discriminators.state_dict().items())
     other = {"weight": 1.0, "discriminators": "paper"}
     with pytest.raises(ValueError, match="not paper discriminators"):
-        CodecTrainer(recipe(manifest, adversary=other, init=str(tmp_path / "whole/model")), tmp_path / "o")
+        CodecTrainer(recipe(manifest, adversary=other, init=init), tmp_path / "other")
 
 
 def test_reduced_precision_keeps_weights_and_codes_in_float32(manifest: Path, tmp_path: Path) -> None:

@@ -9,9 +9,6 @@ import typer
 from vocable.cli import batch
 from vocable.cli.options import parse_layers
 
-#: Files that a folder is searched for; a file named outright may end in anything that libsndfile reads.
-AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif", ".au")
-
 
 def encode(
     inputs: list[str] = typer.Argument(metavar="IN...", help="Audio files, folders or globs."),
@@ -30,7 +27,7 @@ def encode(
 
     if f".{format}" not in SUFFIXES:
         raise ValueError(f"--format is safetensors, npz or jsonl, not {format!r}")
-    pairs = batch.plan(inputs, out, AUDIO_SUFFIXES, sorted(SUFFIXES, key=lambda s: s != f".{format}"))
+    pairs = batch.plan(inputs, out, audio.SUFFIXES, sorted(SUFFIXES, key=lambda s: s != f".{format}"))
     tokenizer = SpeechTokenizer.from_pretrained(model, device=device, parts="encoder")
     tokenizer.bitrate(chosen)  # a wrong --layers is said once, not for each file
 

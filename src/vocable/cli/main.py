@@ -14,7 +14,7 @@ from types import FrameType
 import typer
 
 from vocable import __version__
-from vocable.cli import decode, encode, info, official, reconstruct, semantic, train
+from vocable.cli import decode, encode, info, official, prepare, reconstruct, semantic, train
 
 app = typer.Typer(
     name="vocable",
@@ -31,6 +31,7 @@ app.command()(info.info)
 app.command()(official.import_official)
 app.command()(official.export_official)
 app.add_typer(train.app, name="train")
+app.add_typer(prepare.app, name="prepare")
 app.add_typer(semantic.app, name="semantic")
 
 

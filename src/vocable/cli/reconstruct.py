@@ -7,7 +7,6 @@ from pathlib import Path
 import typer
 
 from vocable.cli import batch
-from vocable.cli.encode import AUDIO_SUFFIXES
 from vocable.cli.options import parse_layers
 
 
@@ -24,7 +23,7 @@ def reconstruct(
     from vocable import audio
     from vocable.codec.model import SpeechTokenizer
 
-    pairs = batch.plan(inputs, out, AUDIO_SUFFIXES, (".wav", ".flac", ".ogg"))
+    pairs = batch.plan(inputs, out, audio.SUFFIXES, (".wav", ".flac", ".ogg"))
     tokenizer = SpeechTokenizer.from_pretrained(model, device=device)
     tokenizer.bitrate(chosen)  # a wrong --layers is said once, not for each file
 

@@ -6,7 +6,10 @@ import json
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
+
+from vocable.files import atomic_path
 
 
 @dataclass(frozen=True)
@@ -19,6 +22,7 @@ class Utterance:
     speaker: str | None = None
     text: str | None = None
     corpus: str | None = None
+    language: str | None = None
 
 
 def read_manifest(path: str | os.PathLike[str]) -> list[Utterance]:
@@ -39,6 +43,7 @@ def read_manifest(path: str | os.PathLike[str]) -> list[Utterance]:
                 speaker=row.get("speaker"),
                 text=row.get("text"),
                 corpus=row.get("corpus"),
+                language=row.get("language"),
             )
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(
@@ -51,6 +56,30 @@ def read_manifest(path: str | os.PathLike[str]) -> list[Utterance]:
     if not utterances:
         raise ValueError(f"{path}: the manifest is empty")
     return utterances
+
+
+def write_manifest(path: str | os.PathLike[str], utterances: Iterable[Utterance]) -> None:
+    """Write a JSONL manifest, audio paths relative to its folder; what an utterance does not have is left out.
+
+    Raises ValueError for what `read_manifest` would refuse: no utterances at all, or an id that occurs twice.
+    """
+    path = Path(path)
+    # Up from a folder means up from where it truly is, so links in the way are followed before the paths are compared.
+    real = lru_cache(maxsize=1024)(os.path.realpath)
+    folder = real(path.parent)
+    lines, seen = [], set()
+    for utterance in utterances:
+        if utterance.id in seen:
+            raise ValueError(f"{path}: not written, the id {utterance.id!r} occurs twice")
+        seen.add(utterance.id)
+        relative = Path(os.path.relpath(Path(real(utterance.path.parent), utterance.path.name), folder)).as_posix()
+        row = vars(utterance) | {"path": relative}
+        lines.append(json.dumps({k: v for k, v in row.items() if v is not None}, ensure_ascii=False) + "\n")
+    if not lines:
+        raise ValueError(f"{path}: not written, there are no utterances")
+    with atomic_path(path) as temporary:
+        # A file name that is not UTF-8 holds lone surrogates: so replaced, they are JSON's own escapes.
+        temporary.write_text("".join(lines), encoding="utf-8", errors="backslashreplace")
 
 
 def groups_by_duration(utterances: Iterable[Utterance], seconds: float) -> list[list[Utterance]]:

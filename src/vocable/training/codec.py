@@ -21,7 +21,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -94,9 +94,7 @@ class CodecTrainer:
             recipe = self.recipe = dataclasses.replace(recipe, codec=self.model.config, quantizer=quantizer)
         parts = processes.world_size() * recipe.accumulate
         if recipe.data.batch_size % parts:
-            raise ValueError(
-                f"data.batch_size, {recipe.data.batch_size}, must be a multiple of the {parts} parts of a step"
-            )
+            raise ValueError(f"data.batch_size must be a multiple of the {parts} parts that a step is shared out in")
         with self.processes.main_process_first():
             targets = self._targets(on_load) if recipe.distillation.weight else None
         self.codebooks = CodebookEMA(self.model.quantizer, recipe.quantizer.decay, recipe.quantizer.dead_share)
@@ -114,15 +112,13 @@ class CodecTrainer:
         if self.adversary and recipe.init:
             self.adversary.load(recipe.init)
         #: The model whose weights are an average over steps, if the recipe wants one: it is judged, and published.
-        self.average = (
-            AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(o.ema_decay)) if o.ema_decay else None
-        )
+        self.average = None
+        if o.ema_decay:
+            averaging = get_ema_multi_avg_fn(o.ema_decay)  # type: ignore[no-untyped-call]
+            self.average = AveragedModel(self.model, multi_avg_fn=averaging)
         if recipe.compile:
-            for network in (
-                self.model.encoder,
-                self.model.decoder,
-                *(self.adversary.discriminators if self.adversary else ()),
-            ):
+            discriminators = self.adversary.discriminators if self.adversary else ()
+            for network in (self.model.encoder, self.model.decoder, *discriminators):
                 network.compile()
         self.dev_clips = self._dev_clips()
         self.data = self._data(targets, on_load)
@@ -149,8 +145,8 @@ class CodecTrainer:
                     self._start_codebooks()
                 record = self.train_step(next(batches))
                 self.step += 1
-                elapsed, received = before + time.monotonic() - started, stop.received
-                self.elapsed, received = processes.largest((elapsed, received), self.device)
+                elapsed = before + time.monotonic() - started
+                self.elapsed, received = processes.largest((elapsed, stop.received), self.device)
                 stop.received = int(received)
                 if self.step % LOG_EVERY == 0 or self.progress >= 1.0:
                     self._log(writer, record)
@@ -182,8 +178,7 @@ class CodecTrainer:
     @property
     def published(self) -> SpeechTokenizer:
         """The model that dev is decoded with, and that the run leaves."""
-        model: SpeechTokenizer = self.average.module if self.average else self.model
-        return model
+        return cast(SpeechTokenizer, self.average.module) if self.average else self.model
 
     @property
     def progress(self) -> float:
@@ -196,7 +191,8 @@ class CodecTrainer:
         self.model.train()
         share = self._learning_rate_share()
         quantizing, fighting = self._quantizing, self._fighting
-        records, quantized, judged = [], [], []
+        records: list[dict[str, Any]] = []
+        quantized, judged = [], []
         for batch in parts:
             original = batch.waveform.to(self.device)
             with self._autocast():
@@ -207,9 +203,8 @@ class CodecTrainer:
                     losses |= fighting.losses(output.waveform, original)
             total = sum((self._weights()[name] * loss for name, loss in losses.items()), original.new_zeros(()))
             self.updater.backward(total / len(parts))
-            records.append(
-                {"total": total.detach(), **{name: loss.detach() for name, loss in losses.items()}, **figures}
-            )
+            detached = {name: loss.detach() for name, loss in losses.items()}
+            records.append({"total": total.detach(), **detached, **figures})
             quantized.append(output.quantized)
             judged.append((output.waveform.detach(), original))
         norm = self.updater.update(share)

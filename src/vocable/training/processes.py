@@ -1,4 +1,4 @@
-"""One run in many processes, on as many GPUs or nodes: started by `accelerate launch` or torchrun, by nothing otherwise.
+"""One run in many processes, on as many GPUs or nodes, when `accelerate launch` or torchrun starts it.
 
 Each process works on its part of every batch. Gradients and codebook statistics are then summed, so that all hold the
 same model after every step, and the same as one process with the whole batch would. Alone, nothing here does anything.
@@ -77,5 +77,6 @@ def average_gradients(parameters: Iterable[Tensor]) -> None:
         return
     gradients = [p.grad for p in parameters if p.grad is not None]
     flat = sum_over_processes(torch.cat([g.flatten() for g in gradients])) / world_size()
-    for gradient, mean in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+    means = torch.split(flat, [g.numel() for g in gradients])
+    for gradient, mean in zip(gradients, means, strict=True):
         gradient.copy_(mean.view_as(gradient))

@@ -59,9 +59,7 @@ class Optimizer:
     betas: tuple[float, float] = (0.9, 0.98)
     weight_decay: float = 0.01
     clip_norm: float = 1.0
-    ema_decay: float = (
-        0.0  #: the published weights are an average over steps that forgets this slowly; 0: the last ones
-    )
+    ema_decay: float = 0.0  #: publish an average of the weights over steps, which forgets this slowly; 0: the last
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,187 @@
+"""vocable prepare"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from vocable.corpus.manifest import Utterance
+
+app = typer.Typer(help="Corpora as manifests, and manifests checked.", no_args_is_help=True)
+
+#: Names printed before "and n more".
+FEW = 5
+
+ROOT = typer.Argument(metavar="ROOT", help="The corpus's folder.")
+OUT = typer.Option(..., "-o", "--out", metavar="MANIFEST", help="The JSONL manifest to write.")
+SUBSETS = typer.Option([], "--subset", help="Only this folder of ROOT, such as train-clean-100; may be repeated.")
+LANGUAGE = typer.Option(None, help="What the manifest says: en, de, ...")
+
+
+@app.command()
+def librispeech(root: Path = ROOT, out: Path = OUT, subset: list[str] = SUBSETS) -> None:
+    """LibriSpeech."""
+    _prepare("librispeech", root, out, subsets=subset)
+
+
+@app.command()
+def libritts(root: Path = ROOT, out: Path = OUT, subset: list[str] = SUBSETS) -> None:
+    """LibriTTS, LibriTTS-R."""
+    _prepare("libritts", root, out, subsets=subset)
+
+
+@app.command()
+def vctk(
+    root: Path = ROOT,
+    out: Path = OUT,
+    subset: list[str] = typer.Option([], help="mic1 or mic2 (default: both)."),
+) -> None:
+    """VCTK 0.92, or the older layout of wav48."""
+    _prepare("vctk", root, out, subsets=subset)
+
+
+@app.command()
+def ljspeech(root: Path = ROOT, out: Path = OUT) -> None:
+    """LJ Speech."""
+    _prepare("ljspeech", root, out)
+
+
+@app.command()
+def commonvoice(
+    root: Path = typer.Argument(metavar="ROOT", help="The folder of one language, which holds clips/."),
+    out: Path = OUT,
+    subset: list[str] = typer.Option(
+        [],
+        help="Only this list: train, dev, test, validated, other, ...; may be repeated (default: all validated clips).",
+    ),
+    language: str = typer.Option(None, help="What the manifest says (default: the lists' locale, or ROOT's name)."),
+) -> None:
+    """Common Voice."""
+    _prepare("commonvoice", root, out, subsets=subset, language=language)
+
+
+@app.command()
+def folder(
+    root: Path = typer.Argument(metavar="ROOT", help="A tree of audio files, texts in .txt beside them."),
+    out: Path = OUT,
+    speakers_from: str = typer.Option("parent", help="parent: a file's speaker is its folder's name; or none."),
+    language: str = LANGUAGE,
+) -> None:
+    """Recordings of your own."""
+    _prepare("folder", root, out, speakers_from=speakers_from, language=language)
+
+
+@app.command()
+def huggingface(
+    name: str = typer.Argument(metavar="NAME", help="A dataset's hub id, or a local folder."),
+    out: Path = typer.Option(..., "-o", "--out", help="The folder to write; an interrupted run goes on in it."),
+    split: str = typer.Option(..., help="train, validation, ..."),
+    config: str = typer.Option(None, help="The dataset's configuration, where it has several."),
+    audio_column: str = typer.Option(None, help="The column of the audio (default: audio, ...)."),
+    text_column: str = typer.Option(None, help="... of the text (default: text, sentence, transcript, ...)."),
+    speaker_column: str = typer.Option(None, help="... of the speaker (default: speaker_id, speaker, ...)."),
+    id_column: str = typer.Option(None, help="... of the id (default: id, ..., or the row's number)."),
+    language: str = LANGUAGE,
+    sample_rate: int = typer.Option(None, help="Hz to resample to, such as 16000 (default: each file's own)."),
+) -> None:
+    """Hugging Face datasets.
+
+    The split is streamed into FLAC files and manifest.jsonl.
+    """
+    from vocable.corpus import hub
+
+    named = {"audio": audio_column, "text": text_column, "speaker": speaker_column, "id": id_column}
+    columns = {field: column for field, column in named.items() if column}
+    with _bar(f"{name}, {split}", None) as advance:
+        utterances, unreadable = hub.huggingface(
+            name,
+            out,
+            split=split,
+            config=config,
+            columns=columns,
+            language=language,
+            sample_rate=sample_rate,
+            progress=advance,
+        )
+    _sum_up(utterances, unreadable, out / "manifest.jsonl")
+
+
+@app.command()
+def check(
+    manifest: Path = typer.Argument(help="A JSONL manifest."),
+    out: Path = typer.Option(
+        None, "-o", "--out", help="A JSON report. Named again after an interrupt, the check goes on."
+    ),
+    clean: Path = typer.Option(None, metavar="MANIFEST", help="Write a manifest without the files named."),
+    min_seconds: float = typer.Option(0.5, help="What is shorter is too short."),
+) -> None:
+    """Decode every file, name the bad ones.
+
+    Bad is what is unreadable, silent, clipped, too short, not as long as the manifest says, or a duplicate. The exit
+    code is 0 if all is well, 2 if anything was found.
+    """
+    from vocable.corpus import check as checking
+    from vocable.corpus.manifest import read_manifest, write_manifest
+
+    utterances = read_manifest(manifest)
+    hours = sum(u.duration for u in utterances) / 3600
+    journal = out.with_name(f".{out.name}.partial") if out else None
+    with _bar(f"{hours:.1f} h of speech", len(utterances)) as advance:
+        found = checking.check(utterances, min_seconds=min_seconds, journal=journal, progress=advance)
+    for problem, named in found.items():
+        names = [utterance.id for utterance, _ in named]
+        more = f" and {len(names) - FEW} more" if len(names) > FEW else ""
+        typer.echo(f"{problem.replace('_', ' '):14} {len(names):8}  {', '.join(names[:FEW])}{more}".rstrip())
+    good = checking.clean(utterances, found)
+    if out:
+        checking.write_report(out, utterances, found)
+    if clean:
+        write_manifest(clean, good)
+    typer.echo(f"{len(utterances)} utterances, {hours:.2f} h: {len(good)} are well", err=True)
+    if len(good) < len(utterances):
+        raise typer.Exit(2)
+
+
+def _prepare(corpus: str, root: Path, out: Path, **options: Any) -> None:
+    from vocable.corpus import prepare
+    from vocable.corpus.manifest import write_manifest
+
+    found = prepare.recordings(corpus, root, **options)
+    with _bar(f"{len(found)} files", len(found)) as advance:
+        utterances, unreadable = prepare.measured(found, advance)
+    if not utterances:
+        raise ValueError(f"{root}: not one of {len(found)} files is readable; the first: {unreadable[0]}")
+    write_manifest(out, utterances)
+    _sum_up(utterances, unreadable, out)
+
+
+def _sum_up(utterances: Sequence[Utterance], unreadable: Sequence[str], out: Path) -> None:
+    for reason in unreadable[:FEW]:
+        typer.echo(f"vocable: {reason}", err=True)
+    if len(unreadable) > FEW:
+        typer.echo(f"vocable: and {len(unreadable) - FEW} more that are left out", err=True)
+    hours = sum(u.duration for u in utterances) / 3600
+    speakers = len({u.speaker for u in utterances if u.speaker is not None})
+    texts = sum(u.text is not None for u in utterances)
+    summary = f"{len(utterances)} utterances, {hours:.2f} h, {speakers} speakers, {texts} with text"
+    typer.echo(f"{summary}, in {out}", err=True)
+    if unreadable:
+        raise typer.Exit(2)
+
+
+@contextmanager
+def _bar(description: str, total: int | None) -> Iterator[Callable[[], None]]:
+    """A progress bar; what it yields is called after each file."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task(description, total=total)
+        yield lambda: bar.advance(task)

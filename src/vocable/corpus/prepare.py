@@ -1,0 +1,196 @@
+"""Public corpora, and folders of your own, as manifests.
+
+A corpus is one function: it finds the recordings below a folder and what the corpus says of each. Its docstring's first
+line is the layout that it looks for, and part of the error when nothing is found. `recordings` calls it by name,
+`measured` adds the durations.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from vocable import audio
+from vocable.corpus.manifest import Utterance
+from vocable.corpus.parallel import in_threads
+
+
+def librispeech(root: Path, subsets: Sequence[str] = ()) -> Iterator[Utterance]:
+    """SUBSET/SPEAKER/CHAPTER/SPEAKER-CHAPTER-0000.flac, texts in SPEAKER-CHAPTER.trans.txt beside them"""
+    for folder in _below(root, subsets):
+        for path in _audio_files(folder):
+            if match := re.fullmatch(r"(\d+)-(\d+)-\d+", path.stem):
+                texts = _librispeech_texts(path.with_name(f"{match[1]}-{match[2]}.trans.txt"))
+                yield _utterance(path, "librispeech", match[1], texts.get(path.stem), "en")
+
+
+def libritts(root: Path, subsets: Sequence[str] = ()) -> Iterator[Utterance]:
+    """SUBSET/SPEAKER/CHAPTER/SPEAKER_CHAPTER_000000_000000.wav, each with a .normalized.txt"""
+    for folder in _below(root, subsets):
+        for path in _audio_files(folder):
+            if match := re.fullmatch(r"(\d+)_\d+_\d+_\d+", path.stem):
+                text = _text(path.with_name(f"{path.stem}.normalized.txt"))
+                yield _utterance(path, "libritts", match[1], text, "en")
+
+
+def vctk(root: Path, subsets: Sequence[str] = ()) -> Iterator[Utterance]:
+    """wav48_silence_trimmed/p225/p225_001_mic1.flac (or the older wav48/p225/p225_001.wav), txt/p225/p225_001.txt
+
+    The subsets are the two microphones, mic1 and mic2, which heard the same words; the older layout has one.
+    """
+    if unknown := set(subsets) - {"mic1", "mic2"}:
+        raise ValueError(f"the subsets of vctk are mic1 and mic2, not {min(unknown)!r}")
+    for path in _audio_files(root / "wav48_silence_trimmed") or _audio_files(root / "wav48"):
+        match = re.fullmatch(r"(([ps]\d+)_\d+)(?:_(mic[12]))?", path.stem)
+        if match and (not subsets or match[3] in subsets):
+            text = _text(root / "txt" / match[2] / f"{match[1]}.txt")
+            yield _utterance(path, "vctk", match[2], text, "en")
+
+
+def ljspeech(root: Path) -> Iterator[Utterance]:
+    """wavs/LJ001-0001.wav, texts in metadata.csv"""
+    rows = (line.rstrip("\n").split("|") for line in _lines(root / "metadata.csv"))
+    texts = {row[0]: row[-1] for row in rows}  # the last column has numbers and abbreviations as words
+    for path in _audio_files(root / "wavs"):
+        yield _utterance(path, "ljspeech", "LJ", texts.get(path.stem), "en")
+
+
+def commonvoice(root: Path, subsets: Sequence[str] = (), language: str | None = None) -> Iterator[Utterance]:
+    """clips/*.mp3, listed in train.tsv, dev.tsv, test.tsv, validated.tsv (subsets train, dev, ...)
+
+    Without `subsets` every clip that listeners confirmed: all but `other` and `invalidated`, which can be named.
+    `language` is the lists' own, or the folder's name.
+    """
+    seen = set()
+    for subset in subsets or ("train", "dev", "test", "validated"):
+        if subset in subsets and not (root / f"{subset}.tsv").is_file():
+            raise ValueError(f"{root}: no {subset}.tsv here")
+        # Quotation marks are the speakers' own here, so this is no job for the csv module.
+        rows = (line.rstrip("\n").split("\t") for line in _lines(root / f"{subset}.tsv"))
+        columns = next(rows, [])
+        if columns and not {"path", "sentence", "client_id"} <= set(columns):
+            raise ValueError(f"{root}/{subset}.tsv lists no clips: it has no columns path, sentence and client_id")
+        for fields in rows:
+            row = dict.fromkeys(columns, "") | dict(zip(columns, fields, strict=False))
+            path = (root / "clips" / row["path"]).with_suffix(".mp3")
+            if path not in seen:  # validated.tsv repeats what train, dev and test hold
+                seen.add(path)
+                tag = language or row.get("locale") or root.name
+                yield _utterance(path, "commonvoice", row["client_id"], row["sentence"], tag)
+
+
+def folder(root: Path, speakers_from: str = "parent", language: str | None = None) -> Iterator[Utterance]:
+    """any tree of audio files, a text in a .txt beside each that has one
+
+    `speakers_from`: "parent", the name of the folder that a file lies in, or "none".
+    """
+    if speakers_from not in ("parent", "none"):
+        raise ValueError(f"--speakers-from is parent or none, not {speakers_from!r}")
+    for path in _audio_files(root):
+        speaker = path.parent.name if speakers_from == "parent" else None
+        found = _utterance(path, root.name, speaker, _text(path.with_suffix(".txt")), language)
+        yield replace(found, id=path.relative_to(root).with_suffix("").as_posix())
+
+
+CORPORA: dict[str, Callable[..., Iterator[Utterance]]] = {
+    "librispeech": librispeech,
+    "libritts": libritts,
+    "vctk": vctk,
+    "ljspeech": ljspeech,
+    "commonvoice": commonvoice,
+    "folder": folder,
+}
+
+
+def recordings(corpus: str, root: str | os.PathLike[str], **options: Any) -> list[Utterance]:
+    """What `corpus` holds below `root`, each id once, durations still 0. `options` are those of its function.
+
+    Raises ValueError for a folder that is not there or holds no such recordings.
+    """
+    if corpus not in CORPORA:
+        raise ValueError(f"no corpus {corpus!r}; there are {', '.join(CORPORA)}")
+    root = Path(root).resolve()
+    if not root.is_dir():
+        raise ValueError(f"{root}: no such folder")
+    found = list(CORPORA[corpus](root, **options))
+    if not found:
+        layout = (CORPORA[corpus].__doc__ or "").split("\n")[0]
+        raise ValueError(f"{root}: no recordings found; for {corpus} this folder holds {layout}")
+    return with_unique_ids(found, root)
+
+
+def measured(
+    utterances: Iterable[Utterance], progress: Callable[[], None] = lambda: None
+) -> tuple[list[Utterance], list[str]]:
+    """The utterances with their durations, from their files' headers; and for each file without one, why.
+
+    `progress` is called after each file.
+    """
+    whole, unreadable = [], []
+    for utterance in in_threads(_measure, utterances):
+        if isinstance(utterance, str):
+            unreadable.append(utterance)
+        else:
+            whole.append(utterance)
+        progress()
+    return whole, unreadable
+
+
+def with_unique_ids(utterances: Sequence[Utterance], root: Path) -> list[Utterance]:
+    """As they are, or, where an id occurs twice, all of them named by their paths below `root`."""
+    if len({u.id for u in utterances}) == len(utterances):
+        return list(utterances)
+    return [replace(u, id=u.path.relative_to(root).as_posix()) for u in utterances]
+
+
+def _measure(utterance: Utterance) -> Utterance | str:
+    try:
+        return replace(utterance, duration=round(audio.duration(utterance.path), 6))
+    except (ValueError, OSError) as error:
+        return str(error)
+
+
+def _utterance(path: Path, corpus: str, speaker: str | None, text: str | None, language: str | None) -> Utterance:
+    return Utterance(path.stem, path, 0.0, speaker or None, text or None, corpus, language)
+
+
+def _below(root: Path, subsets: Sequence[str]) -> list[Path]:
+    """The folders of `subsets`; all of `root` where none is named."""
+    for subset in subsets:
+        if not (root / subset).is_dir():
+            there = ", ".join(sorted(p.name for p in root.iterdir() if p.is_dir())) or "no folders"
+            raise ValueError(f"{root}: no subset {subset!r} here; there are {there}")
+    return [root / subset for subset in dict.fromkeys(subsets)] or [root]
+
+
+def _audio_files(folder: Path) -> list[Path]:
+    """All below `folder`, in order. Hidden files and folders, macOS's "._" twins among them, are left out."""
+    named = (p for p in folder.rglob("*") if p.suffix.lower() in audio.SUFFIXES)
+    shown = (p for p in named if not any(part.startswith(".") for part in p.relative_to(folder).parts))
+    return sorted(p for p in shown if p.is_file())
+
+
+@lru_cache(maxsize=1)  # the files of a chapter follow one another
+def _librispeech_texts(path: Path) -> dict[str, str]:
+    pairs = (line.strip().partition(" ") for line in _lines(path))
+    return {name: text for name, _, text in pairs}
+
+
+def _text(path: Path) -> str:
+    """The words of a text file, on one line."""
+    return " ".join(" ".join(_lines(path)).split())
+
+
+def _lines(path: Path) -> Iterator[str]:
+    """Lines of a text file, none where there is no file."""
+    if path.is_file():
+        try:
+            with open(path, encoding="utf-8-sig") as file:
+                yield from file
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{path}: not UTF-8; convert it, or move it away") from error

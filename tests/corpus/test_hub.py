@@ -1,0 +1,136 @@
+"""Small local datasets, in the forms in which the hub has them."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+
+from conftest import SPEECH, run_command
+from vocable import audio
+from vocable.corpus import hub
+from vocable.corpus.manifest import read_manifest
+
+datasets = pytest.importorskip("datasets", reason="datasets is not installed: pip install 'vocable[hub]'")
+
+SAMPLES = audio.read(SPEECH)[0]
+
+
+def encoded(number: int) -> bytes:
+    """A clip of 100 + `number` ms as the bytes of a FLAC file."""
+    buffer = io.BytesIO()
+    soundfile.write(buffer, SAMPLES[: 1600 + 16 * number], 16_000, format="FLAC")
+    return buffer.getvalue()
+
+
+def row(number: int, **changes: Any) -> dict[str, Any]:
+    cell = {"bytes": encoded(number), "path": f"{number}.flac"}
+    return {"audio": cell, "id": f"u{number}", "sentence": f"words {number}", "speaker_id": number % 2} | changes
+
+
+def parquet(folder: Path, rows: list[dict[str, Any]], shards: int = 2) -> Path:
+    folder.mkdir()
+    dataset = datasets.Dataset.from_list(rows).cast_column("audio", datasets.Audio(decode=False))
+    for shard in range(shards):
+        name = f"train-{shard:05d}-of-{shards:05d}.parquet"
+        dataset.shard(shards, shard, contiguous=True).to_parquet(folder / name)
+    return folder
+
+
+def huggingface(*arguments: object) -> int:
+    return run_command("prepare", "huggingface", *arguments)
+
+
+def test_parquet(tmp_path: Path) -> None:
+    source, out = parquet(tmp_path / "set", [row(i) for i in range(5)]), tmp_path / "out"
+    assert huggingface(source, "--split", "train", "-o", out, "--language", "en") == 0
+    utterances = read_manifest(out / "manifest.jsonl")
+    assert [(u.id, u.text, u.speaker) for u in utterances] == [(f"u{i}", f"words {i}", str(i % 2)) for i in range(5)]
+    assert {(u.language, u.corpus, u.path.suffix) for u in utterances} == {("en", "set", ".flac")}
+    for number, utterance in enumerate(utterances):
+        samples, rate = audio.read(utterance.path)
+        assert rate == 16_000 and utterance.duration == pytest.approx(len(samples) / rate, abs=1e-6)
+        np.testing.assert_array_equal(samples, SAMPLES[: 1600 + 16 * number])
+
+
+def test_columns_rate_and_a_bad_row(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [row(i, id="same", who=None if i else "a") for i in range(4)]
+    rows[1]["audio"] = {"bytes": b"no audio", "path": None}
+    rows[2]["audio"] = None
+    source, out = parquet(tmp_path / "set", rows), tmp_path / "out"
+    options = (source, "--split", "train", "-o", out, "--sample-rate", 8000, "--speaker-column", "who")
+    assert huggingface(*options, "--text-column", "id") == 2
+    err = capsys.readouterr().err
+    assert "row 1: audio: not readable" in err and "row 2: holds no audio" in err and "2 utterances" in err
+    first, last = read_manifest(out / "manifest.jsonl")
+    assert (first.speaker, first.text, last.speaker) == ("a", "same", None)
+    assert first.id != last.id and soundfile.info(last.path).samplerate == 8000
+    assert huggingface(*options, "--text-column", "sentence") == 2
+    assert "choose another folder" in capsys.readouterr().err
+
+
+def test_an_interrupted_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hub, "PART_ROWS", 3)
+    source, out = parquet(tmp_path / "set", [row(i) for i in range(9)]), tmp_path / "out"
+    seen, converted = [], []
+
+    def stop() -> None:
+        seen.append(None)
+        if len(seen) == 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        hub.huggingface(str(source), out, split="train", progress=stop)
+    assert [p.name for p in (out / "parts").iterdir()] == ["00000.json"]
+    assert not (out / "manifest.jsonl").exists()
+    convert = hub._convert
+    monkeypatch.setattr(hub, "_convert", lambda numbered, **k: converted.append(numbered[0]) or convert(numbered, **k))
+    for _ in range(2):  # and a run that was complete has nothing to do
+        utterances, unreadable = hub.huggingface(str(source), out, split="train")
+        assert [u.id for u in utterances] == [f"u{i}" for i in range(9)] and not unreadable
+        assert sorted(converted) == [3, 4, 5, 6, 7, 8]
+    assert [u.id for u in read_manifest(out / "manifest.jsonl")] == [f"u{i}" for i in range(9)]
+
+
+def test_audio_files_and_webdataset(tmp_path: Path) -> None:
+    files, shards = tmp_path / "files", tmp_path / "shards"
+    files.mkdir()
+    shards.mkdir()
+    lines = []
+    with tarfile.open(shards / "a.tar", "w") as tar:
+        for number in range(2):
+            path = files / f"{number}.flac"
+            path.write_bytes(encoded(number))
+            lines.append(json.dumps({"file_name": path.name, "transcription": "hello"}))
+            tar.add(path, path.name)
+    (files / "metadata.jsonl").write_text("\n".join(lines))
+    for source, text in ((files, "hello"), (shards, None)):
+        out = tmp_path / f"out of {source.name}"
+        assert huggingface(source, "--split", "train", "-o", out) == 0
+        utterances = read_manifest(out / "manifest.jsonl")
+        assert [(u.id, u.text) for u in utterances] == [("00000000", text), ("00000001", text)]
+
+
+def test_errors_say_what_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = parquet(tmp_path / "set", [row(0), row(1)])
+    nothing = parquet(tmp_path / "nothing", [row(0, audio={"bytes": b"x", "path": "x"})], shards=1)
+    calls = {
+        (source, "--split", "dev"): "dev",
+        (source, "--split", "train", "--text-column", "txt"): "no column 'txt': name one for text among audio, id",
+        (source, "--split", "train", "--audio-column", "sentence"): "column 'sentence' holds no audio files",
+        (tmp_path / "absent", "--split", "train"): "absent",
+        (nothing, "--split", "train"): "not one row could be read; row 0: x: not readable",
+    }
+    out = tmp_path / "out"
+    for call, message in calls.items():
+        assert huggingface(*call, "-o", out) == 2
+        err = capsys.readouterr().err
+        assert message in err and "Traceback" not in err
+        assert out.exists() == (nothing in call)  # a wrong option leaves nothing behind that a right one would meet
+    assert not (out / "manifest.jsonl").exists()

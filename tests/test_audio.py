@@ -1,0 +1,40 @@
+"""Lengths from headers. What reading does is tested where it is used."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from conftest import SPEECH
+from vocable import audio
+
+
+@pytest.mark.parametrize("suffix", audio.SUFFIXES)
+def test_the_header_has_the_length_that_decoding_gives(suffix: str, tmp_path: Path) -> None:
+    samples, rate = audio.read(SPEECH)
+    path = tmp_path / f"clip{suffix}"
+    known = {".opus": {"format": "OGG", "subtype": "OPUS"}, ".aif": {"format": "AIFF"}}
+    soundfile.write(path, samples[:12_345], rate, **known.get(suffix, {}))
+    assert audio.duration(path) == pytest.approx(12_345 / rate, abs=1e-9)
+    decoded, _ = audio.read(path)
+    assert len(decoded) == 12_345
+
+
+def test_no_length(tmp_path: Path) -> None:
+    path = tmp_path / "x.flac"
+    with pytest.raises(audio.AudioError, match="no such file"):
+        audio.duration(path)
+    path.write_bytes(b"hello" * 99)
+    with pytest.raises(audio.AudioError, match="not readable as audio"):
+        audio.duration(path)
+    soundfile.write(path, np.zeros(0), 16_000, format="WAV")
+    with pytest.raises(audio.AudioError, match="no samples"):
+        audio.duration(path)
+    content = bytearray(SPEECH.read_bytes())
+    content[21:26] = bytes([content[21] & 0xF0, 0, 0, 0, 0])  # STREAMINFO of a file that was written into a pipe
+    path.write_bytes(content)
+    with pytest.raises(audio.AudioError, match="does not say how long"):
+        audio.duration(path)
