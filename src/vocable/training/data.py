@@ -72,11 +72,9 @@ class CropBatches:
         self.sample_rate, self.hop_length = sample_rate, hop_length
         self.batch_size, self.num_quantizers, self.dropout, self.seed = batch_size, num_quantizers, dropout, seed
         self.targets = targets
-        self.buckets = _buckets(
-            [u.duration for u in self.utterances], [n for n in frames if n >= shortest], crop_frames
-        )
-        durations = np.array([sum(self.utterances[i].duration for i in b.utterances) for b in self.buckets])
-        self._chances = durations / durations.sum()
+        durations = np.array([u.duration for u in self.utterances])
+        self.buckets = _buckets(durations, np.array([n for n in frames if n >= shortest]), crop_frames)
+        self._chances = np.array([durations[b.utterances].sum() for b in self.buckets]) / durations.sum()
         self._clips: list[np.ndarray] = []
         for utterance in self.utterances if preload else []:
             samples = audio.read(utterance.path, sample_rate)[0]
@@ -125,14 +123,13 @@ class CropBatches:
         return audio.read(self.utterances[index].path, self.sample_rate)[0]
 
 
-def _buckets(durations: Sequence[float], frames: Sequence[int], crop_frames: int) -> list[Bucket]:
+def _buckets(durations: np.ndarray, frames: np.ndarray, crop_frames: int) -> list[Bucket]:
     """One bucket for all that a whole crop fits into, then as many as there are shorter utterances for."""
-    seconds, lengths = np.asarray(durations), np.asarray(frames)
-    buckets, above = [], np.inf
-    crop = crop_frames
-    while (lengths < above).any():
-        chosen = np.flatnonzero((lengths >= crop) & (lengths < above))
+    buckets: list[Bucket] = []
+    crop, above = crop_frames, math.inf
+    while (frames < above).any():
+        chosen = np.flatnonzero((frames >= crop) & (frames < above))
         if len(chosen):
-            buckets.append(Bucket(crop, chosen, seconds[chosen] / seconds[chosen].sum()))
-        above, crop = crop, max(1, int(crop * BUCKET_RATIO))
+            buckets.append(Bucket(crop, chosen, durations[chosen] / durations[chosen].sum()))
+        crop, above = max(1, int(crop * BUCKET_RATIO)), crop
     return buckets
