@@ -13,7 +13,6 @@ yaml = pytest.importorskip("yaml")
 
 ABLATIONS = sorted((ROOT / "recipes" / "ablations").glob("*.yaml"))
 #: Ablations of fields that recipes do not have yet. Once they do, `strict` asks for their names to be taken out here.
-NOT_YET = {"t-axis": "distillation.loss", "units": "distillation.loss", "no-adversary": "adversary"}
 
 
 def write(folder: Path, **files: str) -> Path:
@@ -64,13 +63,7 @@ def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return {key: value for part in nested for key, value in part.items()}
 
 
-def ablation(path: Path) -> Any:
-    reason = NOT_YET.get(path.stem)
-    mark = pytest.mark.xfail(reason=f"{reason} is still to come", raises=ValueError, strict=True)
-    return pytest.param(path, id=path.stem, marks=[mark] if reason else [])
-
-
-@pytest.mark.parametrize("path", map(ablation, ABLATIONS))
+@pytest.mark.parametrize("path", ABLATIONS, ids=lambda path: path.stem)
 def test_an_ablation_is_its_base_but_for_what_it_says(path: Path) -> None:
     assert path.read_text().startswith("# ") and path.read_text().split("\n")[0].endswith("?"), "a question comes first"
     values = yaml.safe_load(path.read_text())

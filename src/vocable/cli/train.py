@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,8 @@ def codec(
         raise ValueError(f"{folder} holds a run already: --resume goes on with it, -o names another folder")
     if resume and not begun:
         raise ValueError(f"{folder} holds no run to resume; leave out --resume to begin one")
-    console = Console(stderr=True)
+    first = os.environ.get("RANK", "0") == "0"  # of the processes that accelerate or torchrun started
+    console = Console(stderr=True, quiet=not first)
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
         reading = bar.add_task("reading audio", total=None)
@@ -53,7 +55,7 @@ def codec(
         training = bar.add_task("training", total=1.0)
 
         def show(record: dict[str, Any]) -> None:
-            figures = " ".join(f"{k} {record[k]:.3f}" for k in ("total", "mel", "distillation") if k in record)
+            figures = " ".join(f"{k} {record[k]:.3f}" for k in ("total", "mel", "teacher_cosine") if k in record)
             bar.update(training, completed=record["progress"], description=f"step {record['step']} {figures}")
             if not console.is_terminal:
                 typer.echo(f"step {record['step']} progress {record['progress']:.3f} {figures}", err=True)
@@ -62,12 +64,15 @@ def codec(
         try:
             summary = trainer.run()
         except Interrupted as stopped:
-            typer.echo(f"vocable: {stopped}: saved at step {trainer.step}; go on with --resume", err=True)
+            if first:
+                typer.echo(f"vocable: {stopped}: saved at step {trainer.step}; go on with --resume", err=True)
             raise typer.Exit(128 + stopped.signal) from None
+    if not first:
+        return
     steps, spent, short = summary["steps"], summary["seconds"], summary["left_out"]
     typer.echo(f"trained {summary['codec']}: {steps} steps in {spent} s; model in {folder}/model", err=True)
     if short:
-        typer.echo(f"{short} utterances were shorter than a crop and left out", err=True)
+        typer.echo(f"{short} utterances were too short to train on and left out", err=True)
 
 
 @app.command()

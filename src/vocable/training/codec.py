@@ -447,7 +447,8 @@ class CodecTrainer:
         head = {"step": self.step, "elapsed": round(self.elapsed, 1), "progress": round(self.progress, 4)}
         whole = {**head, **record, "dead_codes": self.replaced}
         writer.record(whole, record, self.step)
-        self.on_log(whole)
+        if self.is_main:
+            self.on_log(whole)
 
 
 class _Writer:
