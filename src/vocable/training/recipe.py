@@ -86,7 +86,7 @@ class Recipe:
     quantizer: Quantizer = field(default_factory=Quantizer)
     optimizer: Optimizer = field(default_factory=Optimizer)
     adversary: AdversaryRecipe = field(default_factory=AdversaryRecipe)
-    init: str = ""  #: a folder or a hub id of a codec to begin from, in place of `codec` and random weights
+    init: str = ""  #: a codec to begin from, in place of `codec` and random weights: fast, a folder or a hub id
     max_steps: int = 100_000
     seed: int = 0
     device: str = "cpu"  #: or cuda: the GPU that the launcher gives each process
