@@ -60,7 +60,7 @@ def test_commands_of_fine_tuning_run(tmp_path: Path, monkeypatch: pytest.MonkeyP
     page = (ROOT / "docs" / "finetune.md").read_text()
     [recipe] = re.findall(r"^```yaml\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
     Path("mine.yaml").write_text(recipe)
-    few = "--set max_steps=1 --set data.batch_size=1 --set dev_clips=1".split()
+    few = ["--set", "max_steps=1", "--set", "data.batch_size=1", "--set", "dev_clips=1"]
     for line in "".join(re.findall(r"^```sh\n(.*?)^```", page, re.MULTILINE | re.DOTALL)).splitlines():
         command = shlex.split(line, comments=True)[1:]
         assert run_command(*command, *(few if command[:2] == ["train", "codec"] else [])) == 0, line

@@ -15,7 +15,9 @@ from vocable import SpeechTokenizer
 from vocable.codec.checkpoint import export_official
 from vocable.codec.config import CodecConfig
 from vocable.training.codec import CodecTrainer, Interrupted
+from vocable.training.optimizer import Updater
 from vocable.training.recipe import Recipe, from_dict, load_recipe
+from vocable.training.state import load_state, save_state
 
 pytest.importorskip("yaml")
 
@@ -167,6 +169,47 @@ def test_fine_tuning_begins_from_a_codec(manifest: Path, tmp_path: Path) -> None
     assert trainer.model.id == make_tiny(seed=3, name="other").id and trainer.recipe.codec.name == "other"
     first = trainer.train_step([trainer.data[0]])
     assert first["commitment"] > 0, "its codebooks are in use from the first step"
+
+
+def test_a_fine_tuned_average_has_an_id_of_its_own(manifest: Path, tmp_path: Path) -> None:
+    make_tiny().save_pretrained(tmp_path / "init")
+    plan = recipe(manifest, init=str(tmp_path / "init"), optimizer={"ema_decay": 0.9}, max_steps=2)
+    summary = CodecTrainer(plan, tmp_path / "run").run()
+    assert summary["codec"] == SpeechTokenizer.from_pretrained(tmp_path / "run/model").id != make_tiny().id
+
+
+def test_fine_tuning_keeps_the_size_of_the_teacher(manifest: Path, tmp_path: Path) -> None:
+    from semantic.test_teacher import save_teacher
+
+    make_tiny().save_pretrained(tmp_path / "init")
+    teacher = str(save_teacher("hubert", tmp_path / "teacher"))
+    distillation = {"weight": 1.0, "teacher": teacher, "layer": 1, "cache": str(tmp_path / "cache")}
+    with pytest.raises(ValueError, match=r"init is made for a teacher of 12 dimensions, not 16: name its own teacher"):
+        CodecTrainer(recipe(manifest, distillation=distillation, init=str(tmp_path / "init")), tmp_path / "run")
+
+
+def test_a_resumed_float16_run_keeps_its_loss_scale(tmp_path: Path) -> None:
+    def updater() -> Updater:
+        torch.manual_seed(0)
+        parameters = torch.nn.Linear(3, 3).parameters()
+        options = {"learning_rate": 0.1, "betas": (0.9, 0.99), "weight_decay": 0.0, "clip_norm": 1.0}
+        return Updater(parameters, float16=True, **options)  # type: ignore[arg-type]
+
+    def step(updater: Updater, size: float) -> float | None:
+        updater.backward(sum(size * p.square().sum() for p in updater.parameters))  # type: ignore[arg-type]
+        return updater.update(1.0)
+
+    whole, resumed = updater(), updater()
+    assert step(whole, 1.0) is not None
+    before = [p.clone() for p in whole.parameters]
+    assert step(whole, 1e38) is None and whole.scaler.get_scale() == 2.0**15, "too large for its scale, which is halved"
+    assert all(map(torch.equal, before, whole.parameters))
+    save_state(tmp_path / "state.safetensors", {"optimizer": whole.state_dict()}, {})
+    resumed.load_state_dict(load_state(tmp_path / "state.safetensors")[0]["optimizer"])
+    for ours, theirs in zip(resumed.parameters, whole.parameters, strict=True):
+        ours.data.copy_(theirs)
+    assert step(whole, 1.0) == step(resumed, 1.0) and resumed.scaler.get_scale() == 2.0**15
+    assert all(map(torch.equal, resumed.parameters, whole.parameters))
 
 
 def test_fine_tuning_begins_from_an_official_checkpoint(manifest: Path, tmp_path: Path) -> None:

@@ -37,7 +37,9 @@ class CheckpointError(ValueError):
 
 
 def load(name: str | os.PathLike[str] | None, parts: Parts = "all", weight_norm: bool = False) -> SpeechTokenizer:
-    """Load the embedded model (None or "fast"), a folder, an official checkpoint's file, or a hub id, in float32 on the CPU.
+    """Load a codec in float32 on the CPU.
+
+    name: None or "fast" for the embedded model, a folder, an official checkpoint's file, or a hub id.
 
     From our own files memory is what the model itself takes: parts that are not asked for are not read into it, weight
     norm is folded tensor by tensor, and the rest stays in the file's pages, which processes share.

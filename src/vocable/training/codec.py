@@ -407,10 +407,8 @@ class CodecTrainer:
             raise ValueError(f"{d.cache} holds {held}, not layer {d.layer} of {d.teacher}: name another cache")
         if features.dimension != r.codec.semantic_dimension:
             if r.init:
-                raise ValueError(
-                    f"{r.init} learned from a teacher of {r.codec.semantic_dimension} dimensions, {features.teacher} has "
-                    f"{features.dimension}: name its own teacher, or train without --init"
-                )
+                held = f"{r.init} is made for a teacher of {r.codec.semantic_dimension} dimensions"
+                raise ValueError(f"{held}, not {features.dimension}: name its own teacher, or leave out --init")
             raise ValueError(f"codec.semantic_dimension must be the teacher's, {features.dimension}")
         return features
 
