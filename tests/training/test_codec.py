@@ -263,6 +263,8 @@ def test_recipes_are_checked(tmp_path: Path) -> None:
         "data=3": "a mapping is expected",
         "codec.spam=1": "no field spam",
         "seed": "key=value",
+        "seed=-1": "recipe.seed must be at least 0, not -1",
+        "data.workers=0": "recipe.data.workers must be at least 1, not 0",
     }
     for override, message in bad.items():
         with pytest.raises(ValueError, match=message):
@@ -289,6 +291,8 @@ def test_short_clips_have_batches_of_their_own(manifest: Path, tmp_path: Path) -
     batches = CodecTrainer(recipe(manifest, data=data), tmp_path).data  # clips are 0.75 to 0.97 s long
     assert batches.left_out == 0 and [b.crop_frames for b in batches.buckets] == [45, 36]
     assert sorted(i for b in batches.buckets for i in b.utterances) == list(range(8))
+    with pytest.raises(ValueError, match="crop_seconds must be at least"):
+        CodecTrainer(recipe(manifest, data=data | {"crop_seconds": 0.1}), tmp_path)
     widths = {batches[step].waveform.shape[1] for step in range(20)}
     assert widths == {45 * 320, 36 * 320}
 

@@ -77,10 +77,10 @@ def test_a_signal_to_one_process_stops_all_at_the_same_step(manifest: Path, tmp_
     assert load_state(tmp_path / "two/run/state.safetensors")[1]["step"] == 5
 
 
-def test_a_gpu_that_is_not_there_is_missed_in_many_processes_too(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_device_that_is_not_there_is_missed_in_many_processes_too(monkeypatch: pytest.MonkeyPatch) -> None:
     several = SimpleNamespace(num_processes=2, device=torch.device("cpu"))
     monkeypatch.setattr("accelerate.PartialState", lambda **_: several)
-    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     assert join("cpu") == (torch.device("cpu"), several)
-    with pytest.raises(ValueError, match="no device 'cuda' here"):
-        join("cuda")
+    for absent in ("cuda:99", "gpu"):
+        with pytest.raises(ValueError, match=f"no device '{absent}' here"):
+            join(absent)
