@@ -19,6 +19,15 @@ def test_round_trip(tiny: SpeechTokenizer, tiny_folder: Path) -> None:
     assert all(torch.equal(state[key], tensor) for key, tensor in tiny.state_dict().items())
 
 
+def test_the_embedded_model_has_a_name(
+    fast: SpeechTokenizer, tiny: SpeechTokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert SpeechTokenizer.from_pretrained("fast").id == fast.id
+    tiny.save_pretrained("fast")
+    assert SpeechTokenizer.from_pretrained("fast").id == tiny.id, "a folder of that name comes first"
+
+
 def test_a_half_precision_file_gives_codes(tiny: SpeechTokenizer, tmp_path: Path) -> None:
     tiny.save_pretrained(tmp_path, torch.float16)
     loaded = SpeechTokenizer.from_pretrained(tmp_path)

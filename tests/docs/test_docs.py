@@ -1,4 +1,4 @@
-"""The Python blocks of README and guide run, page by page, one after another."""
+"""The Python blocks of the pages run, page by page, one after another, and the commands of some."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from conftest import ROOT, SPEECH, make_tiny_paper, run_command
+from vocable import SpeechTokenizer, audio
 from vocable.codec.checkpoint import export_official
+from vocable.codec.tokens import Encoded
 from vocable.corpus.manifest import read_manifest
 
 
@@ -41,6 +43,32 @@ def test_commands_for_your_own_recordings_run(tmp_path: Path, monkeypatch: pytes
     for line in commands.splitlines():
         assert run_command(*shlex.split(line, comments=True)[1:]) == 0, line
     assert [u.speaker for u in read_manifest("train.jsonl")] == ["anna"]
+
+
+def test_commands_of_fine_tuning_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("yaml")
+    pytest.importorskip("matplotlib")
+    from semantic.test_teacher import save_teacher
+
+    monkeypatch.chdir(tmp_path)
+    save_teacher("whisper", Path("openai/whisper-base"), d_model=512, encoder_layers=6)  # a folder of the hub id's name
+    speech, rate = audio.read(SPEECH)
+    for i, name in enumerate(["train/anna/1", "train/anna/2", "train/ben/1", "dev/carl/1"]):
+        path = Path("recordings", name).with_suffix(".wav")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        audio.write(path, speech[2 * i * rate : 2 * (i + 1) * rate], rate)
+    page = (ROOT / "docs" / "finetune.md").read_text()
+    [recipe] = re.findall(r"^```yaml\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    Path("mine.yaml").write_text(recipe)
+    few = ["--set", "max_steps=1", "--set", "data.batch_size=1", "--set", "dev_clips=1"]
+    for line in "".join(re.findall(r"^```sh\n(.*?)^```", page, re.MULTILINE | re.DOTALL)).splitlines():
+        command = shlex.split(line, comments=True)[1:]
+        assert run_command(*command, *(few if command[:2] == ["train", "codec"] else [])) == 0, line
+    assert {u.speaker for u in read_manifest("train.jsonl")} == {"anna", "ben"}
+    tuned = SpeechTokenizer.from_pretrained("runs/mine/model")
+    assert Encoded.load("tokens/anna/1.safetensors").codec_id == tuned.id != SpeechTokenizer.from_pretrained("fast").id
+    assert Path("runs/mine/report.html").is_file() and Path("after/carl/1.wav").is_file()
+    assert Path("runs/clearer/model/discriminators.safetensors").is_file()
 
 
 def test_links_lead_somewhere() -> None:

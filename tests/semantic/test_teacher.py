@@ -35,21 +35,19 @@ FAMILIES = {"hubert": "Hubert", "wavlm": "WavLM", "wav2vec2": "Wav2Vec2", "data2
 def save_teacher(kind: str, folder: Path, **changes: object) -> Path:
     torch.manual_seed(0)
     if kind.startswith("whisper"):
+        sizes = {"d_model": 16, "encoder_layers": 2, "num_mel_bins": 20, "max_source_positions": 100} | changes
         config = transformers.WhisperConfig(
-            d_model=16,
-            encoder_layers=2,
             encoder_attention_heads=2,
             encoder_ffn_dim=32,
             decoder_layers=1,
             decoder_attention_heads=2,
             decoder_ffn_dim=32,
-            num_mel_bins=20,
-            max_source_positions=100,
             vocab_size=50,
             pad_token_id=0,
             bos_token_id=1,
             eos_token_id=2,
             decoder_start_token_id=1,
+            **sizes,
         )
         model = transformers.WhisperModel(config)
         (model.get_encoder() if kind == "whisper encoder" else model).save_pretrained(folder)

@@ -15,7 +15,9 @@ from vocable import SpeechTokenizer
 from vocable.codec.checkpoint import export_official
 from vocable.codec.config import CodecConfig
 from vocable.training.codec import CodecTrainer, Interrupted
+from vocable.training.optimizer import Updater
 from vocable.training.recipe import Recipe, from_dict, load_recipe
+from vocable.training.state import load_state, save_state
 
 pytest.importorskip("yaml")
 
@@ -169,6 +171,47 @@ def test_fine_tuning_begins_from_a_codec(manifest: Path, tmp_path: Path) -> None
     assert first["commitment"] > 0, "its codebooks are in use from the first step"
 
 
+def test_a_fine_tuned_average_has_an_id_of_its_own(manifest: Path, tmp_path: Path) -> None:
+    make_tiny().save_pretrained(tmp_path / "init")
+    plan = recipe(manifest, init=str(tmp_path / "init"), optimizer={"ema_decay": 0.9}, max_steps=2)
+    summary = CodecTrainer(plan, tmp_path / "run").run()
+    assert summary["codec"] == SpeechTokenizer.from_pretrained(tmp_path / "run/model").id != make_tiny().id
+
+
+def test_fine_tuning_keeps_the_size_of_the_teacher(manifest: Path, tmp_path: Path) -> None:
+    from semantic.test_teacher import save_teacher
+
+    make_tiny().save_pretrained(tmp_path / "init")
+    teacher = str(save_teacher("hubert", tmp_path / "teacher"))
+    distillation = {"weight": 1.0, "teacher": teacher, "layer": 1, "cache": str(tmp_path / "cache")}
+    with pytest.raises(ValueError, match=r"init is made for a teacher of 12 dimensions, not 16: name its own teacher"):
+        CodecTrainer(recipe(manifest, distillation=distillation, init=str(tmp_path / "init")), tmp_path / "run")
+
+
+def test_a_resumed_float16_run_keeps_its_loss_scale(tmp_path: Path) -> None:
+    def updater() -> Updater:
+        torch.manual_seed(0)
+        parameters = torch.nn.Linear(3, 3).parameters()
+        options = {"learning_rate": 0.1, "betas": (0.9, 0.99), "weight_decay": 0.0, "clip_norm": 1.0}
+        return Updater(parameters, float16=True, **options)  # type: ignore[arg-type]
+
+    def step(updater: Updater, size: float) -> float | None:
+        updater.backward(sum(size * p.square().sum() for p in updater.parameters))  # type: ignore[arg-type]
+        return updater.update(1.0)
+
+    whole, resumed = updater(), updater()
+    assert step(whole, 1.0) is not None
+    before = [p.clone() for p in whole.parameters]
+    assert step(whole, 1e38) is None and whole.scaler.get_scale() == 2.0**15, "too large for its scale, which is halved"
+    assert all(map(torch.equal, before, whole.parameters))
+    save_state(tmp_path / "state.safetensors", {"optimizer": whole.state_dict()}, {})
+    resumed.load_state_dict(load_state(tmp_path / "state.safetensors")[0]["optimizer"])
+    for ours, theirs in zip(resumed.parameters, whole.parameters, strict=True):
+        ours.data.copy_(theirs)
+    assert step(whole, 1.0) == step(resumed, 1.0) and resumed.scaler.get_scale() == 2.0**15
+    assert all(map(torch.equal, resumed.parameters, whole.parameters))
+
+
 def test_fine_tuning_begins_from_an_official_checkpoint(manifest: Path, tmp_path: Path) -> None:
     make_tiny_paper().save_pretrained(tmp_path / "ours")
     official = export_official(tmp_path / "ours", tmp_path / "official").parent
@@ -220,6 +263,8 @@ def test_recipes_are_checked(tmp_path: Path) -> None:
         "data=3": "a mapping is expected",
         "codec.spam=1": "no field spam",
         "seed": "key=value",
+        "seed=-1": "recipe.seed must be at least 0, not -1",
+        "data.workers=0": "recipe.data.workers must be at least 1, not 0",
     }
     for override, message in bad.items():
         with pytest.raises(ValueError, match=message):
@@ -246,6 +291,8 @@ def test_short_clips_have_batches_of_their_own(manifest: Path, tmp_path: Path) -
     batches = CodecTrainer(recipe(manifest, data=data), tmp_path).data  # clips are 0.75 to 0.97 s long
     assert batches.left_out == 0 and [b.crop_frames for b in batches.buckets] == [45, 36]
     assert sorted(i for b in batches.buckets for i in b.utterances) == list(range(8))
+    with pytest.raises(ValueError, match="crop_seconds must be at least"):
+        CodecTrainer(recipe(manifest, data=data | {"crop_seconds": 0.1}), tmp_path)
     widths = {batches[step].waveform.shape[1] for step in range(20)}
     assert widths == {45 * 320, 36 * 320}
 

@@ -9,31 +9,42 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from training.test_codec import manifest, recipe  # noqa: F401 (a fixture)
+from vocable.training.processes import join
+from vocable.training.state import load_state
 
 pytest.importorskip("accelerate")
 SCRIPT = Path(__file__).with_name("two_processes.py")
 
 
-def run(folder: Path, plan: object, processes: int) -> list[dict]:
-    """Train in so many processes; what each held at the end."""
+def start(folder: Path, plan: object, processes: int, *options: str) -> list[subprocess.Popen[str]]:
+    """Begin to train in so many processes."""
     folder.mkdir()
     (folder / "recipe.json").write_text(json.dumps(dataclasses.asdict(plan)))  # type: ignore[call-overload]
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     world = {"WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
-    started = [
+    files = [folder / "recipe.json", folder / "run", folder / "end"]
+    return [
         subprocess.Popen(
-            [sys.executable, "-W", "ignore", SCRIPT, folder / "recipe.json", folder / "run", folder / "end"],
+            [sys.executable, "-W", "ignore", SCRIPT, *files, *options],
+            stdout=subprocess.PIPE,
+            text=True,
             env={**os.environ, **(world | {"RANK": str(i), "LOCAL_RANK": str(i)} if processes > 1 else {})},
         )
         for i in range(processes)
     ]
+
+
+def run(folder: Path, plan: object, processes: int) -> list[dict]:
+    """Train in so many processes; what each held at the end."""
+    started = start(folder, plan, processes)
     assert [process.wait(120) for process in started] == [0] * processes
     return [torch.load(folder / f"end-{i}.pt", weights_only=True) for i in range(processes)]
 
@@ -56,3 +67,20 @@ def test_two_processes_equal_one(manifest: Path, tmp_path: Path) -> None:  # noq
         assert (a["total"] + b["total"]) / 2 == pytest.approx(whole["total"], rel=1e-3), f"step {step}"
         assert a["gradient"] == pytest.approx(whole["gradient"], rel=1e-2)
     assert (tmp_path / "two/run/model/model.safetensors").is_file()
+
+
+def test_a_signal_to_one_process_stops_all_at_the_same_step(manifest: Path, tmp_path: Path) -> None:  # noqa: F811
+    started = start(tmp_path / "two", recipe(manifest, max_steps=1000), 2, "signal")
+    said = [process.communicate(timeout=60)[0] for process in started]
+    assert [process.returncode for process in started] == [143, 143]
+    assert said == ["SIGTERM at step 5\n"] * 2, "one step after the signal"
+    assert load_state(tmp_path / "two/run/state.safetensors")[1]["step"] == 5
+
+
+def test_a_device_that_is_not_there_is_missed_in_many_processes_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    several = SimpleNamespace(num_processes=2, device=torch.device("cpu"))
+    monkeypatch.setattr("accelerate.PartialState", lambda **_: several)
+    assert join("cpu") == (torch.device("cpu"), several)
+    for absent in ("cuda:99", "gpu"):
+        with pytest.raises(ValueError, match=f"no device '{absent}' here"):
+            join(absent)

@@ -23,7 +23,7 @@ def codec(
     recipe: Path = typer.Argument(help="A YAML recipe."),
     out: Path = typer.Option(None, "-o", "--out", help="The run's folder (default: runs/NAME)."),
     settings: list[str] = typer.Option([], "--set", metavar="KEY=VALUE", help="Override a field of the recipe."),
-    init: str = typer.Option(None, help="Begin from this codec: a folder or a hub id."),
+    init: str = typer.Option(None, help="Begin from this codec: fast (the embedded model), a folder or a hub id."),
     max_time: str = typer.Option(None, help="End, annealed, after this long: 90s, 110m, 2h."),
     resume: bool = typer.Option(False, help="Go on with the run in this folder."),
 ) -> None:

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from vocable.codec.model import Parts, SpeechTokenizer
 
 WEIGHTS = "model.safetensors"
+#: The name of the embedded model, where a name must be given; a folder of that name comes first.
+EMBEDDED = "fast"
 #: What only the official trainer's codebooks need, kept for `export_official`.
 STATISTICS = "codebook_statistics.safetensors"
 
@@ -35,7 +37,9 @@ class CheckpointError(ValueError):
 
 
 def load(name: str | os.PathLike[str] | None, parts: Parts = "all", weight_norm: bool = False) -> SpeechTokenizer:
-    """Load the embedded model (None), a folder, an official checkpoint's file, or a hub id, in float32 on the CPU.
+    """Load a codec in float32 on the CPU.
+
+    name: None or "fast" for the embedded model, a folder, an official checkpoint's file, or a hub id.
 
     From our own files memory is what the model itself takes: parts that are not asked for are not read into it, weight
     norm is folded tensor by tensor, and the rest stays in the file's pages, which processes share.
@@ -108,10 +112,10 @@ def codec_id(config: CodecConfig, tensors: Mapping[str, Tensor]) -> str:
 
 def _locate(name: str | os.PathLike[str] | None) -> Path:
     """The folder of a model, or the file of an official checkpoint."""
-    if name is None:
-        return Path(str(resources.files("vocable") / "assets" / "fast"))
-    if Path(name).exists():
+    if name is not None and Path(name).exists():
         return Path(name)
+    if name is None or str(name) == EMBEDDED:
+        return Path(str(resources.files("vocable") / "assets" / "fast"))
     text = str(name)
     owner, model, *subfolder = text.split("/") if "/" in text else ("", "")
     if not (owner and model and len(subfolder) <= 1) or text.startswith((".", "~")):

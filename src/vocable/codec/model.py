@@ -101,7 +101,7 @@ class SpeechTokenizer(nn.Module):
         parts: Parts = "all",
         weight_norm: bool = False,
     ) -> SpeechTokenizer:
-        """Load the embedded model (None), a folder, or a hub id, in eval mode.
+        """Load the embedded model (None or "fast"), a folder, or a hub id, in eval mode.
 
         name: a folder written by `save_pretrained`, or one with a checkpoint of the official package; on the hub,
         "owner/name" or "owner/name/subfolder". parts: "encoder" leaves the decoder unbuilt, "decoder" the encoder.

@@ -89,7 +89,7 @@ class CodecTrainer:
         if not recipe.init:
             self.model = SpeechTokenizer(recipe.codec).to(self.device)
         else:  # its config replaces the recipe's, and its codebooks are started already
-            self.model = SpeechTokenizer.from_pretrained(recipe.init, str(self.device), weight_norm=True)
+            self.model = SpeechTokenizer.from_pretrained(recipe.init, str(self.device), weight_norm=True).train()
             quantizer = dataclasses.replace(recipe.quantizer, start_step=0)
             recipe = self.recipe = dataclasses.replace(recipe, codec=self.model.config, quantizer=quantizer)
         parts = processes.world_size() * recipe.accumulate
@@ -132,7 +132,7 @@ class CodecTrainer:
             self.folder.mkdir(parents=True, exist_ok=True)
             with atomic_path(self.folder / "recipe.json") as temporary:
                 temporary.write_text(json.dumps(self._recipe_json(), indent=2) + "\n")
-        stop = _StopSignals()
+        stop, stopped_by = _StopSignals(), 0
         started, before = time.monotonic(), self.elapsed
         with (
             stop,
@@ -140,14 +140,15 @@ class CodecTrainer:
             ThreadPoolExecutor(self.recipe.data.workers) as pool,
         ):
             batches = self._batches(pool)
-            while self.progress < 1.0 and not stop.received:
+            while self.progress < 1.0 and not stopped_by:
                 if self.step == self.recipe.quantizer.start_step > 0:
                     self._start_codebooks()
                 record = self.train_step(next(batches))
                 self.step += 1
                 elapsed = before + time.monotonic() - started
+                # A signal that comes later than this, to one process say, waits for the next step: all leave together.
                 self.elapsed, received = processes.largest((elapsed, stop.received), self.device)
-                stop.received = int(received)
+                stopped_by = int(received)
                 if self.step % LOG_EVERY == 0 or self.progress >= 1.0:
                     self._log(writer, record)
                 if self.step % self.recipe.save_every == 0:
@@ -155,8 +156,9 @@ class CodecTrainer:
                 if self.step % self.recipe.evaluate_every == 0 or self.progress >= 1.0:
                     self._log(writer, self.evaluate(writer) if self.is_main else {})
             self.save()
-        if stop.received and self.progress < 1.0:
-            raise Interrupted(stop.received)
+            self.processes.wait_for_everyone()  # a launcher ends all as soon as one has ended
+        if stopped_by and self.progress < 1.0:
+            raise Interrupted(stopped_by)
         if self.is_main:
             self.published.eval().save_pretrained(self.folder / "model")
             if self.adversary:
@@ -404,6 +406,9 @@ class CodecTrainer:
             held = f"layer {features.layer} of {features.teacher}"
             raise ValueError(f"{d.cache} holds {held}, not layer {d.layer} of {d.teacher}: name another cache")
         if features.dimension != r.codec.semantic_dimension:
+            if r.init:
+                held = f"{r.init} is made for a teacher of {r.codec.semantic_dimension} dimensions"
+                raise ValueError(f"{held}, not {features.dimension}: name its own teacher, or leave out --init")
             raise ValueError(f"codec.semantic_dimension must be the teacher's, {features.dimension}")
         return features
 

@@ -62,6 +62,8 @@ class CropBatches:
         # A manifest's duration may be rounded up by a sample or two.
         frames = [int((u.duration - 0.001) * sample_rate / hop_length) for u in utterances]
         shortest = math.ceil(SHORTEST_SECONDS * sample_rate / hop_length)
+        if crop_frames < shortest:
+            raise ValueError(f"data.crop_seconds must be at least {SHORTEST_SECONDS}")
         self.utterances = [u for u, count in zip(utterances, frames, strict=True) if count >= shortest]
         self.left_out = len(utterances) - len(self.utterances)
         if not self.utterances:

@@ -25,11 +25,11 @@ def join(device: str) -> tuple[torch.device, Any]:
     accelerate = need("accelerate", "train")
     # The first waits for a teacher's features of a whole corpus, the others for it.
     state = accelerate.PartialState(cpu=device == "cpu", timeout=timedelta(days=7))
-    if device == "cpu" or state.num_processes == 1:
-        if device.startswith("cuda") and not torch.cuda.is_available():
-            raise ValueError(f"no device {device!r} here: --set device=cpu, or install a torch with CUDA")
-        return torch.device(device), state
-    return state.device, state
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:  # what torch says of a device it has not
+        raise ValueError(f"no device {device!r} here: --set device=cpu, or install a torch with CUDA") from error
+    return torch.device(device) if device == "cpu" or state.num_processes == 1 else state.device, state
 
 
 def rank() -> int:

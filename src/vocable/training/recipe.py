@@ -86,7 +86,7 @@ class Recipe:
     quantizer: Quantizer = field(default_factory=Quantizer)
     optimizer: Optimizer = field(default_factory=Optimizer)
     adversary: AdversaryRecipe = field(default_factory=AdversaryRecipe)
-    init: str = ""  #: a folder or a hub id of a codec to begin from, in place of `codec` and random weights
+    init: str = ""  #: a codec to begin from, in place of `codec` and random weights: fast, a folder or a hub id
     max_steps: int = 100_000
     seed: int = 0
     device: str = "cpu"  #: or cuda: the GPU that the launcher gives each process
@@ -109,9 +109,16 @@ class Recipe:
             "data.workers": self.data.workers,
             "quantizer.kmeans_vectors": self.quantizer.kmeans_vectors,
         }
-        for name, value in at_least_one.items():
-            if value < 1:
-                raise ValueError(f"recipe.{name} must be at least 1, not {value}")
+        at_least_zero = {
+            "seed": self.seed,
+            "threads": self.threads,
+            "quantizer.start_step": self.quantizer.start_step,
+            "adversary.start_step": self.adversary.start_step,
+        }
+        for lowest, values in ((1, at_least_one), (0, at_least_zero)):
+            for name, value in values.items():
+                if value < lowest:
+                    raise ValueError(f"recipe.{name} must be at least {lowest}, not {value}")
         if not 0 <= self.quantizer.dead_share < 1:
             raise ValueError(f"recipe.quantizer.dead_share must be 0 to less than 1, not {self.quantizer.dead_share}")
 
