@@ -180,3 +180,12 @@ def test_signals(number: int, expected: int, tiny_folder: Path, tmp_path: Path) 
     assert files and all(p.suffix == ".safetensors" and not p.name.startswith(".") for p in files)
     for path in files[:5]:
         Encoded.load(path)
+
+
+def test_a_full_gpu_is_one_line(run, monkeypatch) -> None:
+    def fill(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    monkeypatch.setattr("vocable.codec.model.SpeechTokenizer.from_pretrained", fill)
+    code, _, err = run("encode", SPEECH, "-o", "tokens.npz")
+    assert code == 2 and "out of memory on the GPU" in err

@@ -383,3 +383,14 @@ def test_other_distillation_losses_train(loss: str, manifest: Path, tmp_path: Pa
     if loss == "units":
         with pytest.raises(ValueError, match="semantic_dimension must be the number of units, 5"):
             CodecTrainer(recipe(manifest, distillation=distillation), tmp_path / "other")
+
+
+@pytest.mark.slow  # compiling takes a minute, and a C++ compiler
+def test_compiled_networks_train_alike(manifest: Path, tmp_path: Path) -> None:
+    if shutil.which("g++") is None:
+        pytest.skip("torch.compile needs g++ on a CPU")
+    changes = {"max_steps": 4, "quantizer": {"start_step": 1}, "adversary": {"weight": 1.0}, "evaluate_every": 100}
+    for name, compiled in (("plain", False), ("compiled", True)):
+        CodecTrainer(recipe(manifest, compile=compiled, **changes), tmp_path / name).run()
+    plain, compiled = state(tmp_path / "plain"), state(tmp_path / "compiled")
+    assert all(torch.allclose(plain[key], compiled[key], atol=2e-3) for key in plain)

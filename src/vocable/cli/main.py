@@ -58,6 +58,11 @@ def main(arguments: list[str] | None = None) -> None:
     except (ValueError, ImportError, OSError) as error:
         _complain(_one_line(error))
         sys.exit(2)
+    except RuntimeError as error:
+        if type(error).__name__ != "OutOfMemoryError":  # torch's, which is not imported here
+            raise
+        _complain("out of memory on the GPU: smaller batches; in training, lower data.batch_size or raise accumulate")
+        sys.exit(2)
 
 
 def _stop(number: int, frame: FrameType | None) -> None:

@@ -44,7 +44,7 @@ def load(name: str | os.PathLike[str] | None, parts: Parts = "all", weight_norm:
     From our own files memory is what the model itself takes: parts that are not asked for are not read into it, weight
     norm is folded tensor by tensor, and the rest stays in the file's pages, which processes share.
     """
-    source = _locate(name)
+    source = locate(name)
     config, tensors = _read(source)
     _strict(config, tensors, source)
     identity = codec_id(config, tensors)
@@ -71,7 +71,7 @@ def import_official(source: str | os.PathLike[str], out: str | os.PathLike[str])
 
     source: a folder with config.json and one checkpoint, the checkpoint itself beside its config.json, or a hub id.
     """
-    found, out = _locate(source), Path(out)
+    found, out = locate(source), Path(out)
     config, tensors, statistics = _read_official(found)
     _strict(config, tensors, found)
     _refuse_own_folder(found, out)
@@ -84,7 +84,7 @@ def import_official(source: str | os.PathLike[str], out: str | os.PathLike[str])
 
 def export_official(name: str | os.PathLike[str] | None, out: str | os.PathLike[str]) -> Path:
     """Write a `paper` codec as the official package loads it; returns the checkpoint's path."""
-    source, out = _locate(name), Path(out)
+    source, out = locate(name), Path(out)
     config, read = _read(source)
     _strict(config, read, source)
     _refuse_own_folder(source, out)
@@ -110,8 +110,8 @@ def codec_id(config: CodecConfig, tensors: Mapping[str, Tensor]) -> str:
     return f"{config.name}-{digest.hexdigest()[:10]}"
 
 
-def _locate(name: str | os.PathLike[str] | None) -> Path:
-    """The folder of a model, or the file of an official checkpoint."""
+def locate(name: str | os.PathLike[str] | None, *more: str) -> Path:
+    """The folder of a model, or the file of an official checkpoint. A hub's is downloaded, with files named `more`."""
     if name is not None and Path(name).exists():
         return Path(name)
     if name is None or str(name) == EMBEDDED:
@@ -124,6 +124,7 @@ def _locate(name: str | os.PathLike[str] | None) -> Path:
 
     prefix = "".join(f"{part}/" for part in subfolder)
     wanted = [f"{prefix}{CONFIG}", f"{prefix}{WEIGHTS}", *(f"{prefix}*{suffix}" for suffix in official.SUFFIXES)]
+    wanted += [f"{prefix}{file}" for file in more]
     try:
         root = huggingface_hub.snapshot_download(
             f"{owner}/{model}", allow_patterns=wanted, ignore_patterns=None if subfolder else "*/*"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import safetensors
@@ -11,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vocable.codec import checkpoint
 from vocable.files import atomic_path
 from vocable.training.discriminators import paper_discriminators, slim_discriminators
 from vocable.training.optimizer import Updater
@@ -77,12 +77,12 @@ class Adversary:
         with atomic_path(folder / DISCRIMINATORS) as temporary:
             safetensors.torch.save_file(tensors, temporary, {"kind": self.recipe.discriminators})
 
-    def load(self, folder: str | os.PathLike[str]) -> None:
-        """Go on from FOLDER/discriminators.safetensors; random ones stay where there is no such file.
+    def load(self, codec: str) -> None:
+        """Go on from the discriminators.safetensors beside a codec's weights; random ones stay where there is none.
 
         Raises ValueError for discriminators of another kind.
         """
-        path = Path(folder) / DISCRIMINATORS
+        path = checkpoint.locate(codec, DISCRIMINATORS) / DISCRIMINATORS
         if not path.is_file():
             return
         try:

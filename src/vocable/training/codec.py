@@ -136,7 +136,7 @@ class CodecTrainer:
         started, before = time.monotonic(), self.elapsed
         with (
             stop,
-            _Writer(self.folder if self.is_main else None) as writer,
+            _Writer(self.folder if self.is_main else None, self.step) as writer,
             ThreadPoolExecutor(self.recipe.data.workers) as pool,
         ):
             batches = self._batches(pool)
@@ -459,13 +459,13 @@ class CodecTrainer:
 class _Writer:
     """RUN/log.jsonl, and TensorBoard where it is installed; nothing without a folder."""
 
-    def __init__(self, folder: Path | None) -> None:
+    def __init__(self, folder: Path | None, step: int) -> None:
         self.file = open(folder / "log.jsonl", "a", encoding="utf-8") if folder else None  # noqa: SIM115 (see __exit__)
         self.board = None
         with contextlib.suppress(ImportError):
             from torch.utils.tensorboard import SummaryWriter
 
-            self.board = SummaryWriter(str(folder / "tensorboard")) if folder else None
+            self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=step) if folder else None
 
     def __enter__(self) -> _Writer:
         return self
