@@ -171,8 +171,8 @@ def profile(system: System) -> None:
 
 def show(report: dict[str, Any]) -> None:
     """The table and the ratio."""
-    table = Table(title="Training on one thread, median (quartiles)")
-    for column in ("", "clips of 1 s", "CPU s a step", "s of audio a CPU s"):
+    table = Table(title="Training on one thread, clips of 1 s, median (quartiles)")
+    for column in ("", "clips", "CPU s a step", "audio s a CPU s"):
         table.add_column(column, justify="left" if not column else "right")
     for name, row in report["systems"].items():
         step, audio = (
