@@ -7,6 +7,7 @@ import importlib
 import importlib.util
 import sys
 import types
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -33,15 +34,16 @@ OFFICIAL_CONFIG: dict[str, Any] = {
 def official_class() -> type[torch.nn.Module]:
     """The SpeechTokenizer class of `pip install --no-deps speechtokenizer==1.0.1`; raises ImportError without it.
 
-    Its package imports a trainer with needs that it does not declare, so the model's module is imported under an empty
-    parent of the same name.
+    Its package imports a trainer with needs that it does not declare, so its modules are imported under empty parents
+    of the same names.
     """
     found = importlib.util.find_spec("speechtokenizer")
     if found is None or importlib.util.find_spec("einops") is None:
         raise ImportError("the official package is missing: pip install --no-deps speechtokenizer==1.0.1 einops")
-    parent = types.ModuleType("speechtokenizer")
-    parent.__path__ = list(found.submodule_search_locations or [])
-    sys.modules["speechtokenizer"] = parent
+    for name, folder in (("speechtokenizer", ""), ("speechtokenizer.trainer", "/trainer")):
+        parent = types.ModuleType(name)
+        parent.__path__ = [location + folder for location in found.submodule_search_locations or []]
+        sys.modules[name] = parent
     model: type[torch.nn.Module] = importlib.import_module("speechtokenizer.model").SpeechTokenizer
     return model
 
@@ -89,3 +91,124 @@ def fill_official(codec: Any, clips: list[torch.Tensor], iterations: int = 5) ->
         latents = latents - book.embed[codes]
         perplexities.append(float(torch.special.entr(counts / counts.sum()).sum().exp()))
     return perplexities
+
+
+#: The training's part of the same file.
+OFFICIAL_TRAINING: dict[str, Any] = {
+    "num_mels": 80,
+    "n_fft": 1024,
+    "hop_size": 240,
+    "win_size": 1024,
+    "fmin": 0,
+    "fmax_for_loss": None,
+    "mel_loss_lambdas": [45, 1, 1, 1],  # each scale has half the sizes of the one before
+    "recon_loss_lambda": 500,
+    "commitment_loss_lambda": 10,
+    "distill_loss_lambda": 120,
+    "learning_rate": 1e-4,
+    "betas": [0.9, 0.99],
+}
+
+
+def official_step() -> Callable[[torch.Tensor, torch.Tensor], float]:
+    """A step of the official trainer, random weights of the full size: waveforms [B, L] and the teacher's features
+    [B, T, 768] to the generator's loss.
+
+    Model, discriminators, losses and optimizers are the package's or torch's; their order is that of the `train` method
+    of its trainer, which cannot be imported without what it needs to log and to launch. Raises ImportError without the
+    package, or without matplotlib.
+    """
+    parts, losses = _official_module("discriminators"), _official_module("trainer.loss")
+    c = OFFICIAL_TRAINING
+    generator = official(OFFICIAL_CONFIG).train()
+    discriminators = torch.nn.ModuleList(
+        [parts.MultiPeriodDiscriminator(), parts.MultiScaleDiscriminator(), parts.MultiScaleSTFTDiscriminator(32)]
+    )
+    generator_optimizer, discriminator_optimizer = (
+        torch.optim.Adam(module.parameters(), c["learning_rate"], c["betas"]) for module in (generator, discriminators)
+    )
+    mels = [
+        {
+            **{name: c[name] // 2**i for name in ("n_fft", "hop_size", "win_size")},
+            **{"num_mels": c["num_mels"], "fmin": c["fmin"], "fmax": c["fmax_for_loss"]},
+            "sample_rate": OFFICIAL_CONFIG["sample_rate"],
+        }
+        for i in range(len(c["mel_loss_lambdas"]))
+    ]
+
+    def step(waveform: torch.Tensor, features: torch.Tensor) -> float:
+        original = waveform.unsqueeze(1)
+        decoded, commitment, student = generator(original)
+
+        discriminator_optimizer.zero_grad()
+        judged = [discriminator(original, decoded.detach()) for discriminator in discriminators]
+        torch.stack([losses.discriminator_loss(real, fake) for real, fake, _, _ in judged]).sum().backward()
+        discriminator_optimizer.step()
+
+        generator_optimizer.zero_grad()
+        judged = [discriminator(original, decoded) for discriminator in discriminators]
+        loss = c["recon_loss_lambda"] * losses.recon_loss(original, decoded)
+        for weight, mel in zip(c["mel_loss_lambdas"], mels, strict=True):
+            loss = loss + weight * losses.mel_loss(original, decoded, **mel)
+        for _, fake, real_features, fake_features in judged:
+            loss = loss + losses.feature_loss(real_features, fake_features) + losses.adversarial_loss(fake)
+        loss = loss + c["commitment_loss_lambda"] * commitment
+        loss = loss + c["distill_loss_lambda"] * losses.d_axis_distill_loss(student, features)
+        loss.backward()
+        generator_optimizer.step()
+        return loss.item()
+
+    return step
+
+
+def _official_module(name: str) -> Any:
+    """Another module of the official package. Where torchaudio is missing, `_torchaudio` stands in."""
+    official_class()
+    missing = importlib.util.find_spec("torchaudio") is None
+    if missing:
+        sys.modules["torchaudio"] = _torchaudio()
+    try:
+        return importlib.import_module(f"speechtokenizer.{name}")
+    finally:
+        if missing:  # others must not take it for the whole
+            del sys.modules["torchaudio"]
+
+
+def _torchaudio() -> types.ModuleType:
+    """A module with as much of torchaudio's `transforms` as the official training calls, equal in result."""
+    module = types.ModuleType("torchaudio")
+    module.transforms = types.SimpleNamespace(Spectrogram=Spectrogram, MelScale=MelScale)  # type: ignore[attr-defined]
+    return module
+
+
+class Spectrogram(torch.nn.Module):
+    """Complex spectra, [..., L] -> [..., bins, frames], divided by the root of the window's energy."""
+
+    def __init__(
+        self, n_fft: int, hop_length: int, win_length: int, window_fn: Callable[[int], torch.Tensor], **fixed: Any
+    ):
+        super().__init__()
+        assert fixed == {"normalized": True, "center": False, "pad_mode": None, "power": None} and win_length == n_fft
+        self.n_fft, self.hop_length = n_fft, hop_length
+        self.register_buffer("window", window_fn(win_length), persistent=False)
+
+    def forward(self, waveform: torch.Tensor) -> torch.Tensor:
+        flat = waveform.flatten(0, -2)
+        spectra = torch.stft(flat, self.n_fft, self.hop_length, window=self.window, center=False, return_complex=True)
+        return spectra.unflatten(0, waveform.shape[:-1]) / self.window.square().sum().sqrt()
+
+
+class MelScale:
+    """`fb` [bins, mels]: triangles on the HTK mel scale, each of the same area (Slaney)."""
+
+    def __init__(
+        self, n_mels: int, sample_rate: int, n_stft: int, f_min: float, f_max: float | None, norm: str, mel_scale: str
+    ) -> None:
+        assert (norm, mel_scale) == ("slaney", "htk")
+        edges = torch.tensor([f_min, sample_rate // 2 if f_max is None else f_max], dtype=torch.float64)
+        low, high = 2595 * (1 + edges / 700).log10()
+        points = (700 * (10 ** (torch.linspace(float(low), float(high), n_mels + 2) / 2595) - 1)).unsqueeze(1)
+        bins = torch.linspace(0, sample_rate // 2, n_stft)
+        rising = (bins - points[:-2]) / (points[1:-1] - points[:-2])
+        falling = (points[2:] - bins) / (points[2:] - points[1:-1])
+        self.fb = (torch.minimum(rising, falling).clamp_min(0) * 2 / (points[2:] - points[:-2])).T

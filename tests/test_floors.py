@@ -14,7 +14,7 @@ FLOORS = [
     {"corpus"},
     {"semantic"},
     {"training"},
-    {"cli"},
+    {"cli", "__main__"},
 ]
 SOURCE = Path(vocable.__file__).parent
 

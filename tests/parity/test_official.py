@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from conftest import SPEECH, differing_frames
-from peers import OFFICIAL_CONFIG, fill_official, official, official_class
+from peers import OFFICIAL_CONFIG, MelScale, Spectrogram, fill_official, official, official_class
 from vocable import audio
 from vocable.codec import checkpoint
 from vocable.codec.model import SpeechTokenizer
@@ -155,3 +155,14 @@ def test_gradients_are_theirs(pair: Pair, samples: int) -> None:
     (waveform * pull).sum().backward()
     (pair.ours.decoder(ours.transpose(1, 2)) * pull).sum().backward()
     assert_within(ours.grad, theirs.grad)
+
+
+def test_the_stand_ins_for_torchaudio() -> None:
+    mels = MelScale(n_mels=80, sample_rate=16_000, n_stft=513, f_min=0, f_max=None, norm="slaney", mel_scale="htk")
+    torch.testing.assert_close(mels.fb, audio.mel_filterbank(16_000, 1024, 80), atol=1e-6, rtol=1e-4)
+    fixed = {"normalized": True, "center": False, "pad_mode": None, "power": None}
+    waveform = torch.randn(2, 1, 4000)
+    spectra = Spectrogram(512, 128, 512, torch.hann_window, **fixed)(waveform)
+    frames = waveform.unfold(2, 512, 128) * torch.hann_window(512)
+    expected = torch.fft.rfft(frames).transpose(2, 3) / torch.hann_window(512).norm()
+    torch.testing.assert_close(spectra, expected)

@@ -2,10 +2,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from vocable.training.adversary import Adversary
-from vocable.training.discriminators import paper_discriminators, slim_discriminators
+from vocable.training.discriminators import PeriodDiscriminator, paper_discriminators, slim_discriminators
 from vocable.training.recipe import AdversaryRecipe
 
 
@@ -38,6 +39,38 @@ def test_the_papers_sizes() -> None:
     assert sum(p.numel() for p in discriminators[:5].parameters()) == pytest.approx(41.1e6, rel=0.01)
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("length", [4000, 4001])
+def test_a_period_discriminator_is_hifi_gans(length: int) -> None:
+    torch.manual_seed(0)
+    discriminator = PeriodDiscriminator(5, (8, 16, 16))
+    waveform = torch.randn(2, length)
+    scores, features = discriminator(waveform)
+    x = F.pad(waveform, (0, -length % 5), mode="reflect").view(2, 1, -1, 5)  # as its authors fold
+    for layer, activations in zip(discriminator.layers, features, strict=False):
+        x = F.leaky_relu(F.conv2d(x, layer.weight, layer.bias, layer.stride, layer.padding), 0.1)
+        torch.testing.assert_close(activations.transpose(2, 3), x)
+    last = discriminator.layers[-1]
+    x = F.conv2d(x, last.weight, last.bias, last.stride, last.padding)
+    torch.testing.assert_close(scores.view(2, 1, 5, -1).transpose(2, 3), x)
+
+
+def test_looking_once_trains_as_looking_twice() -> None:
+    torch.manual_seed(0)
+    adversary = Adversary(AdversaryRecipe(weight=1.0), torch.device("cpu"))
+    original, decoded = torch.randn(2, 4000), torch.randn(2, 4000, requires_grad=True)
+    gradients = []
+    for used in (False, True):
+        real = adversary.look(original)
+        if used:
+            sum(adversary.losses(decoded, real).values()).backward()
+            assert all(p.grad is None for p in adversary.discriminators.parameters()), "the codec's gradients alone"
+        adversary.judge(decoded, real)
+        gradients.append([p.grad.clone() for p in adversary.discriminators.parameters()])
+        adversary.updater.clear()
+    assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
+
+
 @pytest.mark.parametrize("loss", ["hinge", "lsgan"])
 @pytest.mark.parametrize("normalize", [True, False])
 def test_the_adversary_learns_and_so_does_what_it_judges(loss: str, normalize: bool) -> None:
@@ -47,14 +80,14 @@ def test_the_adversary_learns_and_so_does_what_it_judges(loss: str, normalize: b
     decoded = (original + 0.1 * torch.randn(3, 4000)).requires_grad_()
     judged = []
     for _ in range(20):
-        judged.append(adversary.judge(decoded, original))
+        judged.append(adversary.judge(decoded, adversary.look(original)))
         assert adversary.updater.update(1.0) is not None
     first, last = judged[0], judged[-1]
     assert last["discriminators"] < first["discriminators"] and last["judged_right"] >= first["judged_right"]
-    losses = adversary.losses(decoded, original)
+    losses = adversary.losses(decoded, adversary.look(original))
     (losses["adversarial"] + losses["features"]).backward()
     assert decoded.grad is not None and decoded.grad[:2].any() and not decoded.grad[2].any(), "the first two clips"
     assert all(p.requires_grad for p in adversary.discriminators.parameters())
     with torch.no_grad():
-        fooled = adversary.losses(original, original)
+        fooled = adversary.losses(original, adversary.look(original))
     assert fooled["features"] == 0 < losses["features"]

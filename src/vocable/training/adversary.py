@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import safetensors
 import safetensors.torch
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vocable.codec import checkpoint
@@ -22,8 +22,9 @@ DISCRIMINATORS = "discriminators.safetensors"
 class Adversary:
     """Learns to tell speech from what the codec makes of it, and says how the codec could fool it better.
 
-    A step of training: `losses` for the codec, with gradients to it alone; then `judge` and `updater`, which train the
-    discriminators. Both sides look at the first `recipe.shown` of a batch's clips.
+    A step of training: `look` at the recordings, once for both sides; `losses` for the codec, with gradients to it
+    alone; then `judge` and `updater`, which train the discriminators. Both sides see the first `recipe.shown` of a
+    batch's clips.
     """
 
     def __init__(self, recipe: AdversaryRecipe, device: torch.device, float16: bool = False) -> None:
@@ -39,36 +40,43 @@ class Adversary:
             float16=float16,
         )
 
-    def losses(self, decoded: Tensor, original: Tensor) -> dict[str, Tensor]:
+    def look(self, original: Tensor) -> list[tuple[Tensor, list[Tensor]]]:
+        """What each discriminator says of recordings [B, L]: scores, with gradients to the discriminators, and the
+        activations of its layers."""
+        return [discriminator(self._shown(original)) for discriminator in self.discriminators]
+
+    def losses(self, decoded: Tensor, real: Sequence[tuple[Tensor, list[Tensor]]]) -> dict[str, Tensor]:
         """The codec's losses, scalars: "adversarial", and "features", which matches the discriminators' activations.
 
-        decoded, original: [B, L].
+        decoded: [B, L]. real: what `look` returned for the recordings.
         """
-        decoded, original = self._shown(decoded), self._shown(original)
+        decoded = self._shown(decoded)
         with _frozen(self.discriminators):
             adversarial, matching = decoded.new_zeros(()), decoded.new_zeros(())
-            for discriminator in self.discriminators:
-                with torch.no_grad():
-                    _, real = discriminator(original)
-                score, fake = discriminator(decoded)
+            for discriminator, (_, theirs) in zip(self.discriminators, real, strict=True):
+                score, ours = discriminator(decoded)
                 adversarial = adversarial + self._codec_loss(score)
-                matching = matching + self._match(fake, real)
+                matching = matching + self._match(ours, theirs)
         count = len(self.discriminators)
         return {"adversarial": adversarial / count, "features": matching / count}
 
-    def judge(self, decoded: Tensor, original: Tensor) -> dict[str, float]:
+    def judge(
+        self, decoded: Tensor, real: Sequence[tuple[Tensor, list[Tensor]]], share: float = 1.0
+    ) -> dict[str, float]:
         """Add the gradients of the discriminators' own loss on a part of a batch, for `updater` to act on; returns the
-        loss, and the share that they judge right."""
-        decoded, original = self._shown(decoded).detach(), self._shown(original)
-        loss, right = original.new_zeros(()), 0.0
-        for discriminator in self.discriminators:
-            real, _ = discriminator(original)
-            fake, _ = discriminator(decoded)
-            loss = loss + self._discriminator_loss(real, fake)
+        loss, and how often they judge right.
+
+        decoded: [B, L]. real: what `look` returned for the recordings; it serves once. share: of the batch that is here.
+        """
+        decoded = self._shown(decoded).detach()
+        loss, right = decoded.new_zeros(()), 0.0
+        for discriminator, (theirs, _) in zip(self.discriminators, real, strict=True):
+            ours, _ = discriminator(decoded)
+            loss = loss + self._discriminator_loss(theirs, ours)
             middle = 0.5 if self.recipe.loss == "lsgan" else 0.0
-            right += float(((real > middle).float().mean() + (fake < middle).float().mean()) / 2)
+            right += float(((theirs > middle).float().mean() + (ours < middle).float().mean()) / 2)
         count = len(self.discriminators)
-        self.updater.backward(loss / count)
+        self.updater.backward(loss * share / count)
         return {"discriminators": float(loss.detach()) / count, "judged_right": right / count}
 
     def save(self, folder: Path) -> None:
@@ -106,9 +114,11 @@ class Adversary:
     def _match(self, fake: list[Tensor], real: list[Tensor]) -> Tensor:
         """Mean L1 of each layer's activations, over the size of the real ones where the recipe says so."""
         total = fake[0].new_zeros(())
-        for ours, theirs in zip(fake, real, strict=True):
-            distance = F.l1_loss(ours, theirs)
-            total = total + (distance / theirs.abs().mean().clamp_min(1e-6) if self.recipe.normalize else distance)
+        for ours, theirs in zip(fake, (t.detach() for t in real), strict=True):
+            # Not F.l1_loss, for which autocast copies both to float32; nor mean, whose gradient loses their layout.
+            distance = (ours - theirs).abs().sum().float() / ours.numel()
+            size = theirs.abs().mean(dtype=torch.float32).clamp_min(1e-6)
+            total = total + (distance / size if self.recipe.normalize else distance)
         return total / len(fake)
 
 

@@ -194,33 +194,35 @@ class CodecTrainer:
         share = self._learning_rate_share()
         quantizing, fighting = self._quantizing, self._fighting
         records: list[dict[str, Any]] = []
-        quantized, judged = [], []
+        quantized = []
         for batch in parts:
             original = batch.waveform.to(self.device)
             with self._autocast():
                 output = self._forward(original, batch.num_layers.to(self.device))
             losses, figures = self._losses(output, original, batch.targets)
+            judged: dict[str, float] = {}
             if fighting:
                 with self._autocast():
-                    losses |= fighting.losses(output.waveform, original)
+                    real = fighting.look(original)
+                    losses |= fighting.losses(output.waveform, real)
             total = sum((self._weights()[name] * loss for name, loss in losses.items()), original.new_zeros(()))
             self.updater.backward(total / len(parts))
+            if fighting:
+                with self._autocast():
+                    judged = fighting.judge(output.waveform, real, 1 / len(parts))
             detached = {name: loss.detach() for name, loss in losses.items()}
-            records.append({"total": total.detach(), **detached, **figures})
+            records.append({"total": total.detach(), **detached, **figures, **judged})
             quantized.append(output.quantized)
-            judged.append((output.waveform.detach(), original))
         norm = self.updater.update(share)
         if norm is None:
+            if fighting:
+                fighting.updater.clear()
             return self._skip()
         self.skipped_in_a_row = 0
         if quantizing:
             self.replaced = self.codebooks.update(quantized, self._generator())
-        if fighting:
-            for record, (decoded, original) in zip(records, judged, strict=True):
-                with self._autocast():
-                    record |= fighting.judge(decoded, original)
-            if fighting.updater.update(share) is None:
-                self.skipped += 1
+        if fighting and fighting.updater.update(share) is None:
+            self.skipped += 1
         if self.average:
             self.average.update_parameters(self.model)
         means = {name: float(sum(record[name] for record in records)) / len(records) for name in records[0]}

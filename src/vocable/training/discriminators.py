@@ -29,13 +29,24 @@ class Discriminator(nn.Module):
         """[B, L] -> scores, flattened to [B, ...], and the activations of every layer before."""
         x, features = self.view(waveform), []
         for layer in self.layers[:-1]:
-            x = F.leaky_relu(layer(x), self.slope)
+            x = F.leaky_relu(layer(x), self.slope, inplace=True)  # nothing else reads what a convolution gives
             features.append(x)
         return self.layers[-1](x).flatten(1), features
 
 
+class PeriodConv(nn.Conv2d):
+    """A convolution with the kernel [k, 1] of HiFi-GAN's weights, over activations [B, C, period, L / period].
+
+    With the long axis last and channels-last in memory, CPU kernels take a fraction of the time.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        assert not isinstance(self.padding, str)
+        return F.conv2d(x, self.weight.transpose(2, 3), self.bias, self.stride[::-1], self.padding[::-1])
+
+
 class PeriodDiscriminator(Discriminator):
-    """Looks at every `period`-th sample: the waveform folded to [B, 1, L / period, period]."""
+    """Looks at every `period`-th sample: the waveform folded to [B, 1, period, L / period]."""
 
     def __init__(self, period: int, channels: Sequence[int] = (32, 128, 512, 1024, 1024)) -> None:
         super().__init__()
@@ -43,14 +54,16 @@ class PeriodDiscriminator(Discriminator):
         widths = [1, *channels]
         last = len(channels) - 1
         self.layers = nn.ModuleList(
-            weight_norm(nn.Conv2d(a, b, (5, 1), (3 if i < last else 1, 1), padding=(2, 0)))
+            weight_norm(PeriodConv(a, b, (5, 1), (3 if i < last else 1, 1), padding=(2, 0)))
             for i, (a, b) in enumerate(itertools.pairwise(widths))
         )
-        self.layers.append(weight_norm(nn.Conv2d(widths[-1], 1, (3, 1), padding=(1, 0))))
+        self.layers.append(weight_norm(PeriodConv(widths[-1], 1, (3, 1), padding=(1, 0))))
 
     def view(self, waveform: Tensor) -> Tensor:
         padded = F.pad(waveform.unsqueeze(1), (0, -waveform.shape[1] % self.period), mode="reflect")
-        return padded.view(len(padded), 1, -1, self.period)
+        folded = padded.view(len(padded), -1, self.period).transpose(1, 2).contiguous()
+        # An image of one channel has no layout that could be told: these strides say channels-last.
+        return folded.unsqueeze(3).permute(0, 3, 1, 2)
 
 
 class ScaleDiscriminator(Discriminator):

@@ -28,8 +28,9 @@ class SpectralLoss(nn.Module):
             window = torch.hann_window(n_fft, device=decoded.device)
             filters = mel_filterbank(self.sample_rate, n_fft, n_mels).to(decoded.device)
             a, b = (_stft(w, n_fft, window) for w in (decoded, original))
-            mel = mel + (_log_mel(a, filters) - _log_mel(b, filters)).abs().mean()
-            spectrum = spectrum + (_compress(a) - _compress(b)).abs().mean()
+            power_a, power_b = _power(a), _power(b)
+            mel = mel + (_log_mel(power_a, filters) - _log_mel(power_b, filters)).abs().mean()
+            spectrum = spectrum + (_compress(a, power_a) - _compress(b, power_b)).abs().mean()
         count = len(self.resolutions)
         return {"mel": mel / count, "spectrum": spectrum / count}
 
@@ -42,12 +43,18 @@ def _stft(waveform: Tensor, n_fft: int, window: Tensor) -> Tensor:
     return torch.view_as_real(spectrum).transpose(1, 2)
 
 
-def _log_mel(spectrum: Tensor, filters: Tensor) -> Tensor:
-    magnitude = (spectrum.square().sum(-1) + 1e-9).sqrt()
+def _power(spectrum: Tensor) -> Tensor:
+    """[B, frames, bins, 2] -> [B, frames, bins]. (A sum over an axis of two is slow.)"""
+    real, imag = spectrum.unbind(-1)
+    return torch.addcmul(real.square(), imag, imag)
+
+
+def _log_mel(power: Tensor, filters: Tensor) -> Tensor:
+    magnitude = (power + 1e-9).sqrt()
     # The floor stands about 60 dB under speech: below it a louder or softer hiss is not worth bits.
     return (magnitude @ filters + 1e-5).log()
 
 
-def _compress(spectrum: Tensor) -> Tensor:
+def _compress(spectrum: Tensor, power: Tensor) -> Tensor:
     # The power is floored before the root: the gradient of |x|^0.3 is infinite at 0.
-    return spectrum * (spectrum.square().sum(-1, keepdim=True) + 1e-5).pow(-0.35)
+    return spectrum * (power + 1e-5).pow(-0.35).unsqueeze(-1)

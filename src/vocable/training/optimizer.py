@@ -48,8 +48,12 @@ class Updater:
         if finite:
             self.scaler.step(self.optimizer)
         self.scaler.update()
-        self.optimizer.zero_grad(set_to_none=True)
+        self.clear()
         return norm if finite else None
+
+    def clear(self) -> None:
+        """Forget the gradients, and take no step."""
+        self.optimizer.zero_grad(set_to_none=True)
 
     def state_dict(self) -> dict[str, Tensor]:
         scaler = {f"scaler.{name}": torch.tensor(value) for name, value in self.scaler.state_dict().items()}
