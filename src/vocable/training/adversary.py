@@ -66,7 +66,8 @@ class Adversary:
         """Add the gradients of the discriminators' own loss on a part of a batch, for `updater` to act on; returns the
         loss, and how often they judge right.
 
-        decoded: [B, L]. real: what `look` returned for the recordings; it serves once. share: of the batch that is here.
+        decoded: [B, L]. real: what `look` returned for the recordings; it serves once. share: what part of
+        the batch this is.
         """
         decoded = self._shown(decoded).detach()
         loss, right = decoded.new_zeros(()), 0.0
