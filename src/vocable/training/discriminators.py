@@ -120,9 +120,9 @@ class STFTDiscriminator(Discriminator):
     def view(self, waveform: Tensor) -> Tensor:
         window: Tensor = self.window  # type: ignore[assignment]
         spectrum = torch.stft(
-            waveform.float(), self.n_fft, self.n_fft // 4, window=window, normalized=True, return_complex=True
+            waveform.float(), self.n_fft, self.n_fft // 4, window=window, center=False, return_complex=True
         )
-        return torch.view_as_real(spectrum).permute(0, 3, 2, 1)
+        return torch.view_as_real(spectrum / window.square().sum().sqrt()).permute(0, 3, 2, 1)
 
 
 def paper_discriminators() -> nn.ModuleList:
