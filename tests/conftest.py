@@ -13,6 +13,7 @@ import torch
 from vocable.cli.main import main
 from vocable.codec.config import CodecConfig, SEANetConfig, SpectralConfig
 from vocable.codec.model import SpeechTokenizer
+from vocable.codec.rvq import ResidualVectorQuantizer
 from vocable.training.codebooks import CodebookEMA
 
 ROOT = Path(__file__).parent.parent
@@ -39,6 +40,12 @@ def tiny_config(**changes: object) -> CodecConfig:
     spectral = SpectralConfig(fine_dim=16, frame_dim=24, expansion=2, **blocks)
     fields = {"name": "tiny", "codebook_size": 32, "dimension": 8, "semantic_dimension": 12, "spectral": spectral}
     return CodecConfig(**{**fields, **changes})
+
+
+@pytest.fixture
+def quantizer() -> ResidualVectorQuantizer:
+    torch.manual_seed(0)
+    return ResidualVectorQuantizer(4, 32, 8)
 
 
 def make_tiny(seed: int = 0, **changes: object) -> SpeechTokenizer:

@@ -1,20 +1,8 @@
 from __future__ import annotations
 
-import pytest
 import torch
 
 from vocable.codec.rvq import ResidualVectorQuantizer
-
-
-@pytest.fixture
-def quantizer() -> ResidualVectorQuantizer:
-    torch.manual_seed(0)
-    return ResidualVectorQuantizer(4, 32, 8)
-
-
-def perplexity(codes: torch.Tensor, size: int) -> float:
-    shares = torch.bincount(codes.flatten(), minlength=size) / codes.numel()
-    return float(torch.special.entr(shares).sum().exp())
 
 
 def test_codes_are_the_nearest_entries(quantizer: ResidualVectorQuantizer) -> None:

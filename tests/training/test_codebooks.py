@@ -14,12 +14,6 @@ def clustered(count: int, seed: int = 0) -> torch.Tensor:
     return centres[torch.randint(64, (count,), generator=g)] + 0.05 * torch.randn(count, 8, generator=g)
 
 
-@pytest.fixture
-def quantizer() -> ResidualVectorQuantizer:
-    torch.manual_seed(0)
-    return ResidualVectorQuantizer(4, 32, 8)
-
-
 def perplexity(codes: torch.Tensor, size: int) -> float:
     shares = torch.bincount(codes.flatten(), minlength=size) / codes.numel()
     return float(torch.special.entr(shares).sum().exp())

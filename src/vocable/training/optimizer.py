@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 import torch
@@ -44,7 +45,7 @@ class Updater:
         average_gradients(self.parameters)
         self.scaler.unscale_(self.optimizer)
         norm = float(nn.utils.clip_grad_norm_(self.parameters, self.clip_norm))
-        finite = torch.isfinite(torch.tensor(norm)).item()
+        finite = math.isfinite(norm)
         if finite:
             self.scaler.step(self.optimizer)
         self.scaler.update()
