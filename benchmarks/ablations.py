@@ -37,10 +37,11 @@ from vocable import SpeechTokenizer, audio
 from vocable.cli.options import parse_duration
 from vocable.corpus.manifest import Utterance, read_manifest
 from vocable.files import atomic_path
-from vocable.training.codec import CodecTrainer, Interrupted
+from vocable.training.codec import CodecTrainer
 from vocable.training.losses import SpectralLoss
 from vocable.training.recipe import Losses, Recipe, load_recipe
 from vocable.training.report import read_run
+from vocable.training.stop import Interrupted
 
 LAYERS = 8  #: that the mel distance is of
 BEGIN, END = "<!-- ablations: written by benchmarks/ablations.py -->", "<!-- /ablations -->"

@@ -14,10 +14,11 @@ from conftest import make_tiny, make_tiny_paper, tiny_config, tiny_paper_config
 from vocable import SpeechTokenizer
 from vocable.codec.checkpoint import export_official
 from vocable.codec.config import CodecConfig
-from vocable.training.codec import CodecTrainer, Interrupted
+from vocable.training.codec import CodecTrainer
 from vocable.training.optimizer import Updater
 from vocable.training.recipe import Recipe, from_dict, load_recipe
 from vocable.training.state import load_state, save_state
+from vocable.training.stop import Interrupted
 
 pytest.importorskip("yaml")
 

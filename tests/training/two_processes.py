@@ -10,9 +10,10 @@ from pathlib import Path
 
 import torch
 
-from vocable.training.codec import CodecTrainer, Interrupted
+from vocable.training.codec import CodecTrainer
 from vocable.training.processes import rank
 from vocable.training.recipe import from_dict
+from vocable.training.stop import Interrupted
 
 torch.set_num_threads(1)
 trainer = CodecTrainer(from_dict(json.loads(Path(sys.argv[1]).read_text())), sys.argv[2])

@@ -33,8 +33,9 @@ def codec(
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
-    from vocable.training.codec import CodecTrainer, Interrupted
+    from vocable.training.codec import CodecTrainer
     from vocable.training.recipe import load_recipe
+    from vocable.training.stop import Interrupted
 
     plan = load_recipe(recipe, settings + ([f"init={init}"] if init else []))
     folder = out or Path("runs") / plan.name

@@ -9,13 +9,11 @@ RUN/tensorboard/        the same figures, and dev audio and spectrograms at :1, 
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import itertools
 import json
 import math
 import os
-import signal
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -40,10 +38,12 @@ from vocable.training import processes
 from vocable.training.adversary import Adversary
 from vocable.training.codebooks import CodebookEMA
 from vocable.training.data import Batch, CropBatches
+from vocable.training.log import Writer
 from vocable.training.losses import SpectralLoss
 from vocable.training.optimizer import Updater
 from vocable.training.recipe import Recipe
 from vocable.training.state import load_state, save_state
+from vocable.training.stop import Interrupted, StopSignals
 
 #: What a resumed run may change; the rest of the recipe makes it the run that it is.
 FREE_TO_CHANGE = ("max_steps", "device", "threads", "compile", "save_every", "evaluate_every", "dev_clips")
@@ -52,14 +52,6 @@ PATIENCE = 10  #: losses in a row that are not finite
 LISTEN = 4  #: dev clips whose audio is logged
 DISTILLATION = {"d_axis": d_axis_loss, "t_axis": t_axis_loss, "units": unit_loss}
 FINAL_SHARE = 0.01  #: of the learning rate, at the end of the run
-
-
-class Interrupted(Exception):
-    """The run was asked to stop, and its state is saved. `signal` is the signal's number."""
-
-    def __init__(self, signal_number: int) -> None:
-        super().__init__(signal.Signals(signal_number).name)
-        self.signal = signal_number
 
 
 class CodecTrainer:
@@ -132,11 +124,11 @@ class CodecTrainer:
             self.folder.mkdir(parents=True, exist_ok=True)
             with atomic_path(self.folder / "recipe.json") as temporary:
                 temporary.write_text(json.dumps(self._recipe_json(), indent=2) + "\n")
-        stop, stopped_by = _StopSignals(), 0
+        stop, stopped_by = StopSignals(), 0
         started, before = time.monotonic(), self.elapsed
         with (
             stop,
-            _Writer(self.folder if self.is_main else None, self.step) as writer,
+            Writer(self.folder if self.is_main else None, self.step) as writer,
             ThreadPoolExecutor(self.recipe.data.workers) as pool,
         ):
             batches = self._batches(pool)
@@ -315,7 +307,7 @@ class CodecTrainer:
     # ---- dev -----------------------------------------------------------------------------------------------------
 
     @torch.no_grad()
-    def evaluate(self, writer: _Writer) -> dict[str, float]:
+    def evaluate(self, writer: Writer) -> dict[str, float]:
         """Losses on fixed dev clips at :1, :2, :4 and all layers; their audio goes to the log."""
         model = self.published.eval()
         figures: dict[str, float] = {}
@@ -450,71 +442,9 @@ class CodecTrainer:
         reduced = {"bfloat16": torch.bfloat16, "float16": torch.float16}.get(self.recipe.precision)
         return torch.autocast(self.device.type, reduced, enabled=reduced is not None)
 
-    def _log(self, writer: _Writer, record: dict[str, float]) -> None:
+    def _log(self, writer: Writer, record: dict[str, float]) -> None:
         head = {"step": self.step, "elapsed": round(self.elapsed, 1), "progress": round(self.progress, 4)}
         whole = {**head, **record, "dead_codes": self.replaced}
         writer.record(whole, record, self.step)
         if self.is_main:
             self.on_log(whole)
-
-
-class _Writer:
-    """RUN/log.jsonl, and TensorBoard where it is installed; nothing without a folder."""
-
-    def __init__(self, folder: Path | None, step: int) -> None:
-        self.file = open(folder / "log.jsonl", "a", encoding="utf-8") if folder else None  # noqa: SIM115 (see __exit__)
-        self.board = None
-        with contextlib.suppress(ImportError):
-            from torch.utils.tensorboard import SummaryWriter
-
-            self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=step) if folder else None
-
-    def __enter__(self) -> _Writer:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self.file:
-            self.file.close()
-        if self.board:
-            self.board.close()
-
-    def record(self, whole: dict[str, Any], scalars: dict[str, float], step: int) -> None:
-        if self.file:
-            self.file.write(json.dumps(whole) + "\n")
-            self.file.flush()
-        for name, value in scalars.items() if self.board else ():
-            self.board.add_scalar(name if "/" in name else f"train/{name}", value, step)  # type: ignore[union-attr]
-
-    def clip(self, name: str, clip: Tensor, sample_rate: int, step: int) -> None:
-        """Audio [L], and its log-mel spectrogram as a picture, low frequencies at the bottom."""
-        if self.board:
-            self.board.add_audio(name, clip[None].clamp(-1, 1), step, sample_rate)
-            self.board.add_image(f"{name} ", _spectrogram(clip.cpu(), sample_rate), step, dataformats="HW")
-
-
-def _spectrogram(clip: Tensor, sample_rate: int) -> Tensor:
-    """80 dB of log-mel energy as brightness, [mels, frames] in 0 to 1."""
-    spectrum = torch.stft(clip, 1024, 256, window=torch.hann_window(1024), return_complex=True).abs().T
-    energy = (spectrum @ audio.mel_filterbank(sample_rate, 1024, 80)).T.clamp_min(1e-5).log10() * 20
-    return ((energy - energy.max()) / 80 + 1).clamp(0, 1).flip(0)
-
-
-class _StopSignals:
-    """Within the block, Ctrl-C and SIGTERM set `received`; a second one acts as it always does."""
-
-    def __init__(self) -> None:
-        self.received = 0
-        self._before: dict[int, Any] = {}
-
-    def __enter__(self) -> _StopSignals:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self._before[number] = signal.signal(number, self._receive)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _receive(self, number: int, frame: object) -> None:
-        self.received = number
-        signal.signal(number, self._before[number])
