@@ -14,6 +14,8 @@ FLOORS = [
     {"corpus"},
     {"semantic"},
     {"training"},
+    {"conversion"},
+    {"evaluation"},
     {"cli", "__main__"},
 ]
 SOURCE = Path(vocable.__file__).parent

@@ -14,7 +14,7 @@ from types import FrameType
 import typer
 
 from vocable import __version__
-from vocable.cli import decode, encode, info, official, prepare, reconstruct, semantic, train
+from vocable.cli import convert, decode, encode, evaluate, info, official, prepare, reconstruct, semantic, train
 
 app = typer.Typer(
     name="vocable",
@@ -27,12 +27,14 @@ app = typer.Typer(
 app.command()(encode.encode)
 app.command()(decode.decode)
 app.command()(reconstruct.reconstruct)
+app.command()(convert.convert)
 app.command()(info.info)
 app.command()(official.import_official)
 app.command()(official.export_official)
 app.add_typer(train.app, name="train")
 app.add_typer(prepare.app, name="prepare")
 app.add_typer(semantic.app, name="semantic")
+app.add_typer(evaluate.app, name="eval")
 
 
 def _show_version(value: bool) -> None:

@@ -77,6 +77,37 @@ def codec(
 
 
 @app.command()
+def vocoder(
+    units: Path = typer.Argument(help="A folder of `vocable semantic units`; the vocoder is left in it."),
+    manifest: Path = typer.Option(..., help="The JSONL manifest whose recordings have these units."),
+    max_time: str = typer.Option("30m", help="Train for so long, annealed: 90s, 30m, 2h."),
+    seed: int = typer.Option(0),
+) -> None:
+    """Train a vocoder that speaks a teacher's units, for `vocable eval`."""
+    seconds = parse_duration(max_time)
+    assert seconds is not None
+
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+    from vocable.training.vocoder import train_vocoder
+
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    steps = 0
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task("vocoder", total=1.0)
+
+        def on_step(step: int, share: float, mel: float) -> None:
+            nonlocal steps
+            steps = step
+            bar.update(task, completed=share, description=f"vocoder, mel {mel:.3f}")
+
+        train_vocoder(units, manifest, max_time=seconds, seed=seed, on_step=on_step)
+    typer.echo(f"trained a vocoder: {steps} steps in {seconds:.0f} s; in {units}", err=True)
+
+
+@app.command()
 def report(
     runs: list[Path] = typer.Argument(metavar="RUN...", help="Folders of runs, finished or not."),
     out: Path = typer.Option(None, "-o", "--out", help="The page, .html (default: report.html in the first run)."),

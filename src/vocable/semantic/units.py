@@ -148,3 +148,25 @@ class UnitCache:
         if stop > start:
             out[: stop - start] = self._shards[shard][offset + start : offset + stop]
         return out
+
+
+class UnitCodebook:
+    """The centroids in a folder of units, for speech that is not in it."""
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        units = UnitCache(folder)
+        self.teacher, self.layer, self.num_units = units.teacher, units.layer, units.num_units
+        path = Path(folder) / "centroids.npy"
+        try:
+            self.centroids: np.ndarray = np.load(path, allow_pickle=False)  #: float32 [K, D]
+        except (OSError, ValueError, EOFError) as error:
+            raise ValueError(f"{path}: missing or damaged; run `vocable semantic units` again") from error
+        self.hash = hashlib.sha256(self.centroids.tobytes()).hexdigest()[:10]
+
+    def nearest(self, features: np.ndarray) -> np.ndarray:
+        """Units of a teacher's features: float [T, D] -> int64 [T]."""
+        # Relative to the centroids' mean: large offsets would cost precision.
+        mean = self.centroids.mean(0)
+        features, centroids = features.astype(np.float32) - mean, self.centroids - mean
+        units: np.ndarray = (np.square(centroids).sum(1) - 2 * features @ centroids.T).argmin(1)
+        return units

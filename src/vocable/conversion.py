@@ -1,0 +1,43 @@
+"""One-shot voice conversion by swapping layers: what is said from one clip, how it sounds from another.
+
+SpeechTokenizer (arXiv 2308.16692), section 4.6: RVQ-1 is the source's, the layers above are the reference's, in the
+reference's own order: nothing aligns them with what is said, so with many of them words are lost.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from vocable.codec.model import Decoded, SpeechTokenizer, Waveforms
+
+MIN_SECONDS = 1.0  #: of reference
+
+
+def swap_layers(
+    tok: SpeechTokenizer,
+    source: Waveforms,
+    reference: Waveforms,
+    sample_rate: int | None = None,
+    reference_rate: int | None = None,
+    layers: slice | None = None,
+) -> Decoded:
+    """Speech with the source's content, as long as the source, and the reference's voice.
+
+    source, reference: one clip each, float [L]. sample_rate, reference_rate: theirs in Hz, where they are not the
+    codec's. layers: those that the reference gives, a slice that starts above 0 (default: all above RVQ-1); those below
+    are the source's, and those above are left out. A reference that is shorter than the source is repeated, a longer
+    one cut. Raises ValueError for other layers or a reference under a second, AudioError for audio that is none.
+    """
+    start, stop, step = (layers or slice(1, None)).indices(tok.num_quantizers)
+    if not (0 < start < stop and step == 1) or (layers and (layers.stop or 0) > tok.num_quantizers):
+        raise ValueError(f"the reference gives layers 1:2 to 1:{tok.num_quantizers}, not {start}:{stop}")
+    content = tok.encode(source, sample_rate, layers=slice(0, start))
+    voice = tok.encode(reference, reference_rate, layers=slice(0, stop))
+    if len(content.num_frames) != 1 or len(voice.num_frames) != 1:
+        raise ValueError("give one source and one reference")
+    have = int(voice.num_frames[0])
+    if have < MIN_SECONDS * tok.frame_rate:
+        raise ValueError(f"the reference lasts {have / tok.frame_rate:.1f} s: give a second or more")
+    frames = torch.arange(content.codes.shape[2], device=voice.codes.device) % have
+    codes = torch.cat([content.codes, voice.codes[:, start:, frames]], 1)
+    return tok.decode(codes, content.num_samples, layers=slice(0, stop))

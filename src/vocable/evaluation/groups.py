@@ -1,0 +1,192 @@
+"""Reconstruction, read by groups of clips: languages, corpora, accents, sexes, pitch, rate, or any manifest column."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vocable import audio
+from vocable.corpus.manifest import Utterance
+from vocable.evaluation import reconstruction
+from vocable.evaluation.metrics import METRICS, Models
+from vocable.evaluation.metrics.base import SAMPLE_RATE
+from vocable.evaluation.metrics.pitch import PitchTracker
+from vocable.evaluation.page import Page
+from vocable.evaluation.reconstruction import figure_cell, summarize
+from vocable.evaluation.runner import read_rows, write_json
+
+#: Languages that the paper's recognisers are held to by characters: words are not written apart, or have too many
+#: forms for Whisper base.
+BY_CHARACTERS = ("is", "zh")
+CROSSLINGUAL_METRICS = ("wer", "cer", "pesq", "stoi", "speaker", "mos")
+SPEAKER_METRICS = ("pesq", "stoi", "wer", "speaker", "mos")
+UNKNOWN = "unknown"
+SMALLEST_GROUP = 3  #: clips
+
+
+def columns(manifest: Path) -> dict[str, dict[str, str]]:
+    """What a manifest says of each clip besides what every manifest says: id -> column -> value."""
+    own = {"id", "path", "duration", "text"}
+    found = {}
+    for line in manifest.read_text(encoding="utf-8").split("\n"):
+        if line.strip():
+            row = json.loads(line)
+            found[str(row["id"])] = {
+                key: str(value) for key, value in row.items() if key not in own and value is not None
+            }
+    return found
+
+
+def measured_columns(
+    clips: Sequence[Utterance], progress: Callable[[], None] = lambda: None
+) -> dict[str, dict[str, str]]:
+    """Pitch of each speaker (median F0) and rate of each clip (characters a second): id -> column -> its third."""
+    track = PitchTracker()
+    pitch: dict[str, list[float]] = {}
+    rate = {}
+    for clip in clips:
+        try:
+            waveform = audio.read(clip.path, SAMPLE_RATE)[0]
+        except (ValueError, OSError):  # the suite names it
+            continue
+        pitch.setdefault(clip.speaker or clip.id, []).append(float(np.nanmedian(track(waveform))))
+        if clip.text:
+            rate[clip.id] = len(clip.text) / clip.duration
+        progress()
+    of_speaker = {speaker: float(np.nanmedian(values)) for speaker, values in pitch.items()}
+    thirds = {
+        "pitch": _thirds(
+            {clip.id: of_speaker[clip.speaker or clip.id] for clip in clips if (clip.speaker or clip.id) in of_speaker},
+            "Hz",
+        ),
+        "rate": _thirds(rate, "characters/s"),
+    }
+    return {
+        clip.id: {column: values[clip.id] for column, values in thirds.items() if clip.id in values} for clip in clips
+    }
+
+
+def _thirds(values: Mapping[str, float], unit: str) -> dict[str, str]:
+    known = {key: value for key, value in values.items() if np.isfinite(value)}
+    if not known:
+        return {}
+    low, high = np.quantile(list(known.values()), [1 / 3, 2 / 3])
+    names = (f"under {low:.0f} {unit}", f"{low:.0f} to {high:.0f} {unit}", f"over {high:.0f} {unit}")
+    return {key: names[int(value > low) + int(value > high)] for key, value in known.items()}
+
+
+def by_group(
+    rows: Sequence[Mapping[str, Any]],
+    values: Mapping[str, str],
+    metrics: Sequence[str],
+    speakers: Mapping[str, str],
+    seed: int,
+) -> dict[str, dict[str, Any]]:
+    """One system's figures for each value of a column; groups under three clips are put together as `others`."""
+    groups: dict[str, list[Any]] = {}
+    for row in rows:
+        groups.setdefault(values.get(row["clip"], UNKNOWN), []).append(row)
+    small = [name for name, members in groups.items() if len(members) < SMALLEST_GROUP]
+    if small:
+        groups["others"] = [row for name in small for row in groups.pop(name)]
+    return {name: summarize(members, metrics, speakers, seed) for name, members in sorted(groups.items())}
+
+
+def worst_decile(
+    rows: Sequence[Mapping[str, Any]], metric: str, speakers: Mapping[str, str]
+) -> list[tuple[str, float]]:
+    """The tenth of the speakers (at least one) with the worst means of a metric, worst first."""
+    totals: dict[str, np.ndarray] = {}
+    for row in rows:
+        if row[metric] is not None:
+            totals[speakers[row["clip"]]] = totals.get(speakers[row["clip"]], np.zeros(2)) + row[metric]
+    means = {speaker: float(total[0] / total[1]) for speaker, total in totals.items() if total[1]}
+    ranked = sorted(means.items(), key=lambda item: item[1], reverse=METRICS[metric].better == "lower")
+    return [(s, v * METRICS[metric].scale) for s, v in ranked[: max(1, len(ranked) // 10)]]
+
+
+def evaluate(
+    suite: str,
+    clips: Sequence[Utterance],
+    values: Mapping[str, Mapping[str, str]],
+    out: Path,
+    *,
+    systems: Sequence[str],
+    metrics: Sequence[str],
+    models: Models,
+    hear: bool = False,
+    jobs: int = 1,
+    seed: int = 0,
+    remarks: Sequence[str] = (),
+    progress: Callable[[str | None], None] = lambda error: None,
+) -> dict[str, Any]:
+    """Reconstruction of `clips` in OUT, and its figures by the columns of `values`: id -> column -> value."""
+    summary = reconstruction.evaluate(
+        clips, out, systems=systems, metrics=metrics, models=models, jobs=jobs, seed=seed, hear=hear, progress=progress
+    )
+    rows = read_rows(out)
+    speakers = {clip.id: clip.speaker or clip.id for clip in clips}
+    names = sorted({column for one in values.values() for column in one})
+    summary |= {
+        "suite": suite,
+        "remarks": list(remarks),
+        "groups": {
+            column: {
+                system: by_group(
+                    [r for r in rows if r["system"] == system],
+                    {clip: of[column] for clip, of in values.items() if column in of},
+                    metrics,
+                    speakers,
+                    seed,
+                )
+                for system in summary["systems"]
+            }
+            for column in names
+        },
+        "worst_decile": {
+            system: {m: worst_decile([r for r in rows if r["system"] == system], m, speakers) for m in metrics}
+            for system in summary["systems"]
+            if system != "recording"
+        },
+    }
+    write_json(out / "summary.json", summary)
+    page = Page(suite.capitalize(), f"{summary['clips']} clips of {summary['speakers']} speakers")
+    page.heading("All clips")
+    page.table(*reconstruction.figures_table(summary))
+    for heading, table in tables(summary).items():
+        page.heading(heading)
+        page.table(*table)
+    for line in notes(summary):
+        page.paragraph(line)
+    page.write(out / "index.html")
+    return summary
+
+
+def tables(summary: Mapping[str, Any]) -> dict[str, tuple[list[str], list[list[str | tuple[str, str]]]]]:
+    """A table for each column: a row for each value and system."""
+    metrics = [METRICS[name] for name in summary["metrics"]]
+    heads = [f"{m.label} {'↑' if m.better == 'higher' else '↓'}" for m in metrics]
+    found: dict[str, tuple[list[str], list[list[str | tuple[str, str]]]]] = {}
+    for column, systems in summary["groups"].items():
+        rows: list[list[str | tuple[str, str]]] = []
+        for value in next(iter(systems.values()), {}):
+            for system, groups in systems.items():
+                figures = groups[value]
+                clips = max(figures[m.name]["clips"] for m in metrics)
+                cells: list[str | tuple[str, str]] = [(value, f"{system}, {clips} clips")]
+                rows.append(cells + [figure_cell(figures[m.name], m.digits) for m in metrics])
+        found[f"By {column}"] = ([column, *heads], rows)
+    return found
+
+
+def notes(summary: Mapping[str, Any]) -> list[str]:
+    lines = reconstruction.notes(dict(summary))
+    for system, worst in summary["worst_decile"].items():
+        for metric, speakers in worst.items():
+            named = ", ".join(f"{speaker} ({value:.{METRICS[metric].digits}f})" for speaker, value in speakers)
+            lines.append(f"{system}, worst tenth of speakers by {METRICS[metric].label}: {named}.")
+    return [*summary["remarks"], *lines]

@@ -1,0 +1,75 @@
+"""What a metric is: a pair of waveforms in, a sum and a count out, and what a reader must know to trust it."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Literal
+
+import numpy as np
+
+SAMPLE_RATE = 16_000  #: Hz, of both waveforms
+
+#: A clip's figure as (sum, count), so that word edits weigh by words. None: the metric has no answer for this clip.
+Score = tuple[float, float] | None
+
+
+@dataclass(frozen=True)
+class Pair:
+    """What a metric judges. Waveforms are float32 [L] at 16 kHz, reference and decoded of equal length."""
+
+    reference: np.ndarray
+    decoded: np.ndarray
+    text: str | None = None
+    language: str | None = "en"
+    #: Speech in the voice that the decoded speech should have; None: the reference.
+    voice: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class Models:
+    """Which models the metrics use, and where they are."""
+
+    folder: Path = Path(".cache/models")  #: holds asr/whisper-base and the like
+    asr: str = "base"  #: a size of Whisper (folder/asr/whisper-SIZE, else from the hub), or a CTranslate2 folder
+    wavlm: str = "microsoft/wavlm-base-plus-sv"  #: an x-vector model for transformers, for "speaker-wavlm"
+    utmos: str = "tarepan/SpeechMOS:v1.2.0"  #: a repository for torch.hub, or a folder, for "utmos"
+
+
+class Metric(ABC):
+    """A metric, with its models loaded: one object a process."""
+
+    name: ClassVar[str]  #: as the command line says it
+    label: ClassVar[str]  #: as a table heads it
+    better: ClassVar[Literal["higher", "lower"]]
+    bounds: ClassVar[tuple[float, float]]
+    packages: ClassVar[tuple[str, ...]] = ()  #: from PyPI; their versions shape the figure
+    licence: ClassVar[str] = "Apache-2.0"  #: of code and weights that are not ours
+    citation: ClassVar[str] = ""
+    digits: ClassVar[int] = 2
+    scale: ClassVar[float] = 1.0  #: 100 for percent
+    needs_text: ClassVar[bool] = False
+
+    def __init__(self, models: Models) -> None:
+        """Load what it needs. Raises ImportError naming the extra, or ValueError naming the weights, it lacks."""
+        self.models = models
+
+    @abstractmethod
+    def __call__(self, pair: Pair) -> Score:
+        """The clip's score; None where the metric has no answer for it."""
+
+    def made_with(self) -> dict[str, str]:
+        """Versions of packages, and names and hashes of weights: runs compare where these are equal."""
+        return {package: importlib.metadata.version(package) for package in self.packages}
+
+
+def file_hash(path: Path) -> str:
+    """The first ten digits of a file's SHA-256."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()[:10]

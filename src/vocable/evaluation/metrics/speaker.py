@@ -1,0 +1,83 @@
+"""Whose voice: cosines of speaker embeddings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+
+from vocable.evaluation.metrics.base import Metric, Models, Pair, Score, file_hash
+from vocable.extras import need
+
+
+class SpeakerSimilarity(Metric):
+    """Cosine of Resemblyzer's embeddings of the decoded speech and of speech in the voice that it should have."""
+
+    name, label, better, bounds, digits = "speaker", "speaker cosine", "higher", (-1.0, 1.0), 3
+    packages: ClassVar[tuple[str, ...]] = ("resemblyzer", "librosa", "webrtcvad-wheels")
+    citation = "Wan et al., arXiv 1710.10467"
+
+    def __init__(self, models: Models) -> None:
+        super().__init__(models)
+        self._known: dict[bytes, np.ndarray] = {}
+        self._load()
+
+    def _load(self) -> None:
+        resemblyzer: Any = need("resemblyzer", "eval")
+        encoder = resemblyzer.VoiceEncoder("cpu", verbose=False)
+
+        def embed(waveform: np.ndarray) -> np.ndarray:
+            vector: np.ndarray = encoder.embed_utterance(resemblyzer.preprocess_wav(waveform))
+            return vector
+
+        self._embed = embed
+        self._weights = file_hash(Path(resemblyzer.__file__).with_name("pretrained.pt"))
+
+    def __call__(self, pair: Pair) -> Score:
+        voice = pair.reference if pair.voice is None else pair.voice
+        try:
+            return float(self.embedding(voice) @ self.embedding(pair.decoded)), 1
+        except (ValueError, IndexError):  # nothing is left once the silence is cut
+            return None
+
+    def embedding(self, waveform: np.ndarray) -> np.ndarray:
+        """Of length 1. The last few are kept: systems are compared with the same recording."""
+        key = waveform.tobytes()
+        if key not in self._known:
+            while len(self._known) > 7:
+                self._known.pop(next(iter(self._known)))
+            vector = self._embed(waveform)
+            self._known[key] = vector / np.linalg.norm(vector)
+        return self._known[key]
+
+    def made_with(self) -> dict[str, str]:
+        return super().made_with() | {f"{self.name} weights": self._weights}
+
+
+class WavLMSimilarity(SpeakerSimilarity):
+    """The paper's: a WavLM x-vector model through transformers, microsoft/wavlm-base-plus-sv unless a folder or another
+    hub id is named."""
+
+    name, label = "speaker-wavlm", "WavLM cosine"
+    packages = ("transformers",)
+    licence = "MIT"
+    citation = "Chen et al., arXiv 2110.13900"
+
+    def _load(self) -> None:
+        transformers: Any = need("transformers", "eval")
+        try:
+            model = transformers.AutoModelForAudioXVector.from_pretrained(self.models.wavlm).eval()
+        except (OSError, ValueError) as error:
+            raise ValueError(f"{self.models.wavlm}: weights not available; name a folder that holds them") from error
+
+        @torch.inference_mode()
+        def embed(waveform: np.ndarray) -> np.ndarray:
+            # As its feature extractor does: zero mean, unit variance.
+            scaled = (waveform - waveform.mean()) / np.sqrt(waveform.var() + 1e-7)
+            vector: np.ndarray = model(torch.from_numpy(scaled.astype(np.float32))[None]).embeddings[0].numpy()
+            return vector
+
+        self._embed = embed
+        self._weights = self.models.wavlm

@@ -1,0 +1,156 @@
+"""One self-contained HTML page of an evaluation: tables with intervals, players, spectrograms, code matrices."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vocable.extras import need
+from vocable.files import atomic_path
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+STYLE = """
+:root { color-scheme: light dark; --line: color-mix(in srgb, currentColor 22%, transparent); }
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 78rem; margin: 2rem auto; padding: 0 1.2rem; }
+h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2.4rem; }
+.scroll { overflow-x: auto; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
+th, td { padding: .3rem .7rem; text-align: right; border-bottom: 1px solid var(--line); vertical-align: top; }
+th:first-child, td:first-child { text-align: left; } thead th { border-bottom-width: 2px; white-space: nowrap; }
+small { display: block; opacity: .65; white-space: nowrap; }
+figure { margin: .8rem 0; } figure img { max-width: 100%; height: auto; background: #fff; }
+audio { width: 15rem; height: 2.2rem; } .note { opacity: .8; }
+"""
+
+
+class Page:
+    """Sections in the order in which they were added; `write` makes the file."""
+
+    def __init__(self, title: str, lead: str) -> None:
+        self.title = title
+        self._parts = [f"<h1>{html.escape(title)}</h1><p>{html.escape(lead)}</p>"]
+
+    def heading(self, text: str) -> None:
+        self._parts.append(f"<h2>{html.escape(text)}</h2>")
+
+    def paragraph(self, text: str) -> None:
+        self._parts.append(f'<p class="note">{html.escape(text)}</p>')
+
+    def table(self, columns: Sequence[str], rows: Sequence[Sequence[str | tuple[str, str]]]) -> None:
+        """A cell is its text, or text and what stands small under it."""
+        head = "".join(f"<th>{html.escape(column)}</th>" for column in columns)
+        body = "".join(f"<tr>{''.join(map(_cell, row))}</tr>" for row in rows)
+        self._parts.append(
+            f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+        )
+
+    def players(self, columns: Sequence[str], clips: Mapping[str, Sequence[Path | None]]) -> None:
+        """A row of players for each clip, a column for each system."""
+        head = "".join(f"<th>{html.escape(column)}</th>" for column in ("clip", *columns))
+        body = ""
+        for clip, paths in clips.items():
+            cells = "".join(f"<td>{_player(path)}</td>" for path in paths)
+            body += f"<tr><td>{html.escape(clip)}</td>{cells}</tr>"
+        self._parts.append(
+            f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+        )
+
+    def picture(self, figure: Figure, caption: str) -> None:
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="png", dpi=100)
+        data = base64.b64encode(buffer.getvalue()).decode()
+        alt = html.escape(caption, quote=True)
+        self._parts.append(
+            f'<figure><img alt="{alt}" src="data:image/png;base64,{data}">'
+            f'<figcaption class="note">{html.escape(caption)}</figcaption></figure>'
+        )
+
+    def write(self, path: str | os.PathLike[str]) -> None:
+        # The empty icon keeps browsers from asking the server for one.
+        head = (
+            f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><link rel="icon" href="data:,">'
+            f"<title>{html.escape(self.title)}</title><style>{STYLE}</style>"
+        )
+        with atomic_path(path) as temporary:
+            temporary.write_text(
+                f'<!doctype html><html lang="en"><head>{head}</head><body>{"".join(self._parts)}</body></html>\n',
+                encoding="utf-8",
+            )
+
+
+def _cell(cell: str | tuple[str, str]) -> str:
+    text, under = (cell, "") if isinstance(cell, str) else cell
+    small = f"<small>{html.escape(under)}</small>" if under else ""
+    return f"<td>{html.escape(text)}{small}</td>"
+
+
+def _player(path: Path | None) -> str:
+    if path is None or not path.is_file():
+        return "-"
+    kind = {".ogg": "ogg", ".wav": "wav", ".flac": "flac"}[path.suffix]
+    data = base64.b64encode(path.read_bytes()).decode()
+    return f'<audio controls preload="metadata" src="data:audio/{kind};base64,{data}"></audio>'
+
+
+# ---- pictures --------------------------------------------------------------------------------------------------------
+
+
+def spectrograms(waveforms: Mapping[str, np.ndarray], sample_rate: int) -> Figure:
+    """Log-magnitude spectrograms, one over the other. Waveforms: float32 [L]."""
+    from vocable.evaluation.metrics.spectral import HOP, magnitude
+
+    figure = _figure(11.0, 1.7 * len(waveforms))
+    for axes, (name, waveform) in zip(_rows(figure, len(waveforms)), waveforms.items(), strict=True):
+        levels = 20 * np.log10(magnitude(waveform).T + 1e-5)
+        extent = (0, levels.shape[1] * HOP / sample_rate, 0, sample_rate / 2000)
+        axes.imshow(levels, origin="lower", aspect="auto", extent=extent, vmin=levels.max() - 80, cmap="magma")
+        axes.set_ylabel(f"{name}\nkHz", fontsize=8)
+    return figure
+
+
+def code_matrices(codes: Mapping[str, np.ndarray], codebook_size: int) -> Figure:
+    """Codes int [K, T] as coloured rows, RVQ-1 at the top."""
+    figure = _figure(11.0, 1.4 * len(codes))
+    for axes, (name, matrix) in zip(_rows(figure, len(codes)), codes.items(), strict=True):
+        axes.imshow(matrix, aspect="auto", interpolation="nearest", vmin=0, vmax=codebook_size, cmap="turbo")
+        axes.set_yticks(range(len(matrix)), [str(k + 1) for k in range(len(matrix))], fontsize=6)
+        axes.set_ylabel(name, fontsize=8)
+    return figure
+
+
+def scatter(points: Mapping[str, np.ndarray], speakers: Sequence[str]) -> Figure:
+    """A panel for each of `points`, float [N, 2]; a colour for each speaker."""
+    from matplotlib import color_sequences
+
+    figure = _figure(3.2 * len(points), 3.2)
+    known = {speaker: i for i, speaker in enumerate(sorted(set(speakers)))}
+    palette = color_sequences["tab20"]
+    colours = [palette[known[speaker] % len(palette)] for speaker in speakers]
+    panels = figure.subplots(1, len(points), squeeze=False)[0]
+    for axes, (name, values) in zip(panels, points.items(), strict=True):
+        axes.scatter(values[:, 0], values[:, 1], c=colours, s=14)
+        axes.set_title(name, fontsize=9)
+        axes.set_xticks([])
+        axes.set_yticks([])
+    return figure
+
+
+def _figure(width: float, height: float) -> Figure:
+    need("matplotlib", "plot")
+    from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+    return Figure(figsize=(width, height), layout=ConstrainedLayoutEngine())
+
+
+def _rows(figure: Figure, count: int) -> list:  # type: ignore[type-arg]
+    return list(figure.subplots(count, 1, squeeze=False, sharex=True)[:, 0])

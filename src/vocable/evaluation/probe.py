@@ -1,0 +1,154 @@
+"""Text alignment: how well a small recogniser reads text from a tokenizer's vectors.
+
+SpeechTokenizer (arXiv 2308.16692), section 3.1: a BiLSTM with a character CTC head on token embeddings. The paper's has
+two layers of 1,024; the default here is one of 256, which two CPU cores train in minutes. It is trained for the same
+seconds of CPU time on every tokenizer, and its error is compared between tokenizers, not with recognisers.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence, pad_sequence
+
+CHARACTERS = " abcdefghijklmnopqrstuvwxyz'"  #: label k + 1 is CHARACTERS[k]; 0 is CTC's blank
+BATCH_FRAMES = 6_000  #: of padded batches
+LEARNING_RATE = 2e-3
+CLIP_NORM = 1.0
+
+
+@dataclass(frozen=True)
+class Example:
+    """A clip's codes, int64 [K', T], and its text in CHARACTERS."""
+
+    codes: Tensor
+    text: str
+
+
+class TextProbe(nn.Module):
+    """Vectors [B, T, D] -> log-probabilities of characters [B, T, 29]."""
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, dimension: int, hidden: int = 256, layers: int = 1) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(dimension))
+        self.register_buffer("deviation", torch.ones(dimension))
+        self.lstm = nn.LSTM(dimension, hidden, layers, batch_first=True, bidirectional=True)
+        self.head = nn.Linear(2 * hidden, len(CHARACTERS) + 1)
+
+    def forward(self, vectors: Tensor, num_frames: Tensor) -> Tensor:
+        x = (vectors - self.mean) / self.deviation
+        packed = pack_padded_sequence(x, num_frames, batch_first=True, enforce_sorted=False)
+        hidden, _ = pad_packed_sequence(self.lstm(packed)[0], batch_first=True, total_length=x.shape[1])
+        return self.head(hidden).log_softmax(-1)  # type: ignore[no-any-return]
+
+
+def normalize(text: str) -> str:
+    """Lower case, CHARACTERS alone, single spaces."""
+    kept = "".join(c if c in CHARACTERS else " " for c in text.lower().replace("\u2019", "'"))
+    return " ".join(kept.split())
+
+
+def labels(text: str) -> Tensor:
+    """int64 [S]."""
+    return torch.tensor([CHARACTERS.index(c) + 1 for c in text], dtype=torch.int64)
+
+
+def frames_needed(text: str) -> int:
+    """The fewest frames that CTC can write a text in: one a character, and a blank between two that are the same."""
+    return len(text) + sum(a == b for a, b in itertools.pairwise(text))
+
+
+def train_probe(
+    examples: Sequence[Example],
+    embed: Callable[[Tensor], Tensor],
+    *,
+    seconds: float,
+    hidden: int = 256,
+    layers: int = 1,
+    seed: int = 0,
+    progress: Callable[[float], None] = lambda share: None,
+) -> TextProbe:
+    """A probe trained for so many seconds of CPU time, all threads together.
+
+    embed: codes int64 [K', T] -> float32 [T, D]. progress: called with the share of the time that is over. Clips whose
+    text has no room in their frames are left out.
+    """
+    examples = [e for e in examples if e.text and frames_needed(e.text) <= e.codes.shape[1]]
+    if not examples:
+        raise ValueError("no clip with text to train the probe on")
+    torch.manual_seed(seed)
+    sample = torch.cat([embed(e.codes) for e in examples[:: max(1, len(examples) // 100)]])
+    probe = TextProbe(sample.shape[1], hidden, layers)
+    probe.mean.copy_(sample.mean(0))
+    probe.deviation.copy_(sample.std(0).clamp_min(1e-5))
+    optimizer = torch.optim.AdamW(probe.parameters(), LEARNING_RATE, betas=(0.9, 0.98), weight_decay=1e-3)
+    generator = torch.Generator().manual_seed(seed)
+    batches = _batches(examples)
+    started, share = time.process_time(), 0.0
+    while share < 1.0:
+        for k in torch.randperm(len(batches), generator=generator).tolist():
+            share = (time.process_time() - started) / seconds
+            progress(min(share, 1.0))
+            if share >= 1.0:
+                break
+            for group in optimizer.param_groups:  # a warm-up, then a half cosine
+                group["lr"] = LEARNING_RATE * min(share / 0.02, 0.5 * (1 + math.cos(math.pi * share)))
+            loss = _loss(probe, batches[k], embed)
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            nn.utils.clip_grad_norm_(probe.parameters(), CLIP_NORM)
+            optimizer.step()
+    return probe.eval()
+
+
+def _batches(examples: Sequence[Example]) -> list[list[Example]]:
+    """Clips of like lengths together, at most BATCH_FRAMES with their padding."""
+    batches: list[list[Example]] = [[]]
+    for example in sorted(examples, key=lambda e: e.codes.shape[1]):
+        if (len(batches[-1]) + 1) * example.codes.shape[1] > BATCH_FRAMES and batches[-1]:
+            batches.append([])
+        batches[-1].append(example)
+    return batches
+
+
+def _loss(probe: TextProbe, batch: Sequence[Example], embed: Callable[[Tensor], Tensor]) -> Tensor:
+    """CTC's, for each character."""
+    vectors = [embed(e.codes) for e in batch]
+    num_frames = torch.tensor([len(v) for v in vectors])
+    texts = [labels(e.text) for e in batch]
+    num_labels = torch.tensor([len(t) for t in texts])
+    log_probs = probe(pad_sequence(vectors, batch_first=True), num_frames)
+    losses = F.ctc_loss(log_probs.transpose(0, 1), torch.cat(texts), num_frames, num_labels, reduction="none")
+    return losses.sum() / num_labels.sum()
+
+
+@torch.inference_mode()
+def read(probe: TextProbe, vectors: Tensor) -> str:
+    """The text that a probe reads from one clip's vectors [T, D], greedily."""
+    best = probe(vectors[None], torch.tensor([len(vectors)]))[0].argmax(-1)
+    merged = torch.unique_consecutive(best).tolist()
+    return " ".join("".join(CHARACTERS[k - 1] for k in merged if k).split())
+
+
+@torch.inference_mode()
+def log_likelihoods(probe: TextProbe, windows: Sequence[Tensor], texts: Sequence[str]) -> Tensor:
+    """log q(text j | window i): windows of vectors [T, D], all T alike -> [N, N]; -inf where CTC has no path."""
+    log_probs = probe(torch.stack(list(windows)), torch.full((len(windows),), len(windows[0]))).transpose(0, 1)
+    frames = torch.full((len(windows),), log_probs.shape[0])
+    columns = []
+    for text in texts:
+        target = labels(text)
+        length = torch.full((len(windows),), len(target))
+        targets = target.expand(len(windows), -1)
+        columns.append(-F.ctc_loss(log_probs, targets, frames, length, reduction="none"))
+    return torch.stack(columns, 1)

@@ -1,0 +1,193 @@
+"""Work over many clips: in several processes, resumable clip by clip; a bad clip is named and does not stop the rest.
+
+OUT/rows.jsonl   first what was asked for, then a line for each clip as soon as it is done
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import multiprocessing
+import platform
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Generic, Protocol, TypeVar
+
+import torch
+
+import vocable
+from vocable.corpus.manifest import Utterance
+from vocable.files import atomic_path
+
+Row = dict[str, Any]  #: figures of one clip and one system, as JSON
+
+
+class Item(Protocol):
+    """What is worked on: an utterance, or a pair of them."""
+
+    @property
+    def id(self) -> str: ...
+
+
+I = TypeVar("I", bound=Item)  # noqa: E741
+J = TypeVar("J", bound=Item, contravariant=True)
+
+
+class Task(Protocol[J]):
+    """What is done with each item; it can be pickled, and loads its models in `start`, once a process."""
+
+    def plan(self) -> dict[str, Any]:
+        """All that the rows depend on, as JSON: rows of another plan are not gone on with."""
+
+    def start(self) -> Callable[[J], list[Row]]: ...
+
+
+@dataclass
+class Outcome:
+    rows: list[Row] = field(default_factory=list)  #: in the order of the items
+    left_out: dict[str, str] = field(default_factory=dict)  #: ids of bad items, and why
+
+
+class _Work(Generic[I]):
+    """One process's models, loaded at its first item."""
+
+    def __init__(self, task: Task[I]) -> None:
+        self._task = task
+        self._work: Callable[[I], list[Row]] | None = None
+
+    def __call__(self, item: I) -> dict[str, Any]:
+        self._work = self._work or self._task.start()
+        try:
+            return {"item": item.id, "rows": self._work(item)}
+        except (ValueError, OSError, RuntimeError) as error:
+            return {"item": item.id, "error": " ".join(str(error).split()) or type(error).__name__}
+
+
+_work: _Work[Any]
+
+
+def _start_process(task: Task[Any]) -> None:
+    global _work
+    torch.set_num_threads(1)
+    _work = _Work(task)
+
+
+def _do(item: Item) -> dict[str, Any]:
+    return _work(item)
+
+
+def run(
+    task: Task[I],
+    items: Sequence[I],
+    out: Path,
+    jobs: int = 1,
+    progress: Callable[[str | None], None] = lambda error: None,
+) -> Outcome:
+    """Rows of all items: from OUT/rows.jsonl where they stand, and else from `jobs` processes of one thread each.
+
+    progress: called after each item, with what was wrong with it. Raises ValueError if OUT holds rows of another plan.
+    """
+    path = out / "rows.jsonl"
+    plan = json.loads(json.dumps(task.plan()))
+    done = _read(path, plan)
+    out.mkdir(parents=True, exist_ok=True)
+    for result in done.values():
+        progress(result.get("error"))
+    todo = [item for item in items if item.id not in done]
+    with open(path, "a", encoding="utf-8") as file:
+        if not done and path.stat().st_size == 0:
+            file.write(json.dumps({"plan": plan}))
+        for result in _results(task, todo, jobs):
+            # The line break comes first, so that a line that a kill cut short spoils no other.
+            file.write("\n" + json.dumps(result))
+            file.flush()
+            done[result["item"]] = result
+            progress(result.get("error"))
+    outcome = Outcome()
+    for item in items:
+        result = done[item.id]
+        outcome.rows += result.get("rows", [])
+        if "error" in result:
+            outcome.left_out[item.id] = result["error"]
+    return outcome
+
+
+def _results(task: Task[I], items: Sequence[I], jobs: int) -> Iterator[dict[str, Any]]:
+    if jobs == 1 or len(items) < 2:
+        work = _Work(task)
+        yield from map(work, items)
+        return
+    # Spawned, because torch's threads do not survive a fork.
+    pool = ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), _start_process, (task,))
+    try:
+        futures: list[Future[dict[str, Any]]] = [pool.submit(_do, item) for item in items]
+        for future in as_completed(futures):
+            yield future.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _read(path: Path, plan: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    if not path.is_file():
+        return {}
+    first, *lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
+    try:
+        begun: Any = json.loads(first)["plan"] if first else plan
+    except (ValueError, KeyError, TypeError):
+        begun = None
+    if begun != plan:
+        changed = [key for key in plan if not isinstance(begun, dict) or begun.get(key) != plan[key]]
+        raise ValueError(f"{path} was begun with another {', '.join(changed) or 'plan'}: name another folder")
+    return _parse(lines)
+
+
+def _parse(lines: Sequence[str]) -> dict[str, dict[str, Any]]:
+    done = {}
+    for line in lines:
+        try:
+            result = json.loads(line)
+            done[result["item"]] = result
+        except (ValueError, KeyError, TypeError):  # a line that a kill cut short
+            continue
+    return done
+
+
+def read_rows(out: Path) -> list[Row]:
+    """The rows of a folder that `run` filled."""
+    path = out / "rows.jsonl"
+    if not path.is_file():
+        raise ValueError(f"{out}: no results here: name the folder of an evaluation")
+    _, *lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
+    return [row for result in _parse(lines).values() for row in result.get("rows", [])]
+
+
+def read_summary(out: Path) -> dict[str, Any]:
+    """The summary of a suite's folder."""
+    path = out / "summary.json"
+    if not path.is_file():
+        raise ValueError(f"{out}: no finished evaluation here")
+    summary: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return summary
+
+
+def describe(clips: Sequence[Utterance], outcome: Outcome) -> dict[str, Any]:
+    """What every summary says of the clips, the programs and the machine."""
+    kept = [clip for clip in clips if clip.id not in outcome.left_out]
+    if not kept:
+        raise ValueError(f"not one of {len(clips)} clips could be used: {next(iter(outcome.left_out.values()))}")
+    packages = {name: importlib.metadata.version(name) for name in ("torch", "numpy")}
+    return {
+        "clips": len(kept),
+        "speakers": len({clip.speaker or clip.id for clip in kept}),
+        "without_text": sum(clip.text is None for clip in kept),
+        "left_out": outcome.left_out,
+        "versions": {"vocable": vocable.__version__, "python": platform.python_version(), **packages},
+    }
+
+
+def write_json(path: Path, value: Any) -> None:
+    """As one file, whole or not at all."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

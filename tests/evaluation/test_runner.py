@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vocable.evaluation import runner
+
+
+@dataclass(frozen=True)
+class Number:
+    id: str
+    value: int
+
+
+@dataclass(frozen=True)
+class Squares:
+    """Squares numbers; 13 is bad."""
+
+    log: Path
+    power: int = 2
+
+    def plan(self) -> dict[str, Any]:
+        return {"power": self.power}
+
+    def start(self) -> Callable[[Number], list[runner.Row]]:
+        def work(item: Number) -> list[runner.Row]:
+            with open(self.log, "a") as file:
+                file.write(f"{item.value}\n")
+            if item.value == 13:
+                raise ValueError("unlucky")
+            return [{"clip": item.id, "square": item.value**self.power}]
+
+        return work
+
+
+ITEMS = [Number(f"n{i}", i) for i in range(20)]
+
+
+def test_rows_in_order_and_a_bad_item_left_out(tmp_path: Path) -> None:
+    errors: list[str | None] = []
+    outcome = runner.run(Squares(tmp_path / "log"), ITEMS, tmp_path, progress=errors.append)
+    assert [row["square"] for row in outcome.rows] == [i * i for i in range(20) if i != 13]
+    assert outcome.left_out == {"n13": "unlucky"}
+    assert [e for e in errors if e] == ["unlucky"] and len(errors) == 20
+    assert runner.read_rows(tmp_path) == outcome.rows
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_interrupted_and_resumed_gives_the_same(tmp_path: Path, jobs: int) -> None:
+    whole = runner.run(Squares(tmp_path / "whole.log"), ITEMS, tmp_path / "whole")
+
+    class Stop(Exception): ...
+
+    def stop_after_seven(error: str | None, seen: list[int] = []) -> None:  # noqa: B006
+        seen.append(1)
+        if len(seen) == 7:
+            raise Stop
+
+    task = Squares(tmp_path / "log")
+    with pytest.raises(Stop):
+        runner.run(task, ITEMS, tmp_path / "out", jobs, stop_after_seven)
+    with open(tmp_path / "out" / "rows.jsonl", "a") as file:
+        file.write('\n{"item": "n19", "rows": [{"cl')  # as a kill leaves it
+    done = len((tmp_path / "log").read_text().split()) if jobs == 1 else 0
+    resumed = runner.run(task, ITEMS, tmp_path / "out", jobs)
+    assert resumed.rows == whole.rows and resumed.left_out == whole.left_out
+    if jobs == 1:  # nothing was done twice
+        assert done == 7
+        assert len((tmp_path / "log").read_text().split()) == 20
+
+
+def test_another_plan_is_refused(tmp_path: Path) -> None:
+    runner.run(Squares(tmp_path / "log"), ITEMS[:2], tmp_path)
+    with pytest.raises(ValueError, match="another power"):
+        runner.run(Squares(tmp_path / "log", 3), ITEMS[:2], tmp_path)
+    (tmp_path / "rows.jsonl").write_text("nonsense")
+    with pytest.raises(ValueError, match="another"):
+        runner.run(Squares(tmp_path / "log"), ITEMS[:2], tmp_path)
+
+
+def test_more_items_go_on_in_the_same_folder(tmp_path: Path) -> None:
+    runner.run(Squares(tmp_path / "log"), ITEMS[:5], tmp_path)
+    outcome = runner.run(Squares(tmp_path / "log"), ITEMS[3:8], tmp_path)
+    assert [row["clip"] for row in outcome.rows] == [f"n{i}" for i in range(3, 8)]
+    assert json.loads((tmp_path / "rows.jsonl").read_text().split("\n")[0]) == {"plan": {"power": 2}}
+
+
+def test_no_results() -> None:
+    with pytest.raises(ValueError, match="no results"):
+        runner.read_rows(Path("nowhere"))

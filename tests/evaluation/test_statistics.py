@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from vocable.evaluation import statistics
+
+
+def test_a_figure_is_a_ratio_of_sums() -> None:
+    found = statistics.figure([(1, 10), (3, 10), (2, 20)], ["a", "b", "c"])
+    assert found.value == pytest.approx(6 / 40)
+    assert found.low <= found.value <= found.high
+    assert found.clips == 3
+
+
+def test_one_speaker_has_no_spread() -> None:
+    found = statistics.figure([(1, 10), (3, 10)], ["a", "a"])
+    assert found.low == found.value == found.high
+
+
+def test_the_interval_holds_the_truth_about_as_often_as_it_says() -> None:
+    rng = np.random.default_rng(0)
+    held = 0
+    for trial in range(200):
+        speakers = np.repeat(np.arange(20), 4)
+        scores = 0.5 + rng.normal(0, 0.2, 20)[speakers] + rng.normal(0, 0.1, 80)
+        found = statistics.figure([(s, 1) for s in scores], [str(s) for s in speakers], trial)
+        held += found.low <= 0.5 <= found.high
+    assert 175 <= held <= 198  # clips taken for independent would hold it in about 130
+
+
+def test_paired_clips_tell_what_two_intervals_do_not() -> None:
+    rng = np.random.default_rng(1)
+    base = rng.uniform(0.2, 0.8, 40)
+    a, b = [(v + 0.02 + rng.normal(0, 0.01), 1) for v in base], [(v, 1) for v in base]
+    speakers = [str(i // 2) for i in range(40)]
+    found = statistics.difference(a, b, speakers)
+    assert found.low > 0 and found.p < 0.001
+    assert statistics.figure(a, speakers).low < statistics.figure(b, speakers).high
+    back = statistics.difference(b, a, speakers)
+    assert (back.value, back.p) == (pytest.approx(-found.value), found.p)
+
+
+def test_no_difference_is_no_difference() -> None:
+    same = [(float(i), 1) for i in range(8)]
+    found = statistics.difference(same, same, [str(i) for i in range(8)])
+    assert (found.value, found.low, found.high, found.p) == (0, 0, 0, 1)
+
+
+def test_nothing_to_take_a_figure_of() -> None:
+    with pytest.raises(ValueError, match="no clip"):
+        statistics.figure([], [])

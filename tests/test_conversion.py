@@ -1,0 +1,56 @@
+"""Voice conversion by swapping layers."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from conftest import make_tiny
+from vocable.conversion import swap_layers
+
+
+@pytest.fixture(scope="module")
+def tok():
+    return make_tiny()
+
+
+def noise(samples: int, seed: int) -> np.ndarray:
+    return (0.1 * np.random.default_rng(seed).normal(size=samples)).astype(np.float32)
+
+
+@pytest.mark.parametrize("reference_samples", [16_000, 23_456, 60_000])
+def test_codes_are_the_source_s_below_and_the_reference_s_above(tok, reference_samples: int) -> None:
+    source, reference = noise(40_001, 0), noise(reference_samples, 1)
+    converted = swap_layers(tok, source, reference, layers=slice(1, 4))
+    assert converted.waveform.shape == (1, 40_001)
+    content, voice = tok.encode(source).codes[0], tok.encode(reference).codes[0]
+    frames = torch.arange(content.shape[1]) % voice.shape[1]  # cut, or repeated
+    codes = torch.cat([content[:1], voice[1:4, frames]])[None]
+    torch.testing.assert_close(converted.waveform, tok.decode(codes, [40_001], slice(0, 4)).waveform)
+
+
+def test_all_above_rvq_1_unless_told(tok) -> None:
+    source, reference = noise(16_000, 0), noise(16_000, 1)
+    a = swap_layers(tok, source, reference).waveform
+    torch.testing.assert_close(a, swap_layers(tok, source, reference, layers=slice(1, 8)).waveform)
+    # With its own layers a clip is just reconstructed.
+    torch.testing.assert_close(swap_layers(tok, source, source).waveform, tok.reconstruct(source).waveform)
+
+
+def test_rates(tok) -> None:
+    converted = swap_layers(tok, noise(44_100, 0), noise(24_000, 1), 44_100, 24_000)
+    assert converted.waveform.shape == (1, 16_000)
+
+
+@pytest.mark.parametrize("layers", [slice(0, 4), slice(4, 2), slice(1, 9), slice(8, 9)])
+def test_layers_that_make_no_sense(tok, layers: slice) -> None:
+    with pytest.raises(ValueError, match="1:2 to 1:8"):
+        swap_layers(tok, noise(16_000, 0), noise(16_000, 1), layers=layers)
+
+
+def test_a_reference_too_short_or_two_of_them(tok) -> None:
+    with pytest.raises(ValueError, match="a second or more"):
+        swap_layers(tok, noise(16_000, 0), noise(15_000, 1))
+    with pytest.raises(ValueError, match="one source"):
+        swap_layers(tok, noise(16_000, 0), np.stack([noise(16_000, 1)] * 2))
