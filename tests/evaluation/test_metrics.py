@@ -1,0 +1,200 @@
+"""Metrics against closed forms, and against direct calls of what they wrap."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from conftest import SPEECH
+from vocable import audio
+from vocable.evaluation.metrics import METRICS, Models, Pair
+from vocable.evaluation.metrics.base import SAMPLE_RATE, Metric
+from vocable.evaluation.metrics.words import CER, WER, normalizer
+
+MODELS = Models(Path("nowhere"))
+
+
+@pytest.fixture(scope="module")
+def speech() -> np.ndarray:
+    return audio.read(SPEECH, SAMPLE_RATE)[0][: 4 * SAMPLE_RATE]
+
+
+@pytest.fixture(scope="module")
+def worse(speech: np.ndarray) -> np.ndarray:
+    return (speech + np.random.default_rng(0).normal(0, 0.02, len(speech))).astype(np.float32)
+
+
+def metric(name: str, *modules: str) -> Metric:
+    for module in modules:
+        pytest.importorskip(module, reason="comes with vocable[eval]")
+    return METRICS[name](MODELS)
+
+
+def value(metric: Metric, pair: Pair) -> float:
+    score = metric(pair)
+    assert score is not None
+    return score[0] / score[1]
+
+
+def test_every_metric_says_what_a_reader_needs() -> None:
+    assert len(METRICS) == 18
+    for name, kind in METRICS.items():
+        assert kind.name == name and kind.label and kind.licence
+        assert kind.bounds[0] < kind.bounds[1]
+        assert kind.__doc__
+
+
+def test_mel_distance_of_another_level(speech: np.ndarray) -> None:
+    loud = np.random.default_rng(0).normal(0, 0.3, SAMPLE_RATE).astype(np.float32)
+    found = metric("mel")
+    assert value(found, Pair(loud, loud)) == 0.0
+    # Far above the floor, a factor is its logarithm.
+    assert value(found, Pair(loud, loud / 2)) == pytest.approx(math.log(2), abs=0.01)
+    assert 0 < value(found, Pair(speech, speech / 2)) < math.log(2)
+
+
+def test_stft_distance_of_silence_and_of_itself(speech: np.ndarray) -> None:
+    found = metric("stft")
+    assert value(found, Pair(speech, speech)) == 0.0
+    assert found(Pair(np.zeros_like(speech), speech)) is None
+    # Everything is lost: the convergence is 1, and the logarithms differ by those of the speech.
+    assert value(found, Pair(speech, np.zeros_like(speech))) > 1.0
+
+
+def test_si_sdr_is_the_ratio_that_was_mixed() -> None:
+    found = metric("si-sdr")
+    time = np.arange(SAMPLE_RATE) / SAMPLE_RATE
+    tone, other = (np.sin(2 * np.pi * f * time).astype(np.float32) for f in (200, 300))
+    for decibels in (-10, 0, 25):
+        mixed = tone + other * 10 ** (-decibels / 20)
+        assert value(found, Pair(tone, mixed.astype(np.float32))) == pytest.approx(decibels, abs=0.01)
+        assert value(found, Pair(tone, (0.1 * mixed).astype(np.float32))) == pytest.approx(decibels, abs=0.01)
+    assert found(Pair(tone, np.zeros_like(tone))) is None
+
+
+def test_pitch_of_tones() -> None:
+    pytest.importorskip("librosa", reason="comes with vocable[eval]")
+    time = np.arange(2 * SAMPLE_RATE) / SAMPLE_RATE
+
+    def glide(low: float, high: float) -> np.ndarray:
+        phase = 2 * np.pi * np.cumsum(np.linspace(low, high, len(time))) / SAMPLE_RATE
+        return sum(np.sin(h * phase) / h for h in range(1, 8)).astype(np.float32) * 0.1
+
+    up, down = glide(120, 220), glide(220, 120)
+    assert value(metric("f0"), Pair(up, up)) == pytest.approx(1.0)
+    assert value(metric("f0"), Pair(up, glide(150, 275))) > 0.99  # a fifth higher, the same tune
+    assert value(metric("f0"), Pair(up, down)) < -0.95
+    noise = np.random.default_rng(0).normal(0, 0.1, len(up)).astype(np.float32)
+    assert value(metric("voicing"), Pair(up, up)) == 0.0
+    assert value(metric("voicing"), Pair(up, noise)) > 0.8
+
+
+def test_pesq_is_the_library_s(speech: np.ndarray, worse: np.ndarray) -> None:
+    wide, narrow = metric("pesq", "pesq"), metric("pesq-nb")
+    from pesq import pesq
+
+    assert value(wide, Pair(speech, worse)) == pesq(SAMPLE_RATE, speech, worse, "wb")
+    halves = [audio.resample(w, SAMPLE_RATE, 8000) for w in (speech, worse)]
+    assert value(narrow, Pair(speech, worse)) == pesq(8000, *halves, "nb")
+    assert wide(Pair(np.zeros_like(speech), worse)) is None
+
+
+def test_stoi_is_the_library_s(speech: np.ndarray, worse: np.ndarray) -> None:
+    plain, extended = metric("stoi", "pystoi"), metric("estoi")
+    from pystoi import stoi
+
+    assert value(plain, Pair(speech, worse)) == pytest.approx(stoi(speech, worse, SAMPLE_RATE))
+    assert value(extended, Pair(speech, worse)) == pytest.approx(stoi(speech, worse, SAMPLE_RATE, extended=True))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert plain(Pair(speech[:2000], worse[:2000])) is None  # too short for it
+
+
+def test_visqol_is_the_library_s(speech: np.ndarray, worse: np.ndarray) -> None:
+    found = metric("visqol", "visqol")
+    from visqol import VisqolApi
+
+    api = VisqolApi()
+    api.create(mode="speech")
+    direct = api.measure_from_arrays(speech.astype(float), worse.astype(float), SAMPLE_RATE).moslqo
+    assert value(found, Pair(speech, worse)) == pytest.approx(direct)
+    assert "mapper" in found.made_with()["visqol mode"]
+
+
+def test_speaker_cosine_is_the_library_s(speech: np.ndarray, worse: np.ndarray) -> None:
+    found = metric("speaker", "resemblyzer")
+    from resemblyzer import VoiceEncoder, preprocess_wav
+
+    encoder = VoiceEncoder("cpu", verbose=False)
+    a, b = (encoder.embed_utterance(preprocess_wav(w)) for w in (speech, worse))
+    assert value(found, Pair(speech, worse)) == pytest.approx(float(a @ b), abs=1e-5)
+    assert value(found, Pair(speech, worse, voice=worse)) == pytest.approx(1.0, abs=1e-5)
+
+
+def test_wavlm_cosine_of_a_random_model(tmp_path: Path, speech: np.ndarray, worse: np.ndarray) -> None:
+    transformers = pytest.importorskip("transformers")
+    config = transformers.WavLMConfig(
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=32,
+        conv_dim=(16,) * 7,
+        num_conv_pos_embeddings=16,
+        num_conv_pos_embedding_groups=2,
+        tdnn_dim=(32,) * 5,
+        xvector_output_dim=16,
+    )
+    torch.manual_seed(0)
+    model = transformers.WavLMForXVector(config).eval()
+    model.save_pretrained(tmp_path)
+    found = METRICS["speaker-wavlm"](Models(wavlm=str(tmp_path)))
+    extractor = transformers.Wav2Vec2FeatureExtractor(do_normalize=True)
+    inputs = [extractor(w, sampling_rate=SAMPLE_RATE, return_tensors="pt").input_values for w in (speech, worse)]
+    with torch.inference_mode():
+        a, b = (model(x).embeddings for x in inputs)
+    expected = float(torch.nn.functional.cosine_similarity(a, b))
+    assert value(found, Pair(speech, worse)) == pytest.approx(expected, abs=1e-4)
+    with pytest.raises(ValueError, match="weights not available"):
+        METRICS["speaker-wavlm"](Models(wavlm=str(tmp_path / "none")))
+
+
+def test_utmos_from_a_folder(tmp_path: Path, speech: np.ndarray) -> None:
+    (tmp_path / "hubconf.py").write_text(
+        "def utmos22_strong(**options):\n    return lambda waves, rate: waves.abs().mean(1) + rate\n"
+    )
+    found = METRICS["utmos"](Models(utmos=str(tmp_path)))
+    assert value(found, Pair(speech, speech)) == pytest.approx(np.abs(speech).mean() + SAMPLE_RATE, rel=1e-5)
+
+
+def test_words_and_characters() -> None:
+    pytest.importorskip("jiwer", reason="comes with vocable[eval]")
+    import jiwer
+
+    def edits(kind: type[WER], said: str, heard: str) -> tuple[float, float] | None:
+        found = object.__new__(kind)  # without its recogniser
+        found._jiwer = jiwer
+        return found.edits(said, heard)
+
+    assert edits(WER, "the cat sat", "the cat sat") == (0, 3)
+    assert edits(WER, "the cat sat", "a cat sat down") == (2, 3)
+    assert edits(WER, "the cat sat", "") == (3, 3)
+    assert edits(CER, "你好 世界", "你好世") == (1, 4)
+    assert edits(CER, "cafe\u0301", "caf\u00e9") == (0, 4)
+
+
+def test_normalizers() -> None:
+    pytest.importorskip("whisper_normalizer", reason="comes with vocable[eval]")
+    assert normalizer("en")("Mr. Colour's TWO cats!").split() == ["mister", "color", "is", "2", "cats"]
+    assert normalizer("de")("Zwei Katzen, bitte!").split() == ["zwei", "katzen", "bitte"]
+
+
+def test_a_recogniser_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("faster_whisper", reason="comes with vocable[eval]")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(ValueError, match="neither in"):
+        METRICS["wer"](Models(Path("nowhere"), asr="huge"))

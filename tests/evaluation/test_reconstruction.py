@@ -1,0 +1,125 @@
+"""The suite from end to end, with metrics that need no extra."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from conftest import SPEECH, make_tiny, run_command
+from vocable import audio
+from vocable.evaluation.diagnose import diagnose
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve clips of four speakers, two of them broken, and a tiny codec."""
+    folder = tmp_path_factory.mktemp("corpus")
+    make_tiny().save_pretrained(folder / "tiny")
+    speech, rate = audio.read(SPEECH)
+    lines = []
+    for i in range(12):
+        audio.write(folder / f"{i}.wav", speech[i * 3_000 : i * 3_000 + 9_000], rate)
+        row = {"id": f"clip-{i}", "path": f"{i}.wav", "duration": 9_000 / rate, "speaker": f"s{i % 4}", "text": "yes"}
+        lines.append(json.dumps(row | {"accent": "north" if i % 4 < 2 else "south"}))
+    (folder / "5.wav").write_bytes(b"RIFF nonsense")
+    (folder / "7.wav").unlink()
+    (folder / "clips.jsonl").write_text("\n".join(lines))
+    return folder
+
+
+def evaluate(corpus: Path, out: Path, *options: object) -> int:
+    systems = f"recording,{corpus}/tiny@:8,{corpus}/tiny@:1,{corpus}/none"
+    return run_command(
+        *("eval", "reconstruction", corpus / "clips.jsonl", "-o", out, "--systems", systems),
+        *("--metrics", "mel,si-sdr", "--jobs", 1, *options),
+    )
+
+
+def test_the_suite(corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("matplotlib")
+    assert evaluate(corpus, tmp_path / "out") == 2  # two clips were left out
+    printed = capsys.readouterr()
+    assert "10 clips, 2 left out" in printed.err
+    assert "weights not available" in printed.out
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert set(summary["left_out"]) == {"clip-5", "clip-7"}
+    assert (summary["clips"], summary["speakers"]) == (10, 4)
+    found = summary["systems"]
+    assert found["recording"]["mel"]["value"] == 0.0
+    assert found[f"{corpus}/tiny@:8"]["mel"]["value"] > 0.0
+    assert found[f"{corpus}/tiny@:1"]["nominal_bps"] * 8 == found[f"{corpus}/tiny@:8"]["nominal_bps"]
+    for system in found.values():
+        assert system["mel"]["low"] <= system["mel"]["value"] <= system["mel"]["high"]
+    page = (tmp_path / "out" / "index.html").read_text()
+    assert page.count("<audio") == 3 * 6  # six clips to hear
+    assert "http" not in re.sub(r"data:[^\"]*", "", page)  # nothing is fetched
+
+    # Killed in the middle and resumed: the same summary.
+    rows = tmp_path / "out" / "rows.jsonl"
+    lines = rows.read_text().split("\n")
+    rows.write_text("\n".join(lines[:6]) + "\n" + lines[6][:20])
+    assert evaluate(corpus, tmp_path / "out") == 2
+    assert json.loads((tmp_path / "out" / "summary.json").read_text()) == summary
+
+
+def test_several_processes_give_the_same(corpus: Path, tmp_path: Path) -> None:
+    evaluate(corpus, tmp_path / "one", "--listen", 1, "--limit", 4)
+    evaluate(corpus, tmp_path / "two", "--listen", 1, "--limit", 4, "--jobs", 2)
+    assert (tmp_path / "one" / "summary.json").read_text() == (tmp_path / "two" / "summary.json").read_text()
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--metrics", "beauty"], "no metric beauty"),
+        (["--corpus", "none"], "no clip of the corpus"),
+        (["--systems", "fast@1"], "layers are a slice"),
+    ],
+)
+def test_bad_options(
+    corpus: Path, tmp_path: Path, options: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert evaluate(corpus, tmp_path / "out", *options) == 2
+    err = capsys.readouterr().err
+    assert said in err and err.count("\n") == 1
+
+
+def test_compare_and_speakers(corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("matplotlib")
+    evaluate(corpus, tmp_path / "out", "--listen", 1)
+    capsys.readouterr()
+    tiny = f"{tmp_path}/out:{corpus}/tiny"
+    assert run_command("eval", "compare", f"{tiny}@:8", f"{tiny}@:1", "--manifest", corpus / "clips.jsonl") == 0
+    assert "mel distance" in capsys.readouterr().out
+    assert run_command("eval", "compare", f"{tiny}@:8", f"{tiny}@:3", "--manifest", corpus / "clips.jsonl") == 2
+    assert "no rows of" in capsys.readouterr().err
+
+
+def summary_of(**systems: tuple[float, float]) -> dict[str, object]:
+    rows = {name.replace("_", "@:"): {"wer": {"value": w}, "speaker": {"value": s}} for name, (w, s) in systems.items()}
+    return {"systems": rows}
+
+
+def test_diagnoses() -> None:
+    [good] = diagnose(summary_of(recording=(5, 1), a_1=(12, 0.7), a_8=(6, 0.95)))
+    assert "no failure" in good
+    content = diagnose(summary_of(recording=(5, 1), a_1=(60, 0.7), a_8=(12, 0.95)))
+    assert "content is poor" in content[0] and "look at RVQ-1 first" in content[1]
+    [voice] = diagnose(summary_of(recording=(5, 1), a_1=(12, 0.7), a_8=(6, 0.7)))
+    assert "residual layers" in voice
+    [kept] = diagnose(summary_of(recording=(5, 1), a_1=(12, 0.9), a_8=(6, 0.95)))
+    assert "keeps the voice" in kept
+    with pytest.raises(ValueError, match="no recording"):
+        diagnose(summary_of(a_8=(6, 0.95)))
+
+
+def test_kept_clips_are_as_long_as_the_recording(corpus: Path, tmp_path: Path) -> None:
+    evaluate(corpus, tmp_path / "out", "--listen", 2)
+    kept = sorted((tmp_path / "out" / "audio").rglob("*.ogg"))
+    assert len(kept) == 6
+    assert {len(audio.read(path)[0]) for path in kept} == {9_000}
+    assert not np.array_equal(audio.read(kept[0])[0], audio.read(kept[1])[0])

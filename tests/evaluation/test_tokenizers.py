@@ -1,0 +1,175 @@
+"""Every tokenizer behind the protocol, hub codecs as small random models saved to disk."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from conftest import SPEECH, make_tiny
+from vocable import audio
+from vocable.evaluation.tokenizers import NotAvailable, Tokenizer, load_tokenizer
+
+
+@pytest.fixture(scope="module")
+def speech() -> np.ndarray:
+    return audio.read(SPEECH, 16_000)[0][:20_001]
+
+
+def save_hub_codec(kind: str, folder: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    if kind == "encodec":
+        config = transformers.EncodecConfig(
+            num_filters=4, hidden_size=16, codebook_size=32, codebook_dim=16, num_lstm_layers=1
+        )
+        model = transformers.EncodecModel(config)
+    elif kind == "dac":
+        config = transformers.DacConfig(
+            encoder_hidden_size=4, decoder_hidden_size=64, hidden_size=64, n_codebooks=4, codebook_size=32
+        )
+        model = transformers.DacModel(config)
+    elif kind == "mimi":
+        config = transformers.MimiConfig(
+            num_filters=4,
+            hidden_size=32,
+            codebook_size=32,
+            codebook_dim=16,
+            vector_quantization_hidden_dimension=16,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            num_key_value_heads=2,
+            head_dim=16,
+            intermediate_size=32,
+            num_quantizers=6,
+            upsample_groups=32,
+        )
+        model = transformers.MimiModel(config)
+    else:
+        semantic = transformers.HubertConfig(
+            hidden_size=32,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            intermediate_size=32,
+            conv_dim=(16,) * 7,
+            num_conv_pos_embeddings=16,
+            num_conv_pos_embedding_groups=2,
+        )
+        acoustic = transformers.DacConfig(
+            encoder_hidden_size=8,
+            decoder_hidden_size=64,
+            hidden_size=32,
+            downsampling_ratios=[8, 5, 4, 2],
+            upsampling_ratios=[8, 5, 4, 2],
+        )
+        config = transformers.XcodecConfig(
+            acoustic_model_config=acoustic, semantic_model_config=semantic, codebook_size=32, codebook_dim=64
+        )
+        model = transformers.XcodecModel(config)
+    for name, buffer in model.named_buffers():  # fresh codebooks may be all zero
+        if name.endswith("embed") or name.endswith("embed_sum"):
+            buffer.normal_()
+    model.save_pretrained(folder)
+
+
+def check(tok: Tokenizer, speech: np.ndarray) -> torch.Tensor:
+    tokens = tok.encode(speech)
+    assert tokens.num_samples == len(speech) and tokens.bits > 0
+    decoded = tok.decode(tokens)
+    assert decoded.dtype == np.float32 and abs(len(decoded) - len(speech)) < 16_000 / max(tok.frame_rate, 10) + 800
+    assert tokens.codes is not None and tokens.codes.dtype == torch.int64
+    vectors = tok.embed(tokens.codes)
+    assert vectors.shape[0] == tokens.codes.shape[1] and vectors.dtype == torch.float32
+    assert tokens.codes.shape[1] == pytest.approx(len(speech) / 16_000 * tok.frame_rate, abs=2)
+    assert tok.bitrate * len(speech) / 16_000 == pytest.approx(tokens.bits, rel=0.1)
+    return tokens.codes
+
+
+@pytest.mark.parametrize("layers", ["", "@:1", "@1:8", "@:8"])
+def test_ours(tmp_path: Path, speech: np.ndarray, layers: str) -> None:
+    tok = make_tiny()
+    tok.save_pretrained(tmp_path)
+    codes = check(load_tokenizer(f"{tmp_path}{layers}"), speech)
+    chosen = {"": slice(0, 8), "@:1": slice(0, 1), "@1:8": slice(1, 8), "@:8": slice(0, 8)}[layers]
+    torch.testing.assert_close(codes, tok.encode(speech).codes[0, chosen])
+
+
+@pytest.mark.parametrize("kind", ["encodec", "dac", "mimi", "xcodec"])
+def test_hub_codecs(tmp_path: Path, speech: np.ndarray, kind: str) -> None:
+    save_hub_codec(kind, tmp_path)
+    whole = load_tokenizer(f"{kind}:{tmp_path}")
+    codes = check(whole, speech)
+    first = check(load_tokenizer(f"{kind}:{tmp_path}@:1"), speech)
+    torch.testing.assert_close(first, codes[:1])
+    # The first two layers' vectors are what the later ones are added to.
+    if len(codes) > 1 and kind != "mimi":
+        two = load_tokenizer(f"{kind}:{tmp_path}@:2")
+        assert two.bitrate == pytest.approx(2 * load_tokenizer(f"{kind}:{tmp_path}@:1").bitrate)
+    with pytest.raises(ValueError, match="begin with the first"):
+        load_tokenizer(f"{kind}:{tmp_path}@1:2")
+
+
+@pytest.mark.parametrize("kind", ["encodec", "dac", "mimi", "xcodec"])
+def test_weights_that_are_not_available(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("transformers")
+    with pytest.raises(NotAvailable, match="weights not available"):
+        load_tokenizer(f"{kind}:{tmp_path / 'none'}")
+
+
+def test_ours_not_available(tmp_path: Path) -> None:
+    with pytest.raises(NotAvailable, match="no such folder"):
+        load_tokenizer(str(tmp_path / "none"))
+
+
+def test_units(tmp_path: Path, speech: np.ndarray) -> None:
+    pytest.importorskip("transformers")
+    pytest.importorskip("sklearn")
+    from semantic.test_teacher import save_teacher
+    from vocable.corpus.manifest import Utterance, write_manifest
+    from vocable.semantic.cache import FeatureCache, extract
+    from vocable.semantic.teacher import Teacher
+    from vocable.semantic.units import make_units
+    from vocable.training.vocoder import train_vocoder
+
+    save_teacher("whisper", tmp_path / "teacher")
+    audio.write(tmp_path / "a.wav", np.tile(speech, 3), 16_000)
+    clips = [Utterance("a", tmp_path / "a.wav", 3 * len(speech) / 16_000)]
+    write_manifest(tmp_path / "train.jsonl", clips)
+    extract(Teacher(str(tmp_path / "teacher"), 1), clips, tmp_path / "features")
+    make_units(FeatureCache(tmp_path / "features"), tmp_path / "units", 8)
+    without = load_tokenizer(f"units:{tmp_path / 'units'}")
+    with pytest.raises(ValueError, match="no vocoder"):
+        without.decode(without.encode(speech))
+    steps: list[float] = []
+    train_vocoder(
+        tmp_path / "units", tmp_path / "train.jsonl", max_time=1.0, on_step=lambda step, share, mel: steps.append(share)
+    )
+    assert steps[-1] == 1.0
+    tok = load_tokenizer(f"units:{tmp_path / 'units'}")
+    codes = check(tok, speech)
+    assert tok.made_by != without.made_by
+    assert len(codes) == 1 and int(codes.max()) < 8
+    assert tok.bitrate == 50 * math.log2(8)
+
+
+def test_opus_and_codec_2(speech: np.ndarray) -> None:
+    if not all(map(shutil.which, ("opusenc", "c2enc"))):
+        pytest.skip("opus-tools and codec2 are not installed")
+    for name, nominal in (("opus:12", 12_000), ("codec2:3200", 3_200)):
+        tok = load_tokenizer(name)
+        tokens = tok.encode(speech)
+        decoded = tok.decode(tokens)
+        assert tokens.bits / len(speech) * 16_000 == pytest.approx(nominal, rel=0.2)
+        assert np.abs(len(decoded) - len(speech)) < 2_000
+        size = min(len(decoded), len(speech))
+        assert np.corrcoef(np.abs(decoded[:size]), np.abs(speech[:size]))[0, 1] > 0.3  # in time with each other
+
+
+@pytest.mark.parametrize("spec", ["opus", "opus:x", "recording@:1", "fast@1", "opus:6@:1"])
+def test_names_that_mean_nothing(spec: str) -> None:
+    with pytest.raises((ValueError, NotAvailable)):
+        load_tokenizer(spec)
