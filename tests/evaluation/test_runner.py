@@ -42,11 +42,11 @@ ITEMS = [Number(f"n{i}", i) for i in range(20)]
 
 
 def test_rows_in_order_and_a_bad_item_left_out(tmp_path: Path) -> None:
-    errors: list[str | None] = []
-    outcome = runner.run(Squares(tmp_path / "log"), ITEMS, tmp_path, progress=errors.append)
+    shares: list[float] = []
+    outcome = runner.run(Squares(tmp_path / "log"), ITEMS, tmp_path, progress=lambda stage, share: shares.append(share))
     assert [row["square"] for row in outcome.rows] == [i * i for i in range(20) if i != 13]
     assert outcome.left_out == {"n13": "unlucky"}
-    assert [e for e in errors if e] == ["unlucky"] and len(errors) == 20
+    assert shares == [i / 20 for i in range(21)]
     assert runner.read_rows(tmp_path) == outcome.rows
 
 
@@ -56,9 +56,8 @@ def test_interrupted_and_resumed_gives_the_same(tmp_path: Path, jobs: int) -> No
 
     class Stop(Exception): ...
 
-    def stop_after_seven(error: str | None, seen: list[int] = []) -> None:  # noqa: B006
-        seen.append(1)
-        if len(seen) == 7:
+    def stop_after_seven(stage: str, share: float) -> None:
+        if round(share * 20) == 7:
             raise Stop
 
     task = Squares(tmp_path / "log")

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import typer
 
+from vocable.cli.bars import bars
+
 
 def plan(inputs: Sequence[str], out: Path, suffixes: Collection[str], out_suffixes: Sequence[str]) -> dict[Path, Path]:
     """Which output each input file gets.
@@ -54,13 +56,8 @@ def run(pairs: dict[Path, Path], work: Callable[[Path, Path], float], done: str)
 
     Exits with code 2 if any file failed; each failure is one line.
     """
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    console = Console(stderr=True)
     started, seconds, failed = time.monotonic(), 0.0, 0
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=len(pairs) == 1 or not console.is_terminal) as bar:
+    with bars(counted=True, shown=len(pairs) > 1) as bar:
         task = bar.add_task(done, total=len(pairs))
         for source, target in pairs.items():
             try:
@@ -69,7 +66,7 @@ def run(pairs: dict[Path, Path], work: Callable[[Path, Path], float], done: str)
                 failed += 1
                 reason = " ".join(str(error).split())
                 named = reason if reason.startswith(str(source)) else f"{source}: {reason}"
-                console.print(f"vocable: {named}", markup=False, highlight=False, soft_wrap=True)
+                bar.console.print(f"vocable: {named}", markup=False, highlight=False, soft_wrap=True)
             bar.advance(task)
     took = time.monotonic() - started
     speed = f"{seconds:.1f} s of audio in {took:.1f} s, {seconds / max(took, 1e-9):.0f} x real time"

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import typer
 
+from vocable.cli.bars import bars
+
 if TYPE_CHECKING:
     from vocable.corpus.manifest import Utterance
+    from vocable.evaluation.page import Cell, Table
+    from vocable.evaluation.runner import Progress
 
 app = typer.Typer(help="Measure tokenizers: tables with intervals, and a page to hear and see.", no_args_is_help=True)
 
@@ -48,10 +52,8 @@ def reconstruction(
     from vocable.evaluation.metrics import Models
 
     clips = select(manifest, corpus, limit)
-    summary = with_bar(
-        "reconstruction",
-        len(clips),
-        lambda progress: suite.evaluate(
+    with stages() as progress:
+        summary = suite.evaluate(
             clips,
             out,
             systems=systems.split(",") if systems else suite.SYSTEMS,
@@ -61,10 +63,8 @@ def reconstruction(
             seed=seed,
             listen=listen,
             progress=progress,
-        ),
-    )
-    show(*suite.figures_table(summary), suite.notes(summary))
-    finish(summary, out)
+        )
+    finish(suite, summary, out)
 
 
 @app.command()
@@ -72,7 +72,7 @@ def slmtokbench(
     train: Path = typer.Argument(help="A JSONL manifest to train the probe on; clips without text are left out."),
     test: Path = typer.Argument(help="A JSONL manifest of other speakers."),
     out: Path = OUT,
-    systems: str = typer.Option(None, help="Tokenizers, as fast@:1,models/twin@:1,units:FOLDER."),
+    systems: str = typer.Option(None, help="Tokenizers, as fast@:1,models/twin@:1,units:FOLDER,opus:6."),
     train_corpus: str = typer.Option(None, help="Only the training clips of this corpus."),
     corpus: str = CORPUS,
     train_limit: int = typer.Option(None, help="So many training clips, at even distances."),
@@ -87,6 +87,7 @@ def slmtokbench(
 ) -> None:
     """Is a tokenizer fit for language models of speech? Text alignment, information, preservation."""
     from vocable.evaluation import slmtokbench as suite
+    from vocable.evaluation.alignment import Budget
     from vocable.evaluation.metrics import Models
 
     training, testing = select(train, train_corpus, train_limit), select(test, corpus, limit)
@@ -97,16 +98,12 @@ def slmtokbench(
             out,
             systems=systems.split(",") if systems else suite.SYSTEMS,
             models=Models(models, asr),
-            budget=suite.Budget(seconds, hidden, layers),
+            budget=Budget(seconds, hidden, layers),
             jobs=jobs,
             seed=seed,
             progress=progress,
         )
-    for table in suite.tables(summary).values():
-        show(*table, [])
-    for line in suite.notes(summary):
-        typer.echo(line)
-    finish(summary, out)
+    finish(suite, summary, out)
 
 
 @app.command()
@@ -125,17 +122,31 @@ def conversion(
     from vocable.evaluation import conversion as suite
     from vocable.evaluation.metrics import Models
 
-    clips = select(manifest, corpus, None)
-    pairs = suite.pair_up(select(manifest, corpus, limit), clips, seed)
-    summary = with_bar(
-        "conversion",
-        len(pairs),
-        lambda progress: suite.evaluate(
+    pairs = suite.pair_up(select(manifest, corpus, limit), select(manifest, corpus, None), seed)
+    with stages() as progress:
+        summary = suite.evaluate(
             pairs, out, system=system, models=Models(models, asr), jobs=jobs, seed=seed, progress=progress
-        ),
-    )
-    show(*suite.table(summary), [])
-    finish(summary, out)
+        )
+    finish(suite, summary, out)
+
+
+@app.command()
+def codes(
+    manifest: Path = MANIFEST,
+    out: Path = OUT,
+    systems: str = typer.Option("fast", help="Tokenizers."),
+    corpus: str = CORPUS,
+    limit: int = LIMIT,
+    jobs: int = JOBS,
+    seed: int = SEED,
+) -> None:
+    """How well codebooks are used: entries, perplexity, bits after entropy coding."""
+    from vocable.evaluation import codes as suite
+
+    clips = select(manifest, corpus, limit)
+    with stages() as progress:
+        summary = suite.evaluate(clips, out, systems=systems.split(","), jobs=jobs, seed=seed, progress=progress)
+    finish(suite, summary, out)
 
 
 @app.command()
@@ -153,44 +164,58 @@ def disentanglement(
     clips = select(manifest, corpus, limit)
     with stages() as progress:
         summary = suite.evaluate(clips, out, systems=systems.split(","), seed=seed, progress=progress)
-    show(*suite.table(summary["systems"], summary["chance"]), [])
-    finish(summary, out)
+    finish(suite, summary, out)
 
 
 @app.command()
 def crosslingual(
     manifest: Path = MANIFEST,
     out: Path = OUT,
-    english: Path = typer.Option(None, help="A manifest to set beside it."),
+    english: Path = typer.Option(..., help="A manifest of English to set beside it, and to take voices from."),
     systems: str = typer.Option("recording,fast@:8,fast@:4,fast@:1", help="Tokenizers."),
-    limit: int = LIMIT,
+    system: str = typer.Option("fast", help="The SpeechTokenizer that converts voices."),
+    limit: int = typer.Option(None, help="So many clips of each manifest, at even distances."),
     models: Path = MODELS,
     asr: str = ASR,
     jobs: int = JOBS,
     seed: int = SEED,
 ) -> None:
-    """Reconstruction by language, with a multilingual recogniser."""
-    from vocable.evaluation import groups
+    """Reconstruction and conversion by language, with a multilingual recogniser."""
+    from vocable.evaluation import conversion, groups
     from vocable.evaluation.metrics import Models
 
-    clips = select(manifest, None, limit) + (select(english, None, limit) if english else [])
-    values = {clip.id: {"language": clip.language or groups.UNKNOWN} for clip in clips}
-    run_groups(
-        "crosslingual",
-        clips,
-        values,
-        out,
-        systems=systems.split(","),
-        metrics=groups.CROSSLINGUAL_METRICS,
-        models=Models(models, asr),
-        hear=True,
-        jobs=jobs,
-        seed=seed,
-        remarks=[
-            "Where a clip has no text, what the same recogniser hears in the recording stands for it.",
-            f"Read {', '.join(groups.BY_CHARACTERS)} by characters (CER): Whisper base cannot be held to their words.",
-        ],
-    )
+    at_home = select(english, None, limit)
+    clips = select(manifest, None, limit) + at_home
+    with stages() as progress:
+        summary = groups.evaluate(
+            "crosslingual",
+            clips,
+            {clip.id: {"language": clip.language or groups.UNKNOWN} for clip in clips},
+            out,
+            systems=systems.split(","),
+            metrics=groups.CROSSLINGUAL_METRICS,
+            models=Models(models, asr),
+            hear=True,
+            jobs=jobs,
+            seed=seed,
+            progress=progress,
+            remarks=[
+                "Where a clip has no text, what the same recogniser hears in the recording stands for it.",
+                f"Read {', '.join(groups.BY_CHARACTERS)} by characters (CER): Whisper base cannot be held to their "
+                "words.",
+            ],
+        )
+        converted = conversion.evaluate(
+            conversion.pair_up(clips, at_home, seed),
+            out / "conversion",
+            system=system,
+            models=Models(models, asr),
+            jobs=jobs,
+            seed=seed,
+            progress=lambda _, share: progress("conversion", share),
+        )
+    show(conversion, converted)
+    finish(groups, summary, out)
 
 
 @app.command()
@@ -210,28 +235,25 @@ def speakers(
     from vocable.evaluation.metrics import Models
 
     clips = select(manifest, corpus, limit)
-    columns = groups.columns(manifest)
     with stages() as progress:
-        done = iter(range(1, len(clips) + 1))
-        measured = groups.measured_columns(clips, lambda: progress("measuring pitch and rate", next(done) / len(clips)))
-    values = {
-        clip.id: {k: v for k, v in columns[clip.id].items() if k != "speaker"} | measured.get(clip.id, {})
-        for clip in clips
-    }
-    run_groups(
-        "speakers",
-        clips,
-        values,
-        out,
-        systems=systems.split(","),
-        metrics=groups.SPEAKER_METRICS,
-        models=Models(models, asr),
-        jobs=jobs,
-        seed=seed,
-        remarks=[
-            "A manifest tells of its own speakers alone. That of this project has no child, elderly or impaired speech."
-        ],
-    )
+        measured = groups.measured_columns(clips, progress)
+        columns = groups.columns(manifest)
+        summary = groups.evaluate(
+            "speakers",
+            clips,
+            {clip.id: columns[clip.id] | measured.get(clip.id, {}) for clip in clips},
+            out,
+            systems=systems.split(","),
+            models=Models(models, asr),
+            jobs=jobs,
+            seed=seed,
+            progress=progress,
+            remarks=[
+                "A manifest tells of its own speakers alone. The data that vocable was measured on has no child, "
+                "elderly or impaired speech."
+            ],
+        )
+    finish(groups, summary, out)
 
 
 @app.command()
@@ -249,15 +271,11 @@ def longform(
     from vocable.evaluation.metrics import Models
 
     clips = select(manifest, None, None)
-    summary = with_bar(
-        "longform",
-        len(clips),
-        lambda progress: suite.evaluate(
+    with stages() as progress:
+        summary = suite.evaluate(
             clips, out, systems=systems.split(","), models=Models(models, asr), jobs=jobs, seed=seed, progress=progress
-        ),
-    )
-    show(*suite.table(summary), suite.notes(summary))
-    finish(summary, out)
+        )
+    finish(suite, summary, out)
 
 
 @app.command()
@@ -274,16 +292,9 @@ def robustness(
     from vocable.evaluation import robustness as suite
 
     clips = select(manifest, corpus, limit)
-    summary = with_bar(
-        "robustness",
-        len(clips),
-        lambda progress: suite.evaluate(
-            clips, out, systems=systems.split(","), jobs=jobs, seed=seed, progress=progress
-        ),
-    )
-    for table in suite.tables(summary).values():
-        show(*table, [])
-    finish(summary, out)
+    with stages() as progress:
+        summary = suite.evaluate(clips, out, systems=systems.split(","), jobs=jobs, seed=seed, progress=progress)
+    finish(suite, summary, out)
 
 
 @app.command()
@@ -299,7 +310,8 @@ def compare(
 
     (first, second) = (text.partition(":") for text in (a, b))
     figures = suite.compare((Path(first[0]), first[2]), (Path(second[0]), second[2]), read_manifest(manifest), seed)
-    show(*suite.table(figures), [f"A: {first[2]} of {first[0]}; B: {second[2]} of {second[0]}."])
+    print_table(*suite.table(figures))
+    typer.echo(f"A: {first[2]} of {first[0]}; B: {second[2]} of {second[0]}.")
 
 
 @app.command()
@@ -321,70 +333,38 @@ def metrics() -> None:
     """The metrics: range, direction, licence, source."""
     from vocable.evaluation.metrics import METRICS
 
-    rows: list[list[str | tuple[str, str]]] = [
+    rows: list[list[Cell]] = [
         [m.name, m.label, f"{m.bounds[0]:g} to {m.bounds[1]:g}", m.better, ", ".join(m.packages), m.licence, m.citation]
         for m in METRICS.values()
     ]
-    show(["name", "metric", "range", "better", "packages", "licence", "source"], rows, [])
+    print_table(["name", "metric", "range", "better", "packages", "licence", "source"], rows)
 
 
 # ---- what the suites share -------------------------------------------------------------------------------------------
 
 
+class Suite(Protocol):
+    """A module of `vocable.evaluation`: how its summary reads."""
+
+    def tables(self, summary: Mapping[str, Any], /) -> dict[str, Table]: ...
+
+    def notes(self, summary: Mapping[str, Any], /) -> list[str]: ...
+
+
 def select(manifest: Path, corpus: str | None, limit: int | None) -> list[Utterance]:
-    """The manifest's clips, those of one corpus, and of these `limit` at even distances (it is sorted by speaker)."""
-    from vocable.corpus.manifest import read_manifest
+    """The manifest's clips, those of one corpus, and of these `limit`, spread evenly."""
+    from vocable.corpus.manifest import read_manifest, spread
 
     clips = [clip for clip in read_manifest(manifest) if corpus in (None, clip.corpus)]
     if not clips:
         raise ValueError(f"{manifest}: no clip of the corpus {corpus!r}")
-    count = max(1, min(limit or len(clips), len(clips)))
-    return [clips[i * len(clips) // count] for i in range(count)]
-
-
-def with_bar(name: str, total: int, work: Callable[[Callable[[str | None], None]], dict[str, Any]]) -> dict[str, Any]:
-    """`work`, given what it calls after each item: a bar moves, and an item's error is a line."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
-        task = bar.add_task(name, total=total)
-
-        def progress(error: str | None) -> None:
-            if error:
-                console.print(f"vocable: {error}", markup=False, highlight=False, soft_wrap=True)
-            bar.advance(task)
-
-        return work(progress)
-
-
-def run_groups(
-    suite: str, clips: list[Utterance], values: dict[str, dict[str, str]], out: Path, **options: Any
-) -> None:
-    """A suite of `evaluation.groups`: its bar, its tables."""
-    from vocable.evaluation import groups
-
-    summary = with_bar(
-        suite, len(clips), lambda progress: groups.evaluate(suite, clips, values, out, progress=progress, **options)
-    )
-    for table in groups.tables(summary).values():
-        show(*table, [])
-    for line in groups.notes(summary):
-        typer.echo(line)
-    finish(summary, out)
+    return spread(clips, limit)
 
 
 @contextlib.contextmanager
-def stages() -> Iterator[Callable[[str, float], None]]:
+def stages() -> Iterator[Progress]:
     """A bar for each stage of a suite, as it comes up."""
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
-
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+    with bars() as bar:
         known: dict[str, Any] = {}
 
         def progress(stage: str, share: float) -> None:
@@ -395,8 +375,24 @@ def stages() -> Iterator[Callable[[str, float], None]]:
         yield progress
 
 
-def show(columns: list[str], rows: list[list[str | tuple[str, str]]], notes: list[str]) -> None:
-    """A table on standard output."""
+def finish(suite: Suite, summary: dict[str, Any], out: Path) -> None:
+    """Print what the page says, and where it is; exit code 2 if clips were left out."""
+    show(suite, summary)
+    left_out = len(summary["left_out"])
+    typer.echo(f"{summary['clips']} clips, {left_out} left out: {out}/index.html, {out}/summary.json", err=True)
+    if left_out:
+        raise typer.Exit(2)
+
+
+def show(suite: Suite, summary: dict[str, Any]) -> None:
+    for heading, table in suite.tables(summary).items():
+        typer.echo(heading)
+        print_table(*table)
+    for line in suite.notes(summary):
+        typer.echo(line)
+
+
+def print_table(columns: list[str], rows: list[list[Cell]]) -> None:
     from rich.console import Console
     from rich.table import Table
 
@@ -407,13 +403,3 @@ def show(columns: list[str], rows: list[list[str | tuple[str, str]]], notes: lis
     for row in rows:
         table.add_row(*(cell if isinstance(cell, str) else f"{cell[0]}\n[dim]{cell[1]}" for cell in row))
     console.print(table)
-    for line in notes:
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
-
-
-def finish(summary: dict[str, Any], out: Path) -> None:
-    """Where the results are; exit code 2 if clips were left out."""
-    left_out = len(summary["left_out"])
-    typer.echo(f"{summary['clips']} clips, {left_out} left out: {out}/index.html, {out}/summary.json", err=True)
-    if left_out:
-        raise typer.Exit(2)

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from vocable.cli.bars import bars
+
 if TYPE_CHECKING:
     from vocable.corpus.manifest import Utterance
 
@@ -177,11 +179,6 @@ def _sum_up(utterances: Sequence[Utterance], unreadable: Sequence[str], out: Pat
 @contextmanager
 def _bar(description: str, total: int | None) -> Iterator[Callable[[], None]]:
     """A progress bar; what it yields is called after each file."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+    with bars(counted=True) as bar:
         task = bar.add_task(description, total=total)
         yield lambda: bar.advance(task)

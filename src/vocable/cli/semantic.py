@@ -6,6 +6,7 @@ from pathlib import Path
 
 import typer
 
+from vocable.cli.bars import bars
 from vocable.cli.options import parse_teacher_layer
 
 app = typer.Typer(help="Teachers' features and units for distillation.", no_args_is_help=True)
@@ -33,8 +34,6 @@ def extract(
         raise ValueError(f"--dtype is float32, bfloat16 or float16, not {dtype!r}")
 
     import torch
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
     from vocable.corpus.manifest import read_manifest
     from vocable.semantic import cache
@@ -43,9 +42,7 @@ def extract(
     utterances = read_manifest(manifest)
     hours = sum(u.duration for u in utterances) / 3600
     model = Teacher(teacher, chosen, device, getattr(torch, dtype))
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+    with bars() as bar:
         task = bar.add_task(f"{hours:.1f} h of speech", total=hours * 3600)
         cache.extract(model, utterances, out, lambda seconds: bar.advance(task, seconds))
     typer.echo(f"features of {len(utterances)} utterances, {hours:.2f} h, {model.dimension}-d, in {out}", err=True)
@@ -60,16 +57,11 @@ def units(
     seed: int = typer.Option(0, help="Of the sample and of k-means."),
 ) -> None:
     """Cluster a teacher's features with k-means and write the units of every utterance."""
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
-
     from vocable.semantic.cache import FeatureCache
     from vocable.semantic.units import make_units
 
     features = FeatureCache(cache)
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+    with bars() as bar:
         task = bar.add_task(f"{num_units} units", total=1.0)
         done = make_units(
             features, out, num_units, sample_frames=sample, seed=seed, progress=lambda share: bar.advance(task, share)

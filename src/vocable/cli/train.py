@@ -8,6 +8,7 @@ from typing import Any
 
 import typer
 
+from vocable.cli.bars import bars
 from vocable.cli.options import parse_duration
 
 app = typer.Typer(help="Train a model from a recipe.", no_args_is_help=True)
@@ -30,9 +31,6 @@ def codec(
     """Train the codec."""
     seconds = parse_duration(max_time)
 
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
-
     from vocable.training.codec import CodecTrainer
     from vocable.training.recipe import load_recipe
     from vocable.training.stop import Interrupted
@@ -45,9 +43,7 @@ def codec(
     if resume and not begun:
         raise ValueError(f"{folder} holds no run to resume; leave out --resume to begin one")
     first = os.environ.get("RANK", "0") == "0"  # of the processes that accelerate or torchrun started
-    console = Console(stderr=True, quiet=not first)
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+    with bars(shown=first) as bar:
         reading = bar.add_task("reading audio", total=None)
         trainer = CodecTrainer(plan, folder, max_time=seconds, on_load=lambda s: bar.advance(reading, s))
         bar.remove_task(reading)
@@ -58,7 +54,7 @@ def codec(
         def show(record: dict[str, Any]) -> None:
             figures = " ".join(f"{k} {record[k]:.3f}" for k in ("total", "mel", "teacher_cosine") if k in record)
             bar.update(training, completed=record["progress"], description=f"step {record['step']} {figures}")
-            if not console.is_terminal:
+            if bar.disable and first:
                 typer.echo(f"step {record['step']} progress {record['progress']:.3f} {figures}", err=True)
 
         trainer.on_log = show
@@ -87,15 +83,10 @@ def vocoder(
     seconds = parse_duration(max_time)
     assert seconds is not None
 
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
-
     from vocable.training.vocoder import train_vocoder
 
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
     steps = 0
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+    with bars() as bar:
         task = bar.add_task("vocoder", total=1.0)
 
         def on_step(step: int, share: float, mel: float) -> None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import TypeVar
 
 from vocable.files import atomic_path
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -23,6 +26,11 @@ class Utterance:
     text: str | None = None
     corpus: str | None = None
     language: str | None = None
+
+    @property
+    def speaker_key(self) -> str:
+        """The speaker; a clip whose speaker is unknown stands for itself."""
+        return self.speaker or self.id
 
 
 def read_manifest(path: str | os.PathLike[str]) -> list[Utterance]:
@@ -56,6 +64,12 @@ def read_manifest(path: str | os.PathLike[str]) -> list[Utterance]:
     if not utterances:
         raise ValueError(f"{path}: the manifest is empty")
     return utterances
+
+
+def spread(items: Sequence[T], count: int | None) -> list[T]:
+    """`count` items at even distances, because manifests are sorted by speaker; None or more than there are: all."""
+    count = len(items) if count is None else min(count, len(items))
+    return [items[i * len(items) // count] for i in range(count)]
 
 
 def write_manifest(path: str | os.PathLike[str], utterances: Iterable[Utterance]) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 from vocable.corpus.manifest import Utterance
 from vocable.evaluation import statistics
 from vocable.evaluation.metrics import METRICS
+from vocable.evaluation.page import Cell, Table
 from vocable.evaluation.runner import read_rows
 
 
@@ -20,7 +21,7 @@ def compare(
     for (folder, system), found in zip((a, b), rows, strict=True):
         if not found:
             raise ValueError(f"{folder}: no rows of {system!r}")
-    speakers = {clip.id: clip.speaker or clip.id for clip in clips}
+    speakers = {clip.id: clip.speaker_key for clip in clips}
     shared = [clip for clip in rows[0] if clip in rows[1] and clip in speakers]
     if not shared:
         raise ValueError("the two have no clip in common that the manifest knows")
@@ -46,8 +47,8 @@ def _known(row: Mapping[str, Any], metric: str) -> bool:
     return row.get(metric) is not None
 
 
-def table(figures: Mapping[str, Mapping[str, Any]]) -> tuple[list[str], list[list[str | tuple[str, str]]]]:
-    rows: list[list[str | tuple[str, str]]] = []
+def table(figures: Mapping[str, Mapping[str, Any]]) -> Table:
+    rows: list[list[Cell]] = []
     for name, f in figures.items():
         m = METRICS[name]
         d = m.digits

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,18 +11,20 @@ import numpy as np
 
 from vocable import audio
 from vocable.conversion import MIN_SECONDS, swap_layers
-from vocable.corpus.manifest import Utterance
+from vocable.corpus.manifest import Utterance, spread
 from vocable.evaluation import statistics
-from vocable.evaluation.metrics import METRICS, Models, Pair
+from vocable.evaluation.metrics import METRICS, Models, Pair, load_metric, made_with
 from vocable.evaluation.metrics.base import SAMPLE_RATE
-from vocable.evaluation.page import Page
-from vocable.evaluation.reconstruction import figure_cell, fit, keep, kept_path
-from vocable.evaluation.runner import Row, describe, run, write_json
-from vocable.evaluation.tokenizers import NotAvailable, Ours, load_tokenizer
+from vocable.evaluation.metrics.words import recogniser
+from vocable.evaluation.page import Cell, Page, Table
+from vocable.evaluation.reconstruction import figure_cell, fit
+from vocable.evaluation.runner import Progress, Row, describe, exclusions, run, write_json
+from vocable.evaluation.tokenizers import Ours, load_tokenizer
 
 LAYERS = (2, 4, 8)  #: the reference gives 1:2, 1:4, 1:8
 FIGURES = {  #: of the table: how a figure is headed, and the metric that it is of
     "wer": ("WER % ↓", "wer"),
+    "cer": ("CER % ↓", "cer"),
     "to_reference": ("similarity to the reference ↑", "speaker"),
     "to_source": ("similarity to the source", "speaker"),
     "mos": ("DistillMOS ↑", "mos"),
@@ -48,51 +50,55 @@ class Conversion:
     system: str
     made_by: str
     models: Models
-    keep: tuple[str, ...] = ()
-    audio: Path = Path("audio")
 
     def plan(self) -> dict[str, Any]:
-        models = {key: str(value) for key, value in asdict(self.models).items()}
+        models = self.models.plan()
         return {"system": self.system, "made_by": self.made_by, "layers": list(LAYERS), "models": models}
 
     def start(self) -> Callable[[ClipPair], list[Row]]:
-        tok = load_tokenizer(self.system)
-        assert isinstance(tok, Ours)
-        wer, speaker, mos = (METRICS[name](self.models) for name in ("wer", "speaker", "mos"))
+        tok = load_codec(self.system)
+        hear = recogniser(self.models)
+        wer, cer, speaker, mos = (load_metric(name, self.models) for name in ("wer", "cer", "speaker", "mos"))
 
         def work(pair: ClipPair) -> list[Row]:
             source, reference = (audio.read(u.path, SAMPLE_RATE)[0] for u in (pair.source, pair.reference))
+            language = pair.source.language or "en"
+            text = hear(source, language) if pair.source.text is None else pair.source.text
             rows = []
-            # The recording in place of its conversion: whom it resembles, and how well its words are heard.
-            outputs = {"source": source, ":1": fit(_through(tok, source, 1), len(source))}
-            for stop in LAYERS:
-                converted = swap_layers(tok.model, source, reference, SAMPLE_RATE, SAMPLE_RATE, slice(1, stop))
-                decoded = audio.resample(converted.waveform[0].numpy(), tok.model.sample_rate, SAMPLE_RATE)
-                outputs[f"1:{stop}"] = fit(decoded, len(source))
-            for name, decoded in outputs.items():
-                if pair.id in self.keep:
-                    keep(self.audio, pair.id, name, decoded)
-                judged = Pair(source, decoded, pair.source.text, pair.source.language or "en", reference)
-                rows.append(
-                    {
-                        "clip": pair.id,
-                        "system": name,
-                        "wer": wer(judged),
-                        "to_reference": speaker(judged),
-                        "to_source": speaker(Pair(source, decoded)),
-                        "mos": mos(judged),
-                    }
-                )
-            if pair.id in self.keep:
-                keep(self.audio, pair.id, "reference", reference)
+            for name, decoded in convert(tok, source, reference):
+                judged = Pair(source, decoded, text, language, reference)
+                figures = {
+                    "wer": wer(judged),
+                    "cer": cer(judged),
+                    "to_reference": speaker(judged),
+                    "to_source": speaker(Pair(source, decoded)),
+                    "mos": mos(judged),
+                }
+                rows.append({"clip": pair.id, "system": name, "language": language} | figures)
             return rows
 
         return work
 
 
-def _through(tok: Ours, waveform: np.ndarray, layers: int) -> np.ndarray:
-    decoded = tok.model.reconstruct(waveform, SAMPLE_RATE, layers=slice(0, layers)).waveform[0].numpy()
-    return audio.resample(decoded, tok.model.sample_rate, SAMPLE_RATE)
+def load_codec(name: str) -> Ours:
+    """A SpeechTokenizer; ValueError for any other tokenizer."""
+    tok = load_tokenizer(name)
+    if not isinstance(tok, Ours):
+        raise ValueError(f"{name}: layers can be swapped in a SpeechTokenizer alone")
+    return tok
+
+
+def convert(tok: Ours, source: np.ndarray, reference: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
+    """The source, its RVQ-1 alone, and that with more and more of the reference: name and float32 [L] at 16 kHz."""
+    yield "source", source
+    yield ":1", _heard(tok, tok.model.reconstruct(source, SAMPLE_RATE, layers=slice(0, 1)).waveform, source)
+    for stop in LAYERS:
+        converted = swap_layers(tok.model, source, reference, SAMPLE_RATE, SAMPLE_RATE, slice(1, stop))
+        yield f"1:{stop}", _heard(tok, converted.waveform, source)
+
+
+def _heard(tok: Ours, waveform: Any, source: np.ndarray) -> np.ndarray:
+    return fit(audio.resample(waveform[0].numpy(), tok.model.sample_rate, SAMPLE_RATE), len(source))
 
 
 def pair_up(sources: Sequence[Utterance], references: Sequence[Utterance], seed: int) -> list[ClipPair]:
@@ -100,7 +106,7 @@ def pair_up(sources: Sequence[Utterance], references: Sequence[Utterance], seed:
     rng = np.random.default_rng(seed)
     pairs = []
     for source in sources:
-        others = [r for r in references if r.speaker != source.speaker and r.duration >= MIN_SECONDS]
+        others = [r for r in references if r.speaker_key != source.speaker_key and r.duration >= MIN_SECONDS]
         if not others:
             raise ValueError(f"{source.id}: no clip of another speaker to take the voice from")
         pairs.append(ClipPair(source, others[rng.integers(len(others))]))
@@ -116,60 +122,74 @@ def evaluate(
     jobs: int = 1,
     seed: int = 0,
     listen: int = 4,
-    progress: Callable[[str | None], None] = lambda error: None,
+    progress: Progress = lambda stage, share: None,
 ) -> dict[str, Any]:
     """Write OUT/rows.jsonl, summary.json and index.html; returns the summary."""
-    tok = load_tokenizer(system)
-    if not isinstance(tok, Ours):
-        raise NotAvailable(f"{system}: layers are swapped in a SpeechTokenizer")
-    made_with: dict[str, str] = {}
-    for _, metric in FIGURES.values():
-        made_with |= METRICS[metric](models).made_with()
-    heard = tuple(pairs[i * len(pairs) // min(listen, len(pairs))].id for i in range(min(listen, len(pairs))))
-    outcome = run(Conversion(system, tok.made_by, models, heard, out / "audio"), pairs, out, jobs, progress)
-    speakers = {pair.id: pair.source.speaker or pair.id for pair in pairs}
-    systems: dict[str, Any] = {}
-    for name in ("source", ":1", *(f"1:{stop}" for stop in LAYERS)):
-        rows = [row for row in outcome.rows if row["system"] == name]
-        systems[name] = {}
-        for figure, (_, metric) in FIGURES.items():
-            valid = [row for row in rows if row[figure] is not None]
-            if valid:
-                found = statistics.figure([r[figure] for r in valid], [speakers[r["clip"]] for r in valid], seed)
-                systems[name][figure] = found.scaled(METRICS[metric].scale)
-    # Clips are counted as sources: a pair that failed is left out under its own name.
-    described = describe([_as_clip(pair) for pair in pairs], outcome)
+    tok = load_codec(system)
+    versions = made_with([metric for _, metric in FIGURES.values()], models)
+    outcome = run(Conversion(system, tok.made_by, models), pairs, out, jobs, progress)
+    speakers = {pair.id: pair.source.speaker_key for pair in pairs}
+    languages = sorted({row["language"] for row in outcome.rows})
     summary = {
         "suite": "conversion",
-        **described,
+        # A pair counts as its source, and is left out under its own name.
+        **describe([replace(pair.source, id=pair.id) for pair in pairs], outcome),
         "codec": tok.made_by,
         "seed": seed,
-        "made_with": made_with,
-        "systems": systems,
+        "made_with": versions,
+        "languages": {
+            language: summarize([row for row in outcome.rows if row["language"] == language], speakers, seed)
+            for language in languages
+        },
     }
     write_json(out / "summary.json", summary)
-    page = Page("One-shot conversion by layer swap", f"{described['clips']} pairs of speakers, {tok.made_by}")
-    page.table(*table(summary))
-    page.heading("To hear")
-    columns = ("source", "reference", ":1", *(f"1:{stop}" for stop in LAYERS))
-    done = [pair for pair in heard if pair not in outcome.left_out]
-    page.players(columns, {pair: [kept_path(out / "audio", pair, name) for name in columns] for pair in done})
+    page = Page("One-shot conversion by layer swap", f"{summary['clips']} pairs of speakers, {tok.made_by}")
+    page.tables(tables(summary))
+    page.notes(notes(summary))
+    heard = {pair.id: _listen(tok, pair) for pair in spread(pairs, listen) if pair.id not in outcome.left_out}
+    if heard:
+        page.heading("To hear")
+        page.players(heard, SAMPLE_RATE)
     page.write(out / "index.html")
     return summary
 
 
-def _as_clip(pair: ClipPair) -> Utterance:
-    s = pair.source
-    return Utterance(pair.id, s.path, s.duration, s.speaker, s.text, s.corpus, s.language)
-
-
-def table(summary: dict[str, Any]) -> tuple[list[str], list[list[str | tuple[str, str]]]]:
-    """The paper's table: a row for each choice of layers."""
-    labels = {"source": "the source itself", ":1": "source :1 alone"}
-    rows: list[list[str | tuple[str, str]]] = []
-    for name, found in summary["systems"].items():
-        cells: list[str | tuple[str, str]] = [labels.get(name, f"source :1, reference {name}")]
+def summarize(rows: Sequence[Row], speakers: Mapping[str, str], seed: int) -> dict[str, dict[str, Any]]:
+    """Figures for each choice of layers. speakers: of each pair."""
+    found: dict[str, dict[str, Any]] = {}
+    for name in dict.fromkeys(row["system"] for row in rows):
+        found[name] = {}
         for figure, (_, metric) in FIGURES.items():
-            cells.append(figure_cell(found.get(figure, {}), METRICS[metric].digits))
-        rows.append(cells)
-    return ["layers", *(heading for heading, _ in FIGURES.values())], rows
+            valid = [row for row in rows if row["system"] == name and row[figure] is not None]
+            if valid:
+                scores, of = [row[figure] for row in valid], [speakers[row["clip"]] for row in valid]
+                found[name][figure] = statistics.figure(scores, of, seed).scaled(METRICS[metric].scale)
+    return found
+
+
+def _listen(tok: Ours, pair: ClipPair) -> dict[str, np.ndarray]:
+    source, reference = (audio.read(u.path, SAMPLE_RATE)[0] for u in (pair.source, pair.reference))
+    return dict(convert(tok, source, reference)) | {"reference": reference}
+
+
+def tables(summary: Mapping[str, Any]) -> dict[str, Table]:
+    """The paper's table, for each language: a row for each choice of layers."""
+    labels = {"source": "the source itself", ":1": "source :1 alone"}
+    found: dict[str, Table] = {}
+    for language, systems in summary["languages"].items():
+        rows: list[list[Cell]] = []
+        for name, figures in systems.items():
+            cells: list[Cell] = [labels.get(name, f"source :1, reference {name}")]
+            for figure, (_, metric) in FIGURES.items():
+                cells.append(figure_cell(figures.get(figure, {}), METRICS[metric].digits))
+            rows.append(cells)
+        found[f"Sources in {language}"] = (["layers", *(heading for heading, _ in FIGURES.values())], rows)
+    return found
+
+
+def notes(summary: Mapping[str, Any]) -> list[str]:
+    return [
+        "Each source has a random reference of another speaker. Intervals: 95 %, by resampling the sources' speakers.",
+        "Where a source has no text, what the same recogniser hears in it stands for it.",
+        *exclusions(summary),
+    ]

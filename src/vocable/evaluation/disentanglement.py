@@ -7,7 +7,7 @@ speaker is in every quarter, because a classifier cannot know a speaker whom it 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,13 +21,19 @@ from vocable.corpus.manifest import Utterance
 from vocable.evaluation import statistics
 from vocable.evaluation.metrics.base import SAMPLE_RATE
 from vocable.evaluation.metrics.pitch import PitchTracker
-from vocable.evaluation.page import Page, scatter
+from vocable.evaluation.page import Cell, Page, Table, scatter
 from vocable.evaluation.phones import PhoneRecogniser, softmax_regression
-from vocable.evaluation.runner import Outcome, describe, write_json
+from vocable.evaluation.reconstruction import figure_cell
+from vocable.evaluation.runner import Outcome, Progress, describe, exclusions, write_json
 from vocable.evaluation.tokenizers import Ours, load_tokenizer
 
 LAYERS = {":1": slice(0, 1), "1:2": slice(1, 2), "1:8": slice(1, 8), ":8": slice(0, 8)}
-READINGS = ("speaker", "phone", "pitch", "energy")
+READINGS = {  #: and how a table heads them
+    "speaker": "speaker accuracy %",
+    "phone": "phone accuracy %",
+    "pitch": "pitch R² %",
+    "energy": "energy R² %",
+}
 FOLDS = 4
 RIDGE = 1e-3  #: as a share of the inputs' mean variance
 FLOOR = 1e-4  #: under a frame's root mean square, before the logarithm: 80 dB under full scale
@@ -46,7 +52,7 @@ class Clip:
     waveform: np.ndarray
 
 
-def listen(clips: Sequence[Utterance], progress: Callable[[], None] = lambda: None) -> list[Clip]:
+def listen(clips: Sequence[Utterance], progress: Progress = lambda stage, share: None) -> list[Clip]:
     """The clips of speakers with at least FOLDS clips, as the judges hear them: 50 frames a second."""
     counts: dict[str | None, int] = {}
     for clip in clips:
@@ -56,7 +62,8 @@ def listen(clips: Sequence[Utterance], progress: Callable[[], None] = lambda: No
         raise ValueError(f"at least two speakers with {FOLDS} clips each are needed")
     track, recognise = PitchTracker(), PhoneRecogniser()
     found = []
-    for u in usable:
+    for i, u in enumerate(usable):
+        progress("listening", i / len(usable))
         waveform = audio.read(u.path, SAMPLE_RATE)[0]
         frames = -(-len(waveform) // 320)
         padded = np.pad(waveform, (0, frames * 320 - len(waveform))).reshape(frames, 320)
@@ -65,7 +72,6 @@ def listen(clips: Sequence[Utterance], progress: Callable[[], None] = lambda: No
         pitch = np.pad(pitch, (0, max(0, frames - len(pitch))), constant_values=np.nan)[:frames]
         energy = np.log(np.sqrt(np.square(padded, dtype=np.float64).mean(1)) + FLOOR)
         found.append(Clip(u.id, str(u.speaker), heard.frames(50.0, frames), heard.phones, pitch, energy, waveform))
-        progress()
     return found
 
 
@@ -184,11 +190,10 @@ def evaluate(
     *,
     systems: Sequence[str],
     seed: int = 0,
-    progress: Callable[[str, float], None] = lambda stage, share: None,
+    progress: Progress = lambda stage, share: None,
 ) -> dict[str, Any]:
     """Write OUT/summary.json and index.html, with pictures of clips by speaker; returns the summary."""
-    done = iter(range(1, len(clips) + 1))
-    heard = listen(clips, lambda: progress("listening", next(done) / len(clips)))
+    heard = listen(clips, progress)
     num_phones = 1 + max(int(clip.phones.max(initial=0)) for clip in heard)
     measured: dict[str, Any] = {}
     page = Page("Disentanglement", f"{len(heard)} clips of {len({clip.speaker for clip in heard})} speakers")
@@ -200,16 +205,18 @@ def evaluate(
         measured[name] = measure(system, heard, num_phones, seed)
         pictures[name] = scatter(_plane(system, heard), [clip.speaker for clip in heard])
         progress("reading layers", (i + 1) / len(systems))
+    used = {clip.id for clip in heard}
     summary = {
         "suite": "disentanglement",
-        **describe([u for u in clips if u.id in {clip.id for clip in heard}], Outcome()),
-        "made_with": {name: str(load_tokenizer(name).made_by) for name in systems},
+        **describe([u for u in clips if u.id in used], Outcome()),
+        "made_with": {name: load_tokenizer(name).made_by for name in systems},
         "seed": seed,
         "chance": {reading: round(value, 2) for reading, value in chance(heard).items()},
         "systems": measured,
     }
     write_json(out / "summary.json", summary)
-    page.table(*table(measured, summary["chance"]))
+    page.tables(tables(summary))
+    page.notes(notes(summary))
     for name, picture in pictures.items():
         page.picture(
             picture, f"{name}: mean vectors of clips, by layers, on their first two principal axes; a colour a speaker"
@@ -230,20 +237,20 @@ def _plane(system: Ours, clips: Sequence[Clip]) -> dict[str, np.ndarray]:
     return found
 
 
-def table(
-    systems: Mapping[str, Mapping[str, Any]], chances: Mapping[str, float]
-) -> tuple[list[str], list[list[str | tuple[str, str]]]]:
-    """A row for each system and choice of layers."""
-    columns = ["layers", "speaker accuracy %", "phone accuracy %", "pitch R² %", "energy R² %"]
-    rows: list[list[str | tuple[str, str]]] = []
-    for system, conditions in systems.items():
+def tables(summary: Mapping[str, Any]) -> dict[str, Table]:
+    """A row for each system and choice of layers, and what knowing nothing earns."""
+    rows: list[list[Cell]] = []
+    for system, conditions in summary["systems"].items():
         for layers, readings in conditions.items():
-            cells: list[str | tuple[str, str]] = [(layers, system)]
-            for reading in READINGS:
-                r = readings[reading]
-                cells.append((f"{r['value']:.1f}", f"{r['low']:.1f} to {r['high']:.1f}"))
-            rows.append(cells)
-    rows.append(
-        ["knowing nothing", *(f"{chances[reading]:.1f}" for reading in ("speaker", "phone", "pitch", "energy"))]
-    )
-    return columns, rows
+            cells: list[Cell] = [(layers, system)]
+            rows.append(cells + [figure_cell(readings[reading], 1) for reading in READINGS])
+    rows.append(["knowing nothing", *(f"{summary['chance'][reading]:.1f}" for reading in READINGS)])
+    return {"What can be read from which layers": (["layers", *READINGS.values()], rows)}
+
+
+def notes(summary: Mapping[str, Any]) -> list[str]:
+    return [
+        f"Linear maps, each fitted on {FOLDS - 1} of {FOLDS} parts of the clips and read on the last, in turn. Under "
+        "the figures, 95 % intervals by resampling speakers.",
+        *exclusions(summary),
+    ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,22 +15,21 @@ from vocable.evaluation import reconstruction
 from vocable.evaluation.metrics import METRICS, Models
 from vocable.evaluation.metrics.base import SAMPLE_RATE
 from vocable.evaluation.metrics.pitch import PitchTracker
-from vocable.evaluation.page import Page
-from vocable.evaluation.reconstruction import figure_cell, summarize
-from vocable.evaluation.runner import read_rows, write_json
+from vocable.evaluation.page import Cell, Page, Table
+from vocable.evaluation.reconstruction import DEFAULT_METRICS, figure_cell, summarize
+from vocable.evaluation.runner import Progress, read_rows, write_json
 
 #: Languages that the paper's recognisers are held to by characters: words are not written apart, or have too many
 #: forms for Whisper base.
 BY_CHARACTERS = ("is", "zh")
 CROSSLINGUAL_METRICS = ("wer", "cer", "pesq", "stoi", "speaker", "mos")
-SPEAKER_METRICS = ("pesq", "stoi", "wer", "speaker", "mos")
 UNKNOWN = "unknown"
 SMALLEST_GROUP = 3  #: clips
 
 
 def columns(manifest: Path) -> dict[str, dict[str, str]]:
     """What a manifest says of each clip besides what every manifest says: id -> column -> value."""
-    own = {"id", "path", "duration", "text"}
+    own = {"id", "path", "duration", "text", "speaker"}
     found = {}
     for line in manifest.read_text(encoding="utf-8").split("\n"):
         if line.strip():
@@ -42,26 +41,25 @@ def columns(manifest: Path) -> dict[str, dict[str, str]]:
 
 
 def measured_columns(
-    clips: Sequence[Utterance], progress: Callable[[], None] = lambda: None
+    clips: Sequence[Utterance], progress: Progress = lambda stage, share: None
 ) -> dict[str, dict[str, str]]:
     """Pitch of each speaker (median F0) and rate of each clip (characters a second): id -> column -> its third."""
     track = PitchTracker()
     pitch: dict[str, list[float]] = {}
     rate = {}
-    for clip in clips:
+    for i, clip in enumerate(clips):
+        progress("measuring pitch and rate", i / len(clips))
         try:
             waveform = audio.read(clip.path, SAMPLE_RATE)[0]
         except (ValueError, OSError):  # the suite names it
             continue
-        pitch.setdefault(clip.speaker or clip.id, []).append(float(np.nanmedian(track(waveform))))
+        pitch.setdefault(clip.speaker_key, []).append(float(np.nanmedian(track(waveform))))
         if clip.text:
             rate[clip.id] = len(clip.text) / clip.duration
-        progress()
     of_speaker = {speaker: float(np.nanmedian(values)) for speaker, values in pitch.items()}
     thirds = {
         "pitch": _thirds(
-            {clip.id: of_speaker[clip.speaker or clip.id] for clip in clips if (clip.speaker or clip.id) in of_speaker},
-            "Hz",
+            {clip.id: of_speaker[clip.speaker_key] for clip in clips if clip.speaker_key in of_speaker}, "Hz"
         ),
         "rate": _thirds(rate, "characters/s"),
     }
@@ -116,20 +114,20 @@ def evaluate(
     out: Path,
     *,
     systems: Sequence[str],
-    metrics: Sequence[str],
+    metrics: Sequence[str] = DEFAULT_METRICS,
     models: Models,
     hear: bool = False,
     jobs: int = 1,
     seed: int = 0,
     remarks: Sequence[str] = (),
-    progress: Callable[[str | None], None] = lambda error: None,
+    progress: Progress = lambda stage, share: None,
 ) -> dict[str, Any]:
     """Reconstruction of `clips` in OUT, and its figures by the columns of `values`: id -> column -> value."""
     summary = reconstruction.evaluate(
         clips, out, systems=systems, metrics=metrics, models=models, jobs=jobs, seed=seed, hear=hear, progress=progress
     )
     rows = read_rows(out)
-    speakers = {clip.id: clip.speaker or clip.id for clip in clips}
+    speakers = {clip.id: clip.speaker_key for clip in clips}
     names = sorted({column for one in values.values() for column in one})
     summary |= {
         "suite": suite,
@@ -155,36 +153,30 @@ def evaluate(
     }
     write_json(out / "summary.json", summary)
     page = Page(suite.capitalize(), f"{summary['clips']} clips of {summary['speakers']} speakers")
-    page.heading("All clips")
-    page.table(*reconstruction.figures_table(summary))
-    for heading, table in tables(summary).items():
-        page.heading(heading)
-        page.table(*table)
-    for line in notes(summary):
-        page.paragraph(line)
+    page.tables(reconstruction.tables(summary) | tables(summary))
+    page.notes(notes(summary))
     page.write(out / "index.html")
     return summary
 
 
-def tables(summary: Mapping[str, Any]) -> dict[str, tuple[list[str], list[list[str | tuple[str, str]]]]]:
+def tables(summary: Mapping[str, Any]) -> dict[str, Table]:
     """A table for each column: a row for each value and system."""
     metrics = [METRICS[name] for name in summary["metrics"]]
-    heads = [f"{m.label} {'↑' if m.better == 'higher' else '↓'}" for m in metrics]
-    found: dict[str, tuple[list[str], list[list[str | tuple[str, str]]]]] = {}
+    found: dict[str, Table] = {}
     for column, systems in summary["groups"].items():
-        rows: list[list[str | tuple[str, str]]] = []
+        rows: list[list[Cell]] = []
         for value in next(iter(systems.values()), {}):
             for system, groups in systems.items():
                 figures = groups[value]
                 clips = max(figures[m.name]["clips"] for m in metrics)
-                cells: list[str | tuple[str, str]] = [(value, f"{system}, {clips} clips")]
+                cells: list[Cell] = [(value, f"{system}, {clips} clips")]
                 rows.append(cells + [figure_cell(figures[m.name], m.digits) for m in metrics])
-        found[f"By {column}"] = ([column, *heads], rows)
+        found[f"By {column}"] = ([column, *(m.heading() for m in metrics)], rows)
     return found
 
 
 def notes(summary: Mapping[str, Any]) -> list[str]:
-    lines = reconstruction.notes(dict(summary))
+    lines = reconstruction.notes(summary)
     for system, worst in summary["worst_decile"].items():
         for metric, speakers in worst.items():
             named = ", ".join(f"{speaker} ({value:.{METRICS[metric].digits}f})" for speaker, value in speakers)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +11,15 @@ import numpy as np
 
 from vocable import audio
 from vocable.corpus.manifest import Utterance
-from vocable.evaluation.metrics import METRICS as ALL_METRICS
-from vocable.evaluation.metrics import Models, Pair
+from vocable.evaluation.metrics import METRICS, Models, Pair, made_with
 from vocable.evaluation.metrics.base import SAMPLE_RATE
 from vocable.evaluation.metrics.words import recogniser
-from vocable.evaluation.page import Page
-from vocable.evaluation.reconstruction import Judge, available, fit, summarize
-from vocable.evaluation.runner import Row, describe, run, write_json
+from vocable.evaluation.page import Cell, Page, Table
+from vocable.evaluation.reconstruction import DEFAULT_METRICS, available, fit, makers, scores, summarize
+from vocable.evaluation.runner import Progress, Row, describe, exclusions, run, write_json
+from vocable.evaluation.tokenizers import load_tokenizer
 
 WINDOW_SECONDS = 15.0
-METRICS = ("pesq", "stoi", "wer", "speaker", "mos")
 
 
 @dataclass(frozen=True)
@@ -28,17 +27,16 @@ class Longform:
     """A task of the runner: a recording -> a row for each system and window. The whole is encoded and decoded once;
     words are held against what the recogniser hears in the same window of the recording."""
 
-    systems: tuple[str, ...]
-    made_by: tuple[str, ...]
+    systems: Mapping[str, str]  #: and what made each
     models: Models
 
     def plan(self) -> dict[str, Any]:
-        systems = dict(zip(self.systems, self.made_by, strict=True))
-        models = {key: str(value) for key, value in asdict(self.models).items()}
-        return {"systems": systems, "metrics": list(METRICS), "models": models, "window": WINDOW_SECONDS}
+        metrics, models = list(DEFAULT_METRICS), self.models.plan()
+        return {"systems": dict(self.systems), "metrics": metrics, "models": models, "window": WINDOW_SECONDS}
 
     def start(self) -> Callable[[Utterance], list[Row]]:
-        judge, hear = Judge(self.systems, METRICS, self.models), recogniser(self.models)
+        systems = {name: load_tokenizer(name) for name in self.systems}
+        hear = recogniser(self.models)
 
         def work(clip: Utterance) -> list[Row]:
             waveform, _ = audio.read(clip.path, SAMPLE_RATE)
@@ -46,12 +44,13 @@ class Longform:
             starts = range(0, max(len(waveform) - size // 2, 1), size)
             heard = {at: hear(waveform[at : at + size], language) for at in starts}
             rows = []
-            for name, system in judge.systems.items():
+            for name, system in systems.items():
                 decoded = fit(system.decode(system.encode(waveform)), len(waveform))
                 for at in starts:
                     window = slice(at, at + size)
                     pair = Pair(waveform[window], decoded[window], heard[at], language)
-                    rows.append({"clip": clip.id, "system": name, "start": at / SAMPLE_RATE} | judge.scores(pair))
+                    judged = scores(pair, DEFAULT_METRICS, self.models)
+                    rows.append({"clip": clip.id, "system": name, "start": at / SAMPLE_RATE} | judged)
             return rows
 
         return work
@@ -65,36 +64,37 @@ def evaluate(
     models: Models,
     jobs: int = 1,
     seed: int = 0,
-    progress: Callable[[str | None], None] = lambda error: None,
+    progress: Progress = lambda stage, share: None,
 ) -> dict[str, Any]:
     """Write OUT/rows.jsonl, summary.json and index.html; returns the summary."""
+    versions = made_with(DEFAULT_METRICS, models)
     found, missing = available(systems)
-    made_with: dict[str, str] = {}
-    for name in METRICS:
-        made_with |= ALL_METRICS[name](models).made_with()
-    task = Longform(tuple(found), tuple(str(row["made_by"]) for row in found.values()), models)
-    outcome = run(task, clips, out, jobs, progress)
-    for name, row in found.items():
-        starts = sorted({r["start"] for r in outcome.rows if r["system"] == name})
-        row["positions"] = {}
-        for start in starts:
-            rows = [r for r in outcome.rows if r["system"] == name and r["start"] == start]
-            row["positions"][f"{start:g}"] = summarize(rows, METRICS, {r["clip"]: r["clip"] for r in rows}, seed)
-        row["drift"] = {metric: drift([r for r in outcome.rows if r["system"] == name], metric) for metric in METRICS}
+    outcome = run(Longform(makers(found), models), clips, out, jobs, progress)
+    recordings = {clip.id: clip.id for clip in clips}  # each stands for itself, not for its speaker
+    measured: dict[str, Any] = {}
+    for name, system in found.items():
+        rows = [row for row in outcome.rows if row["system"] == name]
+        measured[name] = {
+            "made_by": system.made_by,
+            "positions": {
+                f"{start:g}": summarize([r for r in rows if r["start"] == start], DEFAULT_METRICS, recordings, seed)
+                for start in sorted({row["start"] for row in rows})
+            },
+            "drift": {metric: drift(rows, metric) for metric in DEFAULT_METRICS},
+        }
     summary = {
         "suite": "longform",
         **describe(clips, outcome),
         "window": WINDOW_SECONDS,
         "seed": seed,
-        "made_with": made_with,
+        "made_with": versions,
         "not_available": missing,
-        "systems": found,
+        "systems": measured,
     }
     write_json(out / "summary.json", summary)
     page = Page("Long recordings", f"{summary['clips']} recordings, in windows of {WINDOW_SECONDS:g} s")
-    page.table(*table(summary))
-    for line in notes(summary):
-        page.paragraph(line)
+    page.tables(tables(summary))
+    page.notes(notes(summary))
     page.write(out / "index.html")
     return summary
 
@@ -115,34 +115,32 @@ def drift(rows: Sequence[Row], metric: str) -> dict[str, float]:
     slope = float(x @ y / (x @ x))
     freedom = max(len(known) - len(names) - 1, 1)
     error = float(np.sqrt(np.square(y - slope * x).sum() / freedom / (x @ x)))
-    scale = ALL_METRICS[metric].scale
+    scale = METRICS[metric].scale
     return {"slope": round(slope * scale, 5), "error": round(error * scale, 5)}
 
 
-def table(summary: dict[str, Any]) -> tuple[list[str], list[list[str | tuple[str, str]]]]:
+def tables(summary: Mapping[str, Any]) -> dict[str, Table]:
     """A row for each position and system, and each system's drift at the end."""
-    rows: list[list[str | tuple[str, str]]] = []
+    rows: list[list[Cell]] = []
     for name, found in summary["systems"].items():
         for start, figures in found["positions"].items():
-            cells: list[str | tuple[str, str]] = [(f"{start} s", name)]
-            for metric in METRICS:
+            cells: list[Cell] = [(f"{start} s", name)]
+            for metric in DEFAULT_METRICS:
                 value = figures[metric].get("value")
-                cells.append("-" if value is None else f"{value:.{ALL_METRICS[metric].digits}f}")
+                cells.append("-" if value is None else f"{value:.{METRICS[metric].digits}f}")
             rows.append(cells)
     for name, found in summary["systems"].items():
         cells = [("drift a minute", name)]
-        for metric in METRICS:
+        for metric in DEFAULT_METRICS:
             d = found["drift"][metric]
             cells.append((f"{d['slope']:+.3f}", f"± {1.96 * d['error']:.3f}") if d else "-")
         rows.append(cells)
-    heads = [f"{ALL_METRICS[m].label} {'↑' if ALL_METRICS[m].better == 'higher' else '↓'}" for m in METRICS]
-    return ["position", *heads], rows
+    return {"By position": (["position", *(METRICS[name].heading() for name in DEFAULT_METRICS)], rows)}
 
 
-def notes(summary: dict[str, Any]) -> list[str]:
+def notes(summary: Mapping[str, Any]) -> list[str]:
     return [
         "The whole recording is encoded and decoded once; words are held against what the same recogniser hears in the "
         "same window of the recording. Drift: least squares over positions, with its 95 % interval.",
-        *(f"Left out: {clip} ({why})." for clip, why in summary["left_out"].items()),
-        *(f"{name}: {why}" for name, why in summary["not_available"].items()),
+        *exclusions(summary),
     ]

@@ -7,10 +7,10 @@ import html
 import io
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import soundfile
 
 from vocable.extras import need
 from vocable.files import atomic_path
@@ -32,6 +32,10 @@ audio { width: 15rem; height: 2.2rem; } .note { opacity: .8; }
 """
 
 
+Cell = str | tuple[str, str]  #: text, or text and what stands small under it
+Table = tuple[list[str], list[list[Cell]]]  #: heads of columns, and rows
+
+
 class Page:
     """Sections in the order in which they were added; `write` makes the file."""
 
@@ -42,24 +46,23 @@ class Page:
     def heading(self, text: str) -> None:
         self._parts.append(f"<h2>{html.escape(text)}</h2>")
 
-    def paragraph(self, text: str) -> None:
-        self._parts.append(f'<p class="note">{html.escape(text)}</p>')
+    def tables(self, tables: Mapping[str, Table]) -> None:
+        """Each under its heading."""
+        for heading, (columns, rows) in tables.items():
+            self.heading(heading)
+            self._table(columns, ["".join(map(_cell, row)) for row in rows])
 
-    def table(self, columns: Sequence[str], rows: Sequence[Sequence[str | tuple[str, str]]]) -> None:
-        """A cell is its text, or text and what stands small under it."""
+    def notes(self, lines: Sequence[str]) -> None:
+        self._parts += [f'<p class="note">{html.escape(line)}</p>' for line in lines]
+
+    def players(self, clips: Mapping[str, Mapping[str, np.ndarray]], sample_rate: int) -> None:
+        """A row for each clip, a column for each of its waveforms, float [L]; all clips have the same ones."""
+        columns = ["clip", *next(iter(clips.values()))]
+        self._table(columns, [_cell(clip) + _players(waveforms, sample_rate) for clip, waveforms in clips.items()])
+
+    def _table(self, columns: Sequence[str], rows: Sequence[str]) -> None:
         head = "".join(f"<th>{html.escape(column)}</th>" for column in columns)
-        body = "".join(f"<tr>{''.join(map(_cell, row))}</tr>" for row in rows)
-        self._parts.append(
-            f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
-        )
-
-    def players(self, columns: Sequence[str], clips: Mapping[str, Sequence[Path | None]]) -> None:
-        """A row of players for each clip, a column for each system."""
-        head = "".join(f"<th>{html.escape(column)}</th>" for column in ("clip", *columns))
-        body = ""
-        for clip, paths in clips.items():
-            cells = "".join(f"<td>{_player(path)}</td>" for path in paths)
-            body += f"<tr><td>{html.escape(clip)}</td>{cells}</tr>"
+        body = "".join(f"<tr>{row}</tr>" for row in rows)
         self._parts.append(
             f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
         )
@@ -87,18 +90,21 @@ class Page:
             )
 
 
-def _cell(cell: str | tuple[str, str]) -> str:
+def _cell(cell: Cell) -> str:
     text, under = (cell, "") if isinstance(cell, str) else cell
     small = f"<small>{html.escape(under)}</small>" if under else ""
     return f"<td>{html.escape(text)}{small}</td>"
 
 
-def _player(path: Path | None) -> str:
-    if path is None or not path.is_file():
-        return "-"
-    kind = {".ogg": "ogg", ".wav": "wav", ".flac": "flac"}[path.suffix]
-    data = base64.b64encode(path.read_bytes()).decode()
-    return f'<audio controls preload="metadata" src="data:audio/{kind};base64,{data}"></audio>'
+def _players(waveforms: Mapping[str, np.ndarray], sample_rate: int) -> str:
+    cells = ""
+    for waveform in waveforms.values():
+        buffer = io.BytesIO()
+        # Lossless, so that nothing is heard that is not a system's own.
+        soundfile.write(buffer, waveform, sample_rate, format="FLAC", subtype="PCM_16")
+        data = base64.b64encode(buffer.getvalue()).decode()
+        cells += f'<td><audio controls preload="metadata" src="data:audio/flac;base64,{data}"></audio></td>'
+    return cells
 
 
 # ---- pictures --------------------------------------------------------------------------------------------------------
@@ -117,11 +123,11 @@ def spectrograms(waveforms: Mapping[str, np.ndarray], sample_rate: int) -> Figur
     return figure
 
 
-def code_matrices(codes: Mapping[str, np.ndarray], codebook_size: int) -> Figure:
+def code_matrices(codes: Mapping[str, np.ndarray]) -> Figure:
     """Codes int [K, T] as coloured rows, RVQ-1 at the top."""
     figure = _figure(11.0, 1.4 * len(codes))
     for axes, (name, matrix) in zip(_rows(figure, len(codes)), codes.items(), strict=True):
-        axes.imshow(matrix, aspect="auto", interpolation="nearest", vmin=0, vmax=codebook_size, cmap="turbo")
+        axes.imshow(matrix, aspect="auto", interpolation="nearest", cmap="turbo")
         axes.set_yticks(range(len(matrix)), [str(k + 1) for k in range(len(matrix))], fontsize=6)
         axes.set_ylabel(name, fontsize=8)
     return figure

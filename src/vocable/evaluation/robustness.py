@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,9 @@ from vocable import audio
 from vocable.corpus.manifest import Utterance
 from vocable.evaluation import statistics
 from vocable.evaluation.metrics.base import SAMPLE_RATE
-from vocable.evaluation.page import Page
-from vocable.evaluation.reconstruction import available, figure_cell
-from vocable.evaluation.runner import Row, describe, run, write_json
+from vocable.evaluation.page import Page, Table
+from vocable.evaluation.reconstruction import available, figure_cell, makers
+from vocable.evaluation.runner import Progress, Row, describe, exclusions, run, write_json
 from vocable.evaluation.tokenizers import load_tokenizer
 
 Change = Callable[[np.ndarray, np.random.Generator], np.ndarray]
@@ -82,13 +82,11 @@ CHANGES: dict[str, Change] = {
 class Robustness:
     """A task of the runner: an utterance -> a row for each system and change: (codes that stay, codes) by layer."""
 
-    systems: tuple[str, ...]
-    made_by: tuple[str, ...]
+    systems: Mapping[str, str]  #: and what made each
     seed: int
 
     def plan(self) -> dict[str, Any]:
-        systems = dict(zip(self.systems, self.made_by, strict=True))
-        return {"systems": systems, "changes": list(CHANGES), "seed": self.seed}
+        return {"systems": dict(self.systems), "changes": list(CHANGES), "seed": self.seed}
 
     def start(self) -> Callable[[Utterance], list[Row]]:
         systems = {name: load_tokenizer(name) for name in self.systems}
@@ -121,46 +119,54 @@ def evaluate(
     systems: Sequence[str],
     jobs: int = 1,
     seed: int = 0,
-    progress: Callable[[str | None], None] = lambda error: None,
+    progress: Progress = lambda stage, share: None,
 ) -> dict[str, Any]:
     """Write OUT/rows.jsonl, summary.json and index.html; returns the summary."""
     found, missing = available(systems)
-    task = Robustness(tuple(found), tuple(str(row["made_by"]) for row in found.values()), seed)
-    outcome = run(task, clips, out, jobs, progress)
-    speakers = {clip.id: clip.speaker or clip.id for clip in clips}
+    outcome = run(Robustness(makers(found), seed), clips, out, jobs, progress)
+    speakers = {clip.id: clip.speaker_key for clip in clips}
+    measured: dict[str, Any] = {}
+    for name, system in found.items():
+        rows = [row for row in outcome.rows if row["system"] == name]
+        changes = {change: _summarize([r for r in rows if r["change"] == change], speakers, seed) for change in CHANGES}
+        measured[name] = {"made_by": system.made_by, "changes": changes}
     summary = {
         "suite": "robustness",
         **describe(clips, outcome),
         "seed": seed,
         "not_available": missing,
-        "systems": found,
+        "systems": measured,
     }
-    for name, row in found.items():
-        row["changes"] = {}
-        for change in CHANGES:
-            rows = [r for r in outcome.rows if r["system"] == name and r["change"] == change]
-            layers = [key for key in rows[0] if key.startswith("layer ")]
-            of = [speakers[r["clip"]] for r in rows]
-            row["changes"][change] = {
-                layer: statistics.figure([r[layer] for r in rows], of, seed).scaled(100.0) for layer in layers
-            }
     write_json(out / "summary.json", summary)
     page = Page("Robustness", f"{summary['clips']} clips of {summary['speakers']} speakers: % of codes that stay")
-    for heading, table in tables(summary).items():
-        page.heading(heading)
-        page.table(*table)
+    page.tables(tables(summary))
+    page.notes(notes(summary))
     page.write(out / "index.html")
     return summary
 
 
-def tables(summary: dict[str, Any]) -> dict[str, tuple[list[str], list[list[str | tuple[str, str]]]]]:
+def _summarize(rows: Sequence[Row], speakers: Mapping[str, str], seed: int) -> dict[str, dict[str, float]]:
+    """The share of codes that stay, in percent, by layer."""
+    of = [speakers[row["clip"]] for row in rows]
+    layers = [key for key in rows[0] if key.startswith("layer ")]
+    return {layer: statistics.figure([row[layer] for row in rows], of, seed).scaled(100.0) for layer in layers}
+
+
+def tables(summary: Mapping[str, Any]) -> dict[str, Table]:
     """For each system: a row for each change, a column for each layer."""
-    found: dict[str, tuple[list[str], list[list[str | tuple[str, str]]]]] = {}
+    found: dict[str, Table] = {}
     for name, row in summary["systems"].items():
         layers = list(next(iter(row["changes"].values())))
-        rows: list[list[str | tuple[str, str]]] = [
+        rows = [
             [change, *(figure_cell(figures[layer], 1) for layer in layers)]
             for change, figures in row["changes"].items()
         ]
         found[f"{name}: % of codes that stay"] = (["change", *layers], rows)
     return found
+
+
+def notes(summary: Mapping[str, Any]) -> list[str]:
+    return [
+        "95 % intervals by resampling speakers. Noise and echoes are each clip's own, alike for every system.",
+        *exclusions(summary),
+    ]

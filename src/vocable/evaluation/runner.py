@@ -9,7 +9,7 @@ import importlib.metadata
 import json
 import multiprocessing
 import platform
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +22,7 @@ from vocable.corpus.manifest import Utterance
 from vocable.files import atomic_path
 
 Row = dict[str, Any]  #: figures of one clip and one system, as JSON
+Progress = Callable[[str, float], None]  #: called with what is being done, and the share of it that is
 
 
 class Item(Protocol):
@@ -83,28 +84,28 @@ def run(
     items: Sequence[I],
     out: Path,
     jobs: int = 1,
-    progress: Callable[[str | None], None] = lambda error: None,
+    progress: Progress = lambda stage, share: None,
 ) -> Outcome:
     """Rows of all items: from OUT/rows.jsonl where they stand, and else from `jobs` processes of one thread each.
 
-    progress: called after each item, with what was wrong with it. Raises ValueError if OUT holds rows of another plan.
+    Raises ValueError if OUT holds rows of another plan.
     """
     path = out / "rows.jsonl"
     plan = json.loads(json.dumps(task.plan()))
     done = _read(path, plan)
     out.mkdir(parents=True, exist_ok=True)
-    for result in done.values():
-        progress(result.get("error"))
     todo = [item for item in items if item.id not in done]
+    ready = len(items) - len(todo)
+    progress("clips", ready / len(items))
     with open(path, "a", encoding="utf-8") as file:
         if not done and path.stat().st_size == 0:
             file.write(json.dumps({"plan": plan}))
-        for result in _results(task, todo, jobs):
+        for count, result in enumerate(_results(task, todo, jobs), 1):
             # The line break comes first, so that a line that a kill cut short spoils no other.
             file.write("\n" + json.dumps(result))
             file.flush()
             done[result["item"]] = result
-            progress(result.get("error"))
+            progress("clips", (ready + count) / len(items))
     outcome = Outcome()
     for item in items:
         result = done[item.id]
@@ -180,11 +181,21 @@ def describe(clips: Sequence[Utterance], outcome: Outcome) -> dict[str, Any]:
     packages = {name: importlib.metadata.version(name) for name in ("torch", "numpy")}
     return {
         "clips": len(kept),
-        "speakers": len({clip.speaker or clip.id for clip in kept}),
+        "speakers": len({clip.speaker_key for clip in kept}),
         "without_text": sum(clip.text is None for clip in kept),
         "left_out": outcome.left_out,
         "versions": {"vocable": vocable.__version__, "python": platform.python_version(), **packages},
     }
+
+
+def exclusions(summary: Mapping[str, Any]) -> list[str]:
+    """What every suite says last: clips and systems that it could not use."""
+    left_out: Mapping[str, str] = summary["left_out"]
+    lines = [f"{name}: {why}." for name, why in summary.get("not_available", {}).items()]
+    if left_out:
+        named = "; ".join(f"{clip} ({why})" for clip, why in left_out.items())
+        lines.append(f"Left out, {len(left_out)} of {len(left_out) + summary['clips']} clips: {named}.")
+    return lines
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -54,6 +54,7 @@ class Tokenizer(Protocol):
     made_by: str  #: codec id, version, or whatever else decides what comes out
     frame_rate: float  #: frames a second; 0 without frames
     bitrate: float  #: nominal, bits a second
+    codebook_size: int  #: of every layer; 0 without codes
 
     def encode(self, waveform: np.ndarray) -> Tokens: ...
 
@@ -96,7 +97,7 @@ def _layers(spec: str, text: str) -> slice:
 class Recording:
     """The clip itself: what metrics say where nothing is lost."""
 
-    name, made_by, frame_rate, bitrate = "recording", "recording", 0.0, 16.0 * SAMPLE_RATE
+    name, made_by, frame_rate, bitrate, codebook_size = "recording", "recording", 0.0, 16.0 * SAMPLE_RATE, 0
 
     def encode(self, waveform: np.ndarray) -> Tokens:
         return Tokens(len(waveform), 16.0 * len(waveform), stream=waveform.astype(np.float32).tobytes())
@@ -120,11 +121,12 @@ class Ours:
             raise NotAvailable(str(error)) from error
         self.name, self.layers = spec, layers
         self.made_by, self.frame_rate = self.model.id, self.model.frame_rate
+        self.codebook_size = self.model.codebook_size
         self.bitrate = self.model.bitrate(layers)
 
     def encode(self, waveform: np.ndarray) -> Tokens:
         encoded = self.model.encode(waveform, SAMPLE_RATE, layers=self.layers)
-        return Tokens(len(waveform), _bits(encoded.codes, self.model.codebook_size), encoded.codes[0])
+        return Tokens(len(waveform), _bits(encoded.codes, self.codebook_size), encoded.codes[0])
 
     def decode(self, tokens: Tokens) -> np.ndarray:
         assert tokens.codes is not None
@@ -165,7 +167,7 @@ class HubCodec:
         if start or stop <= start:
             raise ValueError(f"{spec}: layers must begin with the first, :1 to :{probe.shape[1]}")
         self.num_layers = stop
-        self.frame_rate = probe.shape[2] / 1.0  # of a second of silence
+        self.frame_rate = float(probe.shape[2])  # of a second of silence
         self.bitrate = self.frame_rate * stop * math.log2(self.codebook_size)
 
     @torch.inference_mode()
@@ -207,12 +209,12 @@ class Units:
         self.vocoder = Vocoder.load(folder) if Vocoder.is_trained(folder) else None
         self.name = spec
         self.made_by = f"{self.book.num_units} units {self.book.hash}, vocoder {self.vocoder and self.vocoder.hash}"
-        self.frame_rate = 50.0
-        self.bitrate = self.frame_rate * math.log2(self.book.num_units)
+        self.frame_rate, self.codebook_size = 50.0, self.book.num_units
+        self.bitrate = self.frame_rate * math.log2(self.codebook_size)
 
     def encode(self, waveform: np.ndarray) -> Tokens:
         codes = torch.from_numpy(self.book.nearest(self.teacher([waveform])[0].numpy()))[None]
-        return Tokens(len(waveform), _bits(codes, self.book.num_units), codes)
+        return Tokens(len(waveform), _bits(codes, self.codebook_size), codes)
 
     def decode(self, tokens: Tokens) -> np.ndarray:
         if self.vocoder is None:
@@ -227,7 +229,7 @@ class Units:
 class Opus:
     """Opus tuned for speech, with opusenc's defaults for the rest: variable bitrate, packets of 20 ms."""
 
-    frame_rate = 0.0
+    frame_rate, codebook_size = 0.0, 0
 
     def __init__(self, kbps: int) -> None:
         _tools("opus-tools", "opusenc", "opusdec")
@@ -256,7 +258,7 @@ class Codec2:
     29 ms, since a parametric codec keeps the envelope and not the phase.
     """
 
-    frame_rate = 0.0
+    frame_rate, codebook_size = 0.0, 0
 
     def __init__(self, bps: int) -> None:
         _tools("codec2", "c2enc", "c2dec")

@@ -28,7 +28,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from vocable import audio
 from vocable.codec.model import CodecOutput, SpeechTokenizer
-from vocable.corpus.manifest import read_manifest
+from vocable.corpus.manifest import read_manifest, spread
 from vocable.files import atomic_path
 from vocable.semantic.cache import FeatureCache, extract
 from vocable.semantic.distillation import NO_UNIT, d_axis_cosine, d_axis_loss, t_axis_loss, unit_loss
@@ -376,9 +376,7 @@ class CodecTrainer:
     def _dev_clips(self) -> list[np.ndarray]:
         """Clips spread evenly over the dev manifest, five seconds of each at most."""
         rate, utterances = self.recipe.codec.sample_rate, read_manifest(self.recipe.data.dev)
-        count = min(self.recipe.dev_clips, len(utterances))
-        chosen = (utterances[i * len(utterances) // count] for i in range(count))
-        return [audio.read(u.path, rate)[0][: 5 * rate] for u in chosen]
+        return [audio.read(u.path, rate)[0][: 5 * rate] for u in spread(utterances, self.recipe.dev_clips)]
 
     def _targets(self, on_load: Callable[[float], None]) -> FeatureCache | UnitCache:
         """What RVQ-1 is pulled towards: the teacher's features of the training manifest, extracted now if they are not

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from functools import cache
+
 from vocable.evaluation.metrics.base import Metric, Models, Pair, Score
 from vocable.evaluation.metrics.mos import DNSMOS, UTMOS, DistillMOS
 from vocable.evaluation.metrics.pesq import PESQ, PESQNarrow
@@ -13,7 +16,7 @@ from vocable.evaluation.metrics.stoi import ESTOI, STOI
 from vocable.evaluation.metrics.visqol import ViSQOL
 from vocable.evaluation.metrics.words import CER, WER
 
-__all__ = ["METRICS", "Metric", "Models", "Pair", "Score"]
+__all__ = ["METRICS", "Metric", "Models", "Pair", "Score", "load_metric", "made_with"]
 
 METRICS: dict[str, type[Metric]] = {
     metric.name: metric
@@ -25,3 +28,19 @@ METRICS: dict[str, type[Metric]] = {
         *(MelDistance, STFTDistance, SISDR, PitchCorrelation, VoicingError),
     )
 }
+
+
+@cache
+def load_metric(name: str, models: Models) -> Metric:
+    """A metric with its models, one a process. Raises ValueError for a name that is none, and what its class raises."""
+    if name not in METRICS:
+        raise ValueError(f"no metric {name}; there are {', '.join(METRICS)}")
+    return METRICS[name](models)
+
+
+def made_with(metrics: Iterable[str], models: Models) -> dict[str, str]:
+    """Versions and weights of all of them; what is missing is said here, before any work."""
+    found: dict[str, str] = {}
+    for name in metrics:
+        found |= load_metric(name, models).made_with()
+    return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -38,6 +38,10 @@ class Models:
     wavlm: str = "microsoft/wavlm-base-plus-sv"  #: an x-vector model for transformers, for "speaker-wavlm"
     utmos: str = "tarepan/SpeechMOS:v1.2.0"  #: a repository for torch.hub, or a folder, for "utmos"
 
+    def plan(self) -> dict[str, str]:
+        """As JSON."""
+        return {key: str(value) for key, value in asdict(self).items()}
+
 
 class Metric(ABC):
     """A metric, with its models loaded: one object a process."""
@@ -52,6 +56,11 @@ class Metric(ABC):
     digits: ClassVar[int] = 2
     scale: ClassVar[float] = 1.0  #: 100 for percent
     needs_text: ClassVar[bool] = False
+
+    @classmethod
+    def heading(cls) -> str:
+        """The label, with an arrow that points to where it is better."""
+        return f"{cls.label} {'↑' if cls.better == 'higher' else '↓'}"
 
     def __init__(self, models: Models) -> None:
         """Load what it needs. Raises ImportError naming the extra, or ValueError naming the weights, it lacks."""

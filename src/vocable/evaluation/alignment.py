@@ -1,0 +1,223 @@
+"""What a tokenizer's tokens tell of text and phones: SLMTokBench's text alignment, for one tokenizer."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from vocable import audio
+from vocable.corpus.manifest import Utterance, spread
+from vocable.evaluation import information, probe
+from vocable.evaluation.metrics.base import SAMPLE_RATE
+from vocable.evaluation.phones import Phones
+from vocable.evaluation.runner import Row
+from vocable.evaluation.tokenizers import Tokenizer, load_tokenizer
+from vocable.extras import need
+
+WINDOW_SECONDS = 2.0
+HELD_OUT_SHARE = 0.05  #: of the training speakers, to validate on
+PHONE_CLIPS = 600  #: of the training clips, whose codes and phones are counted
+CONTRAST = 512  #: pairs that each is told from, in InfoNCE
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What each system's probe is given."""
+
+    seconds: float = 600.0  #: of CPU time
+    hidden: int = 256  #: the paper's: 1024
+    layers: int = 1  #: the paper's: 2
+
+
+@dataclass(frozen=True)
+class Speech:
+    """The clips that all systems are measured on; all have text."""
+
+    train: list[Utterance]
+    valid: list[Utterance]  #: of speakers held out of the training clips
+    test: list[Utterance]
+
+    @classmethod
+    def split(cls, train: Sequence[Utterance], test: Sequence[Utterance], seed: int) -> Speech:
+        """Raises ValueError if a speaker is in both, or one of them has no text."""
+        if shared := {u.speaker for u in train} & {u.speaker for u in test} - {None}:
+            raise ValueError(f"speakers {', '.join(sorted(map(str, shared)))} are in both manifests")
+        train, test = ([u for u in split if u.text and probe.normalize(u.text)] for split in (train, test))
+        if not train or not test:
+            raise ValueError("both manifests need clips with text")
+        speakers = sorted({u.speaker_key for u in train})
+        count = max(1, round(HELD_OUT_SHARE * len(speakers)))
+        held_out = set(np.random.default_rng(seed).permutation(speakers)[:count].tolist())
+        inside, outside = ([u for u in train if (u.speaker_key in held_out) is held] for held in (False, True))
+        if not inside:
+            raise ValueError("the training clips are all of one speaker: two are needed, one to validate on")
+        return cls(inside, outside, list(test))
+
+    @property
+    def all(self) -> list[Utterance]:
+        return [*self.train, *self.valid, *self.test]
+
+    @property
+    def phone_clips(self) -> list[Utterance]:
+        return spread(self.train, PHONE_CLIPS)
+
+
+@dataclass(frozen=True)
+class Window:
+    """WINDOW_SECONDS of a clip from `start` on, and the words in it."""
+
+    clip: str
+    start: float
+    text: str
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """An item of the runner: a tokenizer under test."""
+
+    name: str
+    made_by: str
+
+    @property
+    def id(self) -> str:
+        return f"{self.name} {self.made_by}"
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """A task of the runner: a tokenizer -> a row of all that its tokens tell of text and phones."""
+
+    speech: Speech
+    phones: Mapping[str, Phones]
+    num_phones: int
+    windows: Sequence[Window]
+    budget: Budget
+    seed: int
+
+    def plan(self) -> dict[str, Any]:
+        clips = hashlib.sha256(repr([u.id for u in self.speech.all]).encode()).hexdigest()[:10]
+        return {"clips": clips, "windows": len(self.windows), "budget": asdict(self.budget), "seed": self.seed}
+
+    def start(self) -> Callable[[Candidate], list[Row]]:
+        return self._measure
+
+    def _measure(self, candidate: Candidate) -> list[Row]:
+        system = load_tokenizer(candidate.name)
+        codes: dict[str, np.ndarray] = {}
+        left_out: dict[str, str] = {}
+        for clip in self.speech.all:
+            try:
+                found = system.encode(audio.read(clip.path, SAMPLE_RATE)[0]).codes
+            except (ValueError, OSError) as error:
+                left_out[clip.id] = " ".join(str(error).split())
+            else:
+                assert found is not None
+                codes[clip.id] = found.numpy()
+        train = [u for u in self.speech.train if u.id in codes]
+        trained = probe.train_probe(
+            [probe.Example(torch.from_numpy(codes[u.id]), probe.normalize(u.text or "")) for u in train],
+            system.embed,
+            seconds=self.budget.seconds,
+            hidden=self.budget.hidden,
+            layers=self.budget.layers,
+            seed=self.seed,
+        )
+        valid, test = (_errors(trained, system, codes, clips) for clips in (self.speech.valid, self.speech.test))
+        row = {"system": candidate.name, "left_out": left_out, "valid": valid, "test": test}
+        row["vclub"] = _variational(system, trained, self.windows, codes)
+        return [row | self._informative(system, codes)]
+
+    def _informative(self, system: Tokenizer, codes: Mapping[str, np.ndarray]) -> dict[str, Any]:
+        """Codes against phones, frame by frame: bits where there is one code a frame, InfoNCE for any."""
+        splits: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {"train": [], "test": []}
+        for split, clips in (("train", self.speech.phone_clips), ("test", self.speech.test)):
+            for clip in clips:
+                if clip.id in codes and clip.id in self.phones:
+                    heard = self.phones[clip.id]
+                    frames = heard.frames(system.frame_rate, codes[clip.id].shape[1])
+                    splits[split].append((codes[clip.id][:, frames], heard.phones))
+        return _information(system, splits, self.num_phones, self.seed)
+
+
+def _errors(
+    trained: probe.TextProbe, system: Tokenizer, codes: Mapping[str, np.ndarray], clips: Sequence[Utterance]
+) -> dict[str, list[list[float]]]:
+    """Of each clip that has codes: its words and characters, as edits and length."""
+    jiwer = need("jiwer", "eval")
+    errors = {}
+    for clip in clips:
+        if clip.id in codes:
+            said, heard = (
+                probe.normalize(clip.text or ""),
+                probe.read(trained, system.embed(torch.from_numpy(codes[clip.id]))),
+            )
+            found = [jiwer.process_words(said, heard), jiwer.process_characters(said, heard)]
+            errors[clip.id] = [
+                [f.substitutions + f.deletions + f.insertions, f.hits + f.substitutions + f.deletions] for f in found
+            ]
+    return errors
+
+
+def _variational(
+    system: Tokenizer, trained: probe.TextProbe, windows: Sequence[Window], codes: Mapping[str, np.ndarray]
+) -> dict[str, Any]:
+    """vCLUB over windows: nats, and pairs left out."""
+    length = round(WINDOW_SECONDS * system.frame_rate)
+    vectors, texts, left_out = [], [], 0
+    for window in windows:
+        start = round(window.start * system.frame_rate)
+        cut = codes.get(window.clip, np.zeros((1, 0), np.int64))[:, start : start + length]
+        if cut.shape[1] < length or probe.frames_needed(window.text) > length:
+            left_out += 1
+            continue
+        vectors.append(system.embed(torch.from_numpy(cut)))
+        texts.append(window.text)
+    if len(texts) < 2:
+        return {"windows": len(texts), "windows_left_out": left_out}
+    found = information.vclub(probe.log_likelihoods(trained, vectors, texts))
+    return {
+        "value": round(found.value, 3),
+        "infeasible": found.infeasible,
+        "pairs": found.pairs,
+        "windows": len(texts),
+        "windows_left_out": left_out,
+    }
+
+
+def _information(
+    system: Tokenizer, splits: Mapping[str, list[tuple[np.ndarray, np.ndarray]]], num_phones: int, seed: int
+) -> dict[str, Any]:
+    """Of codes [K', N] and phones [N], counted on all, the critic trained on one split and read on the other."""
+    figures: dict[str, Any] = {}
+    (train_codes, train_phones), (test_codes, test_phones) = (
+        (np.concatenate([c for c, _ in parts], 1), np.concatenate([p for _, p in parts])) for parts in splits.values()
+    )
+    if len(train_codes) == 1:
+        every = np.concatenate([train_codes[0], test_codes[0]]), np.concatenate([train_phones, test_phones])
+        size = int(every[0].max()) + 1
+        table = information.count_table(*every, size, num_phones)
+        figures["bits"] = {
+            "value": round(information.mutual_information(table), 4),
+            "plug_in": round(information.mutual_information(table, corrected=False), 4),
+            "shuffled": round(information.shuffled_information(*every, size, num_phones, seed), 4),
+            "phone_entropy": round(information.entropy(table.sum(0), corrected=True), 4),
+            "frames": int(table.sum()),
+        }
+        figures["phone_purity"] = round(information.phone_purity(table), 4)
+        figures["code_purity"] = round(information.code_purity(table), 4)
+        figures["pnmi"] = round(information.phone_normalized_information(table), 4)
+    vectors = [system.embed(torch.from_numpy(np.ascontiguousarray(c))) for c in (train_codes, test_codes)]
+    labels = [torch.from_numpy(p) for p in (train_phones, test_phones)]
+    critic = information.fit_critic(vectors[0], labels[0], num_phones, seed=seed)
+    order = torch.randperm(len(vectors[1]), generator=torch.Generator().manual_seed(seed))
+    size = min(CONTRAST, len(order))
+    order = order[: len(order) // size * size].view(-1, size)
+    with torch.inference_mode():
+        found = information.info_nce(torch.stack([critic(vectors[1][i], labels[1][i]) for i in order]))
+    figures["info_nce"] = {"value": round(found.value, 4), "ceiling": round(found.ceiling, 4)}
+    return figures
