@@ -5,8 +5,8 @@
 The ablations are the recipes in the folder `ablations` beside the base; those for a GPU are left out. Two figures for
 each, on the dev clips of the base's recipe, with 95 % intervals by resampling speakers with all their clips:
 
-phone accuracy   how often a linear classifier reads the phone from RVQ-1 (`phones.py`). It is fitted for each codec, on
-                 training clips.
+phone accuracy   how often a linear classifier reads the phone from RVQ-1, of the phones that `hama` hears in the
+                 original speech (`vocable.evaluation.phones`). It is fitted for each codec, on training clips.
 mel distance     of speech decoded from the first 8 layers (of all, where there are fewer): the trainer's log-mel loss,
                  at the default resolutions, whatever the recipe trained on.
 
@@ -31,11 +31,11 @@ from rich.console import Console
 from rich.progress import Progress
 from torch import Tensor
 
-from phones import DECAY, PHONE_LAG, RVQ1, SAMPLE_RATE, PhoneReader, PhoneRecogniser
-from script import RESAMPLES, cpu_name, fail, speaker_interval, spread, versions
+from script import RESAMPLES, cpu_name, fail, speaker_interval, versions
 from vocable import SpeechTokenizer, audio
 from vocable.cli.options import parse_duration
-from vocable.corpus.manifest import Utterance, read_manifest
+from vocable.corpus.manifest import Utterance, read_manifest, spread
+from vocable.evaluation.phones import PHONE_LAG, SAMPLE_RATE, PhoneRecogniser, softmax_regression
 from vocable.files import atomic_path
 from vocable.training.codec import CodecTrainer
 from vocable.training.losses import SpectralLoss
@@ -43,7 +43,10 @@ from vocable.training.recipe import Losses, Recipe, load_recipe
 from vocable.training.report import read_run
 from vocable.training.stop import Interrupted
 
+RVQ1 = slice(0, 1)
+FRAME_RATE = 50  #: of the codecs that are compared
 LAYERS = 8  #: that the mel distance is of
+DECAY = 1e-4  #: of the phone classifier's coefficients
 BEGIN, END = "<!-- ablations: written by benchmarks/ablations.py -->", "<!-- /ablations -->"
 
 
@@ -212,7 +215,38 @@ def measure(
 def hear(recogniser: PhoneRecogniser, clips: list[Utterance], progress: Progress) -> Iterator[Heard]:
     for clip in progress.track(clips, description="hearing phones"):
         waveform = audio.read(clip.path, SAMPLE_RATE)[0]
-        yield (waveform, *recogniser(waveform))
+        heard = recogniser(waveform)
+        frames = heard.frames(FRAME_RATE, -(-len(waveform) * FRAME_RATE // SAMPLE_RATE))
+        yield waveform, torch.from_numpy(frames), torch.from_numpy(heard.phones)
+
+
+class PhoneReader:
+    """The best linear reading of phones from one codec's RVQ-1.
+
+    The codebook has N vectors, so counts by code are all that the fit needs of the speech, and what the classifier
+    reads is a table with a row for each code.
+    """
+
+    def __init__(self, tok: SpeechTokenizer, num_phones: int) -> None:
+        if (tok.sample_rate, tok.frame_rate) != (SAMPLE_RATE, FRAME_RATE):
+            raise ValueError(f"{tok.id}: phones need {FRAME_RATE} frames a second of {SAMPLE_RATE} Hz")
+        self.vectors = tok.embed(torch.arange(tok.codebook_size)[None, None], layers=RVQ1)[0].T.double()  # [N, D]
+        #: How often each phone came with each code.
+        self.counts = torch.zeros(tok.codebook_size, num_phones, dtype=torch.float64)
+
+    def learn(self, codes: Tensor, frames: Tensor, phones: Tensor) -> None:
+        """Add a clip to the counts. codes: RVQ-1's [T]; frames, phones: the recogniser's."""
+        self.counts.index_put_((codes[frames], phones), torch.ones(1, dtype=torch.float64), accumulate=True)
+
+    def fit(self) -> None:
+        weight = softmax_regression(self.vectors, self.counts, DECAY)
+        self.phone_by_code = (self.vectors @ weight[:-1] + weight[-1]).argmax(1)  # [N]
+        #: The same phone for every frame, the most common one of the fit, is what knowing nothing earns.
+        self.commonest = self.counts.sum(0).argmax()
+
+    def right(self, codes: Tensor, frames: Tensor, phones: Tensor) -> float:
+        """How many phones of a clip the classifier reads from its codes [T]."""
+        return float((self.phone_by_code[codes[frames]] == phones).sum())
 
 
 def count(

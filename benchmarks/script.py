@@ -13,7 +13,6 @@ from typing import NoReturn, TypeVar
 import numpy as np
 
 import vocable
-from vocable.corpus.manifest import Utterance
 
 RESAMPLES = 2000  #: draws of speakers, for an interval
 
@@ -63,9 +62,3 @@ def speaker_interval(counted: np.ndarray, sizes: np.ndarray, speakers: Sequence[
     drawn = by_speaker[draws].sum(1)
     interval: list[float] = np.quantile(drawn[:, 0] / drawn[:, 1], [0.025, 0.975]).tolist()
     return interval
-
-
-def spread(utterances: list[Utterance], count: int | None) -> list[Utterance]:
-    """`count` of the utterances at even distances (None, or more than there are: all)."""
-    count = len(utterances) if count is None else min(count, len(utterances))
-    return [utterances[i * len(utterances) // count] for i in range(count)]

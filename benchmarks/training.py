@@ -32,8 +32,8 @@ from rich.progress import track
 from rich.table import Table
 
 import peers
-from script import cpu_name, fail, quartiles, spread, timed, versions
-from vocable.corpus.manifest import read_manifest, write_manifest
+from script import cpu_name, fail, quartiles, timed, versions
+from vocable.corpus.manifest import read_manifest, spread, write_manifest
 from vocable.files import atomic_path
 from vocable.semantic.cache import extract
 from vocable.training.codec import CodecTrainer
@@ -70,7 +70,7 @@ def main() -> None:
         try:
             manifest = Path(scratch) / "some.jsonl"
             long_enough = [u for u in read_manifest(args.manifest) if u.duration > 2 * SECONDS]
-            write_manifest(manifest, spread(long_enough, UTTERANCES))
+            write_manifest(manifest(long_enough, UTTERANCES))
             fast = ours("fast", "slim", manifest, args.runs)
             if args.profile:
                 profile(fast[-1])
