@@ -31,10 +31,11 @@ from rich.console import Console
 from rich.progress import Progress
 from torch import Tensor
 
-from script import RESAMPLES, cpu_name, fail, speaker_interval, versions
+from script import cpu_name, fail, versions
 from vocable import SpeechTokenizer, audio
 from vocable.cli.options import parse_duration
 from vocable.corpus.manifest import Utterance, read_manifest, spread
+from vocable.evaluation import statistics
 from vocable.evaluation.phones import PHONE_LAG, SAMPLE_RATE, PhoneRecogniser, softmax_regression
 from vocable.files import atomic_path
 from vocable.training.codec import CodecTrainer
@@ -121,7 +122,7 @@ def run(args: argparse.Namespace) -> None:
             "commonest_phone": sum(measured[base]["commonest"]) / sum(measured[base]["phones"]),
         },
         "fit": {"manifest": Path(data.train).name, "clips": len(fit)},
-        "settings": {"phone_lag": PHONE_LAG, "decay": DECAY, "resamples": RESAMPLES, "seed": args.seed},
+        "settings": {"phone_lag": PHONE_LAG, "decay": DECAY, "resamples": statistics.RESAMPLES, "seed": args.seed},
         "versions": versions("torch", "numpy", "hama"),
     }
     with atomic_path(args.out) as temporary:
@@ -277,13 +278,16 @@ def row(own: dict[str, Any], base: dict[str, Any], folder: Path, speakers: list[
     sizes = {"phone_accuracy": np.array(own["phones"], float), "mel_distance": np.ones(len(speakers))}
     figures = {}
     for figure, key in (("phone_accuracy", "right"), ("mel_distance", "mel")):
-        values = np.array(own[key], float)
+        values, size = np.array(own[key], float), sizes[figure]
         difference = values - np.array(base[key], float)
+        found, above = (
+            statistics.figure(np.stack([scores, size], 1).tolist(), speakers, seed) for scores in (values, difference)
+        )
         figures[figure] = {
-            "value": float(values.sum() / sizes[figure].sum()),
-            "interval": speaker_interval(values, sizes[figure], speakers, seed),
-            "difference": float(difference.sum() / sizes[figure].sum()),
-            "difference_interval": speaker_interval(difference, sizes[figure], speakers, seed),
+            "value": found.value,
+            "interval": [found.low, found.high],
+            "difference": above.value,
+            "difference_interval": [above.low, above.high],
         }
     return {"codec": own["codec"], "layers": own["layers"], "steps": end["step"], "seconds": end["elapsed"], **figures}
 

@@ -6,15 +6,13 @@ import importlib.metadata
 import platform
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn, TypeVar
 
 import numpy as np
 
 import vocable
-
-RESAMPLES = 2000  #: draws of speakers, for an interval
 
 T = TypeVar("T")
 
@@ -49,16 +47,3 @@ def timed(work: Callable[[], T]) -> tuple[T, float]:
 def quartiles(values: np.ndarray) -> dict[str, float]:
     low, median, high = np.quantile(values, [0.25, 0.5, 0.75]).tolist()
     return {"median": median, "quartile_1": low, "quartile_3": high}
-
-
-def speaker_interval(counted: np.ndarray, sizes: np.ndarray, speakers: Sequence[str], seed: int) -> list[float]:
-    """The 95 % interval of sum(counted) / sum(sizes), by resampling speakers with all their clips.
-
-    counted, sizes, speakers: one for each clip. The same seed draws the same speakers.
-    """
-    _, speaker = np.unique(speakers, return_inverse=True)
-    by_speaker = np.stack([np.bincount(speaker, counted), np.bincount(speaker, sizes)], 1)
-    draws = np.random.default_rng(seed).integers(len(by_speaker), size=(RESAMPLES, len(by_speaker)))
-    drawn = by_speaker[draws].sum(1)
-    interval: list[float] = np.quantile(drawn[:, 0] / drawn[:, 1], [0.025, 0.975]).tolist()
-    return interval

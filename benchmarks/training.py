@@ -70,7 +70,7 @@ def main() -> None:
         try:
             manifest = Path(scratch) / "some.jsonl"
             long_enough = [u for u in read_manifest(args.manifest) if u.duration > 2 * SECONDS]
-            write_manifest(manifest(long_enough, UTTERANCES))
+            write_manifest(manifest, spread(long_enough, UTTERANCES))
             fast = ours("fast", "slim", manifest, args.runs)
             if args.profile:
                 profile(fast[-1])
