@@ -30,7 +30,9 @@ class DistillMOS(Metric):
         if "torchaudio" not in sys.modules and importlib.util.find_spec("torchaudio") is None:
             sys.modules["torchaudio"] = types.ModuleType("torchaudio")
         with contextlib.redirect_stdout(io.StringIO()):  # it prints where its weights lie
-            self._model = need("distillmos", "eval").ConvTransformerSQAModel().eval()
+            self._model = (
+                need("distillmos", "eval", apart="--no-deps distillmos xls-r-sqa").ConvTransformerSQAModel().eval()
+            )
 
     def __call__(self, pair: Pair) -> Score:
         with torch.inference_mode():

@@ -25,7 +25,7 @@ class SpeakerSimilarity(Metric):
         self._load()
 
     def _load(self) -> None:
-        resemblyzer: Any = need("resemblyzer", "eval")
+        resemblyzer: Any = need("resemblyzer", "eval", apart="--no-deps resemblyzer")
         encoder = resemblyzer.VoiceEncoder("cpu", verbose=False)
 
         def embed(waveform: np.ndarray) -> np.ndarray:

@@ -25,6 +25,9 @@ OPTIONS: dict[str, Any] = {
 }
 
 
+NORMALIZER = "--no-deps whisper-normalizer"
+
+
 @dataclass(frozen=True)
 class TimedWord:
     """A word that was heard, and when, in seconds."""
@@ -78,9 +81,9 @@ def recogniser(models: Models) -> Recogniser:
 def normalizer(language: str | None) -> Callable[[str], str]:
     """Whisper's own normalizers: English spelling and numbers for English, letters and digits alone for the rest."""
     if language == "en":
-        english: Callable[[str], str] = need("whisper_normalizer.english", "eval").EnglishTextNormalizer()
+        english: Callable[[str], str] = need("whisper_normalizer.english", "eval", NORMALIZER).EnglishTextNormalizer()
         return english
-    basic: Callable[[str], str] = need("whisper_normalizer.basic", "eval").BasicTextNormalizer()
+    basic: Callable[[str], str] = need("whisper_normalizer.basic", "eval", NORMALIZER).BasicTextNormalizer()
     return basic
 
 

@@ -1,0 +1,218 @@
+"""Suites from end to end on a tiny codec, with what needs no extra; and what their tables are made of."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from conftest import SPEECH, make_tiny, run_command
+from vocable import audio
+from vocable.corpus.manifest import Utterance
+from vocable.evaluation import alignment, codes, longform, slmtokbench
+from vocable.evaluation.metrics.words import TimedWord
+from vocable.evaluation.phones import Phones
+from vocable.evaluation.runner import read_summary
+
+
+def write_corpus(folder: Path, clips: int, broken: set[int], seconds: float = 0.5) -> Path:
+    """Clips of four speakers, some of them no audio, and a tiny codec."""
+    make_tiny().save_pretrained(folder / "tiny")
+    speech, rate = audio.read(SPEECH)
+    size = round(seconds * rate)
+    lines = []
+    for i in range(clips):
+        start = i * 997 % (len(speech) - size)
+        audio.write(folder / f"{i}.wav", speech[start : start + size], rate)
+        if i in broken:
+            (folder / f"{i}.wav").write_bytes(b"RIFF nonsense")
+        row = {"id": f"clip-{i}", "path": f"{i}.wav", "duration": seconds, "speaker": f"s{i % 4}", "text": f"clip {i}"}
+        lines.append(json.dumps(row))
+    (folder / "clips.jsonl").write_text("\n".join(lines))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_corpus(tmp_path_factory.mktemp("corpus"), 9, {5})
+
+
+@pytest.mark.parametrize("suite", ["codes", "robustness"])
+def test_a_suite(suite: str, corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    call = ("eval", suite, corpus / "clips.jsonl", "-o", tmp_path, "--systems", f"{corpus}/tiny", "--jobs", 1)
+    assert run_command(*call) == 2
+    printed = capsys.readouterr()
+    assert "8 clips, 1 left out" in printed.err and "Left out, 1 of 9 clips: clip-5" in printed.out
+    summary = read_summary(tmp_path)
+    assert run_command(*call) == 2 and read_summary(tmp_path) == summary
+    page = (tmp_path / "index.html").read_text()
+    assert "<table" in page and "clip-5" in page
+    [found] = summary["systems"].values()
+    if suite == "codes":
+        assert found["nominal_bps"] == 50 * 8 * 5  # 32 entries
+        assert len(found["layers"]) == 8
+        total = sum(layer["coded_bps"]["value"] for layer in found["layers"].values())
+        assert found["coded_bps"]["value"] == pytest.approx(total)
+    else:
+        assert all(0 <= f["value"] <= 100 for layers in found["changes"].values() for f in layers.values())
+
+
+def test_codes_with_a_known_entropy() -> None:
+    rng = np.random.default_rng(0)
+    even = codes.measure([rng.integers(8, size=4_000) for _ in range(4)], 16)
+    assert even["used"] == 0.5
+    assert even["perplexity"] == pytest.approx(8, rel=0.01)
+    assert even["bits"].sum() / 16_000 == pytest.approx(3, rel=0.01)  # a coder that never saw the clip
+    one = codes.measure([np.zeros(100, int)] * 3, 16)
+    assert one["perplexity"] == 1.0 and one["bits"].max() < 100 * 0.06
+    # A clip whose code no other clip has costs more than a fixed length would.
+    odd = codes.measure([np.zeros(100, int), np.zeros(100, int), np.full(10, 3)], 4)
+    assert odd["bits"][2] > 10 * 2
+
+
+def clip(name: str, speaker: str, text: str = "one two") -> Utterance:
+    return Utterance(name, Path(name), 4.0, speaker, text, None, "en")
+
+
+def test_windows_are_cut_where_every_word_is_known() -> None:
+    pytest.importorskip("whisper_normalizer", reason="pip install --no-deps whisper-normalizer")
+    words = ["the", "cat", "hat", "on", "a", "warm", "mat", "sleeps"]
+    heard = [TimedWord(word, i * 0.5, i * 0.5 + 0.4) for i, word in enumerate(words)]
+    said = clip("a", "s", "the cat sat on a warm mat sleeps")
+    # "sat" was misheard: only from "on" on is there a window's length of known words.
+    assert slmtokbench.windows_of(said, heard, 4.0) == [alignment.Window("a", 1.5, "on a warm mat")]
+    assert slmtokbench.windows_of(said, heard, 3.0) == []
+
+
+def test_no_speaker_is_on_both_sides() -> None:
+    train = [clip(f"{s}{i}", s) for s in "abcd" for i in range(3)] + [clip("mute", "a", "")]
+    split = alignment.Speech.split(train, [clip("t", "t")], seed=0)
+    held = {u.speaker for u in split.valid}
+    assert len(held) == 1 and held.isdisjoint({u.speaker for u in split.train})
+    assert len(split.train) + len(split.valid) == 12
+    with pytest.raises(ValueError, match="are in both"):
+        alignment.Speech.split(train, [clip("t", "b")], seed=0)
+    with pytest.raises(ValueError, match="one speaker"):
+        alignment.Speech.split([clip("x", "x")], [clip("t", "t")], seed=0)
+
+
+def test_what_tokens_tell(corpus: Path) -> None:
+    """The figures of one tokenizer; labels that follow from its codes are told by them, others are not."""
+    pytest.importorskip("jiwer", reason="comes with vocable[eval]")
+    from vocable.corpus.manifest import read_manifest
+    from vocable.evaluation.tokenizers import load_tokenizer
+
+    clips = [u for u in read_manifest(corpus / "clips.jsonl") if u.id != "clip-5"]
+    name = f"{corpus}/tiny@:1"
+    tok = load_tokenizer(name)
+    rng = np.random.default_rng(0)
+    told, noise = {}, {}
+    for u in clips:
+        found = tok.encode(audio.read(u.path, 16_000)[0]).codes
+        assert found is not None
+        seconds = (np.arange(found.shape[1]) + 0.5) / 50
+        told[u.id] = Phones(seconds, found[0].numpy() % 3)
+        noise[u.id] = Phones(seconds, rng.integers(3, size=found.shape[1]))
+    speech = alignment.Speech(clips[:5], clips[5:6], clips[6:])
+    windows = [alignment.Window(u.id, 0.0, "clip") for u in speech.test]
+    rows = {}
+    for kind, phones in (("told", told), ("noise", noise)):
+        task = alignment.Alignment(speech, phones, 3, windows, alignment.Budget(0.2, 8, 1), 0)
+        [rows[kind]] = task.start()(alignment.Candidate(name, tok.made_by))
+    assert rows["told"]["phone_purity"] == 1.0 and rows["told"]["pnmi"] == pytest.approx(1.0)
+    assert rows["noise"]["bits"]["value"] < 0.3 < rows["told"]["bits"]["value"]
+    assert rows["told"]["info_nce"]["value"] > rows["noise"]["info_nce"]["value"]
+    assert set(rows["told"]["test"]) == {u.id for u in speech.test}
+    assert rows["told"]["vclub"]["windows_left_out"] == len(windows)  # half a second is no window
+
+
+def test_drift_is_a_slope_within_recordings() -> None:
+    rows = [
+        {"clip": name, "start": 15.0 * i, "stoi": [level - 0.02 * i, 1]}
+        for name, level in (("a", 0.9), ("b", 0.7))
+        for i in range(8)
+    ]
+    found = longform.drift(rows, "stoi")
+    assert found["slope"] == pytest.approx(-0.08) and found["error"] == pytest.approx(0.0, abs=1e-9)
+
+
+# ---- make check ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_five_hundred_clips_with_twenty_broken(tmp_path: Path) -> None:
+    """Killed in the middle and resumed, a run has the summary of one that was left alone, and names the broken ones."""
+    broken = set(range(7, 500, 25))
+    write_corpus(tmp_path, 500, broken)
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+
+    def start(out: str) -> subprocess.Popen[str]:
+        options = ["--systems", f"{tmp_path}/tiny@:8", "--metrics", "mel,si-sdr", "--jobs", "2"]
+        call = [sys.executable, "-m", "vocable", "eval", "reconstruction", f"{tmp_path}/clips.jsonl", "-o", out]
+        return subprocess.Popen(call + options, stderr=subprocess.PIPE, text=True, env=environment)
+
+    whole = start(f"{tmp_path}/whole")
+    assert "480 clips, 20 left out" in whole.communicate()[1]
+    assert whole.returncode == 2
+    killed, rows = start(f"{tmp_path}/killed"), tmp_path / "killed" / "rows.jsonl"
+    while not rows.exists() or rows.read_text().count("\n") < 100:
+        time.sleep(0.02)
+    killed.send_signal(signal.SIGKILL)
+    killed.wait()
+    assert not (tmp_path / "killed" / "summary.json").exists()
+    assert start(f"{tmp_path}/killed").wait() == 2
+    summaries = [read_summary(tmp_path / name) for name in ("whole", "killed")]
+    assert summaries[0] == summaries[1]
+    assert set(summaries[0]["left_out"]) == {f"clip-{i}" for i in broken}
+
+
+@pytest.fixture
+def browser() -> Iterator[object]:
+    playwright = pytest.importorskip("playwright.sync_api", reason="pip install playwright")
+    from shutil import which
+
+    chromium = which("chromium") or which("google-chrome")
+    if chromium is None:
+        pytest.skip("no Chromium is installed")
+    with playwright.sync_playwright() as driver:
+        window = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        yield window
+        window.close()
+
+
+@pytest.mark.slow
+def test_every_player_plays(browser: object, corpus: Path, tmp_path: Path) -> None:
+    systems = f"recording,{corpus}/tiny@:8,{corpus}/tiny@:1"
+    run_command(
+        *("eval", "reconstruction", corpus / "clips.jsonl", "-o", tmp_path, "--systems", systems, "--metrics", "mel")
+    )
+    page = browser.new_page()  # type: ignore[attr-defined]
+    complaints: list[str] = []
+    page.on("console", lambda message: complaints.append(message.text))
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("requestfailed", lambda request: complaints.append(request.url[:80]))
+    page.goto(f"file://{tmp_path}/index.html")
+    played = page.evaluate(
+        """async () => {
+            const played = [];
+            for (const player of document.querySelectorAll("audio")) {
+                const ended = new Promise(done => player.addEventListener("ended", done));
+                await player.play();
+                await ended;
+                played.push([player.currentTime, player.duration]);
+            }
+            return played;
+        }"""
+    )
+    assert len(played) == 3 * 6
+    assert all(at == pytest.approx(0.5, abs=0.05) and at == pytest.approx(length, abs=0.05) for at, length in played)
+    assert page.evaluate("[...document.images].every(i => i.complete && i.naturalWidth > 300)")
+    assert not complaints
