@@ -55,6 +55,7 @@ def test_a_suite(suite: str, corpus: Path, tmp_path: Path, capsys: pytest.Captur
     assert run_command(*call) == 2 and read_summary(tmp_path) == summary
     page = (tmp_path / "index.html").read_text()
     assert "<table" in page and "clip-5" in page
+    assert "| --- |" in (tmp_path / "tables.md").read_text()
     [found] = summary["systems"].values()
     if suite == "codes":
         assert found["nominal_bps"] == 50 * 8 * 5  # 32 entries

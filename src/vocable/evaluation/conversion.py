@@ -124,7 +124,7 @@ def evaluate(
     listen: int = 4,
     progress: Progress = lambda stage, share: None,
 ) -> dict[str, Any]:
-    """Write OUT/rows.jsonl, summary.json and index.html; returns the summary."""
+    """Write OUT/rows.jsonl, summary.json, index.html and tables.md; returns the summary."""
     tok = load_codec(system)
     versions = made_with([metric for _, metric in FIGURES.values()], models)
     outcome = run(Conversion(system, tok.made_by, models), pairs, out, jobs, progress)
@@ -150,7 +150,7 @@ def evaluate(
     if heard:
         page.heading("To hear")
         page.players(heard, SAMPLE_RATE)
-    page.write(out / "index.html")
+    page.write(out)
     return summary
 
 

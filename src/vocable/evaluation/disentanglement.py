@@ -192,7 +192,7 @@ def evaluate(
     seed: int = 0,
     progress: Progress = lambda stage, share: None,
 ) -> dict[str, Any]:
-    """Write OUT/summary.json and index.html, with pictures of clips by speaker; returns the summary."""
+    """Write OUT/summary.json, index.html and tables.md, with pictures of clips by speaker; returns the summary."""
     heard = listen(clips, progress)
     num_phones = 1 + max(int(clip.phones.max(initial=0)) for clip in heard)
     measured: dict[str, Any] = {}
@@ -221,7 +221,7 @@ def evaluate(
         page.picture(
             picture, f"{name}: mean vectors of clips, by layers, on their first two principal axes; a colour a speaker"
         )
-    page.write(out / "index.html")
+    page.write(out)
     return summary
 
 

@@ -155,7 +155,7 @@ def evaluate(
     page = Page(suite.capitalize(), f"{summary['clips']} clips of {summary['speakers']} speakers")
     page.tables(reconstruction.tables(summary) | tables(summary))
     page.notes(notes(summary))
-    page.write(out / "index.html")
+    page.write(out)
     return summary
 
 

@@ -66,7 +66,7 @@ def evaluate(
     seed: int = 0,
     progress: Progress = lambda stage, share: None,
 ) -> dict[str, Any]:
-    """Write OUT/rows.jsonl, summary.json and index.html; returns the summary."""
+    """Write OUT/rows.jsonl, summary.json, index.html and tables.md; returns the summary."""
     versions = made_with(DEFAULT_METRICS, models)
     found, missing = available(systems)
     outcome = run(Longform(makers(found), models), clips, out, jobs, progress)
@@ -95,7 +95,7 @@ def evaluate(
     page = Page("Long recordings", f"{summary['clips']} recordings, in windows of {WINDOW_SECONDS:g} s")
     page.tables(tables(summary))
     page.notes(notes(summary))
-    page.write(out / "index.html")
+    page.write(out)
     return summary
 
 

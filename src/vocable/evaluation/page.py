@@ -1,12 +1,15 @@
-"""One self-contained HTML page of an evaluation: tables with intervals, players, spectrograms, code matrices."""
+"""One self-contained HTML page of an evaluation: tables with intervals, players, spectrograms, code matrices.
+
+Its tables and notes stand beside it in Markdown, to be pasted.
+"""
 
 from __future__ import annotations
 
 import base64
 import html
 import io
-import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -37,11 +40,12 @@ Table = tuple[list[str], list[list[Cell]]]  #: heads of columns, and rows
 
 
 class Page:
-    """Sections in the order in which they were added; `write` makes the file."""
+    """Sections in the order in which they were added; `write` makes the files."""
 
     def __init__(self, title: str, lead: str) -> None:
         self.title = title
         self._parts = [f"<h1>{html.escape(title)}</h1><p>{html.escape(lead)}</p>"]
+        self._markdown = [f"# {title}", lead]
 
     def heading(self, text: str) -> None:
         self._parts.append(f"<h2>{html.escape(text)}</h2>")
@@ -51,9 +55,11 @@ class Page:
         for heading, (columns, rows) in tables.items():
             self.heading(heading)
             self._table(columns, ["".join(map(_cell, row)) for row in rows])
+            self._markdown += [f"## {heading}", markdown(columns, rows)]
 
     def notes(self, lines: Sequence[str]) -> None:
         self._parts += [f'<p class="note">{html.escape(line)}</p>' for line in lines]
+        self._markdown += lines
 
     def players(self, clips: Mapping[str, Mapping[str, np.ndarray]], sample_rate: int) -> None:
         """A row for each clip, a column for each of its waveforms, float [L]; all clips have the same ones."""
@@ -77,17 +83,28 @@ class Page:
             f'<figcaption class="note">{html.escape(caption)}</figcaption></figure>'
         )
 
-    def write(self, path: str | os.PathLike[str]) -> None:
+    def write(self, folder: Path) -> None:
+        """FOLDER/index.html and tables.md."""
         # The empty icon keeps browsers from asking the server for one.
         head = (
             f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><link rel="icon" href="data:,">'
             f"<title>{html.escape(self.title)}</title><style>{STYLE}</style>"
         )
-        with atomic_path(path) as temporary:
-            temporary.write_text(
-                f'<!doctype html><html lang="en"><head>{head}</head><body>{"".join(self._parts)}</body></html>\n',
-                encoding="utf-8",
-            )
+        body = "".join(self._parts)
+        texts = {
+            "index.html": f'<!doctype html><html lang="en"><head>{head}</head><body>{body}</body></html>\n',
+            "tables.md": "\n\n".join(self._markdown) + "\n",
+        }
+        for name, text in texts.items():
+            with atomic_path(folder / name) as temporary:
+                temporary.write_text(text, encoding="utf-8")
+
+
+def markdown(columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> str:
+    """A table in Markdown; what stands small under a cell follows it in brackets."""
+    cells = [[cell if isinstance(cell, str) else f"{cell[0]} ({cell[1]})" for cell in row] for row in rows]
+    lines = [list(columns), ["---"] * len(columns), *cells]
+    return "\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in line)} |" for line in lines)
 
 
 def _cell(cell: Cell) -> str:

@@ -105,7 +105,10 @@ def evaluate(
     hear: bool = False,
     progress: Progress = lambda stage, share: None,
 ) -> dict[str, Any]:
-    """Write OUT/rows.jsonl, summary.json and index.html; returns the summary. listen: clips to hear on the page."""
+    """Write OUT/rows.jsonl, summary.json, index.html and tables.md; returns the summary.
+
+    listen: clips to hear on the page.
+    """
     versions = made_with(metrics, models)
     found, missing = available(systems)
     outcome = run(Reconstruction(makers(found), tuple(metrics), models, hear), clips, out, jobs, progress)
@@ -128,7 +131,7 @@ def evaluate(
     page.tables(tables(summary))
     page.notes(notes(summary))
     draw(page, [clip for clip in spread(clips, listen) if clip.id not in outcome.left_out], found)
-    page.write(out / "index.html")
+    page.write(out)
     return summary
 
 

@@ -121,7 +121,7 @@ def evaluate(
     seed: int = 0,
     progress: Progress = lambda stage, share: None,
 ) -> dict[str, Any]:
-    """Write OUT/rows.jsonl, summary.json and index.html; returns the summary."""
+    """Write OUT/rows.jsonl, summary.json, index.html and tables.md; returns the summary."""
     found, missing = available(systems)
     outcome = run(Robustness(makers(found), seed), clips, out, jobs, progress)
     speakers = {clip.id: clip.speaker_key for clip in clips}
@@ -141,7 +141,7 @@ def evaluate(
     page = Page("Robustness", f"{summary['clips']} clips of {summary['speakers']} speakers: % of codes that stay")
     page.tables(tables(summary))
     page.notes(notes(summary))
-    page.write(out / "index.html")
+    page.write(out)
     return summary
 
 

@@ -149,7 +149,7 @@ def evaluate(
     page = Page("SLMTokBench", f"{summary['clips']} test clips of {summary['speakers']} speakers")
     page.tables(tables(summary))
     page.notes(notes(summary))
-    page.write(out / "index.html")
+    page.write(out)
     return summary
 
 
