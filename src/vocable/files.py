@@ -1,11 +1,13 @@
-"""Outputs appear whole or not at all: write to a temporary name, then rename."""
+"""Outputs appear whole or not at all: write to a temporary name, then rename. Work in parts goes on as it was begun."""
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import safetensors
 
@@ -32,3 +34,18 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         if isinstance(error, (RuntimeError, safetensors.SafetensorError)):
             raise OSError(f"{path}: not written ({error})") from error
         raise
+
+
+def same_plan_or_refuse(folder: Path, plan: dict[str, Any], what: str, parts: str = "*.npy") -> None:
+    """Note in `folder` what is being made there; ValueError if it was begun as something else, a plan of `what`.
+
+    parts: a pattern of the files that the work leaves.
+    """
+    path = folder / "plan.json"
+    plan = json.loads(json.dumps(plan))
+    if not path.exists() and any(folder.glob(parts)):
+        raise ValueError(f"{folder} holds other results; choose another folder")
+    if path.exists() and json.loads(path.read_text()) != plan:
+        raise ValueError(f"{folder} was begun with another {what}; choose another folder")
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(plan))

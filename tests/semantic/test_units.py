@@ -107,7 +107,7 @@ def test_command(features: Path, tmp_path: Path, capfd: pytest.CaptureFixture[st
     assert UnitCache(out).num_units == 3
     calls = {
         (features, "-k", 4, "-o", out): "was begun with another",
-        (features, "-o", features): "holds other arrays",
+        (features, "-o", features): "holds other results",
         (features, "-k", 4, "-o", features / "index.json"): "File exists",
         (tmp_path / "absent", "-o", out): "no complete feature cache",
     }

@@ -14,7 +14,19 @@ from types import FrameType
 import typer
 
 from vocable import __version__
-from vocable.cli import convert, decode, encode, evaluate, info, official, prepare, reconstruct, semantic, train
+from vocable.cli import (
+    convert,
+    decode,
+    encode,
+    evaluate,
+    info,
+    official,
+    prepare,
+    reconstruct,
+    semantic,
+    tokenize,
+    train,
+)
 
 app = typer.Typer(
     name="vocable",
@@ -27,6 +39,7 @@ app = typer.Typer(
 app.command()(encode.encode)
 app.command()(decode.decode)
 app.command()(reconstruct.reconstruct)
+app.command()(tokenize.tokenize)
 app.command()(convert.convert)
 app.command()(info.info)
 app.command()(official.import_official)

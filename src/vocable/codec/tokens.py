@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 from collections.abc import Callable, Sequence
@@ -55,7 +56,28 @@ class Encoded:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write .safetensors, .npz or .jsonl, by the suffix; codes are uint16 (int in JSON)."""
         writer = _by_suffix(path, {".safetensors": _save_safetensors, ".npz": _save_npz, ".jsonl": _save_jsonl})
-        header = {
+        with atomic_path(path) as temporary:
+            writer(temporary, self._header(), self._stored())
+
+    def to_bytes(self) -> bytes:
+        """What `save` writes into a .safetensors file; the same codes give the same bytes."""
+        header = {"vocable": json.dumps(self._header())}
+        return safetensors.numpy.save({"codes": np.ascontiguousarray(self._stored())}, header)
+
+    def clips(self) -> list[Encoded]:
+        """Each clip by itself, without padding."""
+        return [
+            dataclasses.replace(
+                self,
+                codes=self.codes[i : i + 1, :, :frames],
+                num_frames=self.num_frames[i : i + 1],
+                num_samples=self.num_samples[i : i + 1],
+            )
+            for i, frames in enumerate(self.num_frames.tolist())
+        ]
+
+    def _header(self) -> dict[str, Any]:
+        return {
             "version": VERSION,
             "codec_id": self.codec_id,
             "sample_rate": self.sample_rate,
@@ -64,8 +86,9 @@ class Encoded:
             "num_frames": self.num_frames.tolist(),
             "num_samples": self.num_samples.tolist(),
         }
-        with atomic_path(path) as temporary:
-            writer(temporary, header, self.codes.cpu().numpy().astype(np.uint16))
+
+    def _stored(self) -> np.ndarray:
+        return self.codes.cpu().numpy().astype(np.uint16)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Encoded:
@@ -73,11 +96,20 @@ class Encoded:
         reader = _by_suffix(path, {".safetensors": _load_safetensors, ".npz": _load_npz, ".jsonl": _load_jsonl})
         if not Path(path).is_file():
             raise TokensError(f"{path}: no such file")
+        return cls._read(str(path), lambda: reader(Path(path)))
+
+    @classmethod
+    def from_bytes(cls, data: bytes, name: str = "these bytes") -> Encoded:
+        """Read what `to_bytes` made. Raises TokensError, which says `name`, for anything else."""
+        return cls._read(name, lambda: _parse_safetensors(data))
+
+    @classmethod
+    def _read(cls, name: str, parse: Callable[[], tuple[dict[str, Any], np.ndarray]]) -> Encoded:
         try:
-            header, codes = reader(Path(path))
+            header, codes = parse()
             version = header["version"]
             if version != VERSION:
-                raise TokensError(f"{path}: token format {version!r} is unknown here; update vocable")
+                raise TokensError(f"{name}: token format {version!r} is unknown here; update vocable")
             start, stop = header["layers"]
             encoded = cls(
                 codes=torch.from_numpy(np.asarray(codes).astype(np.int64)),
@@ -91,10 +123,10 @@ class Encoded:
         except TokensError:
             raise
         except Exception as error:  # whatever a broken file makes a parser say
-            raise TokensError(f"{path}: not a token file of vocable; make one with `vocable encode`") from error
+            raise TokensError(f"{name}: not a token file of vocable; make one with `vocable encode`") from error
         shape, rows = encoded.codes.shape, encoded.layers.stop - encoded.layers.start
         if len(shape) != 3 or shape[1] != rows or len(encoded.num_samples) != shape[0]:
-            raise TokensError(f"{path}: the codes do not fit the header; encode the audio again")
+            raise TokensError(f"{name}: the codes do not fit the header; encode the audio again")
         return encoded
 
 
@@ -112,6 +144,13 @@ def _save_safetensors(path: Path, header: dict[str, Any], codes: np.ndarray) -> 
 def _load_safetensors(path: Path) -> tuple[dict[str, Any], np.ndarray]:
     with safetensors.safe_open(path, "numpy") as file:
         return json.loads(file.metadata()["vocable"]), file.get_tensor("codes")
+
+
+def _parse_safetensors(data: bytes) -> tuple[dict[str, Any], np.ndarray]:
+    # The library reads metadata from files alone: a length, then so much JSON.
+    size = int.from_bytes(data[:8], "little")
+    metadata = json.loads(data[8 : 8 + size])["__metadata__"]
+    return json.loads(metadata["vocable"]), safetensors.numpy.load(data)["codes"]
 
 
 def _save_npz(path: Path, header: dict[str, Any], codes: np.ndarray) -> None:

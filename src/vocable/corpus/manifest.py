@@ -33,9 +33,10 @@ class Utterance:
         return self.speaker or self.id
 
 
-def read_manifest(path: str | os.PathLike[str]) -> list[Utterance]:
-    """Read a JSONL manifest; audio paths are relative to its folder. Raises ValueError naming the bad line."""
+def read_manifest(path: str | os.PathLike[str], root: str | os.PathLike[str] | None = None) -> list[Utterance]:
+    """Read a JSONL manifest; audio paths are relative to `root`, or to its folder. ValueError names the bad line."""
     path = Path(path)
+    folder = path.parent if root is None else Path(root)
     if not path.is_file():
         raise ValueError(f"{path}: no such manifest")
     utterances, seen = [], set()
@@ -46,7 +47,7 @@ def read_manifest(path: str | os.PathLike[str]) -> list[Utterance]:
             row = json.loads(line)
             utterance = Utterance(
                 id=str(row["id"]),
-                path=path.parent / row["path"],
+                path=folder / row["path"],
                 duration=float(row["duration"]),
                 speaker=row.get("speaker"),
                 text=row.get("text"),

@@ -20,7 +20,7 @@ import torch
 
 from vocable import audio
 from vocable.corpus.manifest import Utterance, groups_by_duration
-from vocable.files import atomic_path
+from vocable.files import atomic_path, same_plan_or_refuse
 from vocable.semantic.teacher import SAMPLE_RATE, Layer, Teacher, canonical_layer
 
 #: Seconds of audio in a shard: a kill loses at most this much work.
@@ -140,15 +140,3 @@ def read_folder(
         if len(shards[-1]) != stops.get(shard):
             raise ValueError(f"{path}: {len(shards[-1])} frames, not the {stops.get(shard)} of {folder / 'index.json'}")
     return index, shards
-
-
-def same_plan_or_refuse(folder: Path, plan: dict[str, Any], what: str) -> None:
-    """Note in `folder` what is being made there; ValueError if it was begun as something else, a plan of `what`."""
-    path = folder / "plan.json"
-    plan = json.loads(json.dumps(plan))
-    if not path.exists() and any(folder.glob("*.npy")):
-        raise ValueError(f"{folder} holds other arrays; choose another folder")
-    if path.exists() and json.loads(path.read_text()) != plan:
-        raise ValueError(f"{folder} was begun with another {what}; choose another folder")
-    with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(plan))

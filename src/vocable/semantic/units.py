@@ -19,8 +19,8 @@ from pathlib import Path
 import numpy as np
 
 from vocable.extras import need
-from vocable.files import atomic_path
-from vocable.semantic.cache import FeatureCache, read_folder, same_plan_or_refuse
+from vocable.files import atomic_path, same_plan_or_refuse
+from vocable.semantic.cache import FeatureCache, read_folder
 from vocable.semantic.distillation import NO_UNIT
 from vocable.semantic.teacher import Layer, canonical_layer
 

@@ -1,0 +1,261 @@
+"""Shards: their bytes, what a kill leaves, what is bad, and reading them."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from conftest import SPEECH, make_tiny, run_command
+from vocable import audio
+from vocable.codec.model import SpeechTokenizer
+from vocable.corpus.dataset import TokenDataset, TokenStream, collate
+from vocable.corpus.engines import Local
+from vocable.corpus.manifest import Utterance, read_manifest
+from vocable.corpus.tokenize import Entry, Plan, Shard, Worker, batches_of, read_index, read_shard, tokenize, verify
+
+
+def write_corpus(folder: Path, clips: int, bad: Sequence[int] = ()) -> Path:
+    """Clips of half a second to one, some of them no audio, and a tiny codec."""
+    make_tiny().save_pretrained(folder / "codec")
+    speech, rate = audio.read(SPEECH, 16_000)
+    rng = np.random.default_rng(0)
+    lines = []
+    for i in range(clips):
+        size = int(rng.integers(8_000, 16_000))
+        start = int(rng.integers(len(speech) - size))
+        audio.write(folder / f"{i}.wav", speech[start : start + size], rate)
+        if i in bad:
+            (folder / f"{i}.wav").write_bytes(b"RIFF nonsense")
+        lines.append(json.dumps({"id": f"clip-{i}", "path": f"{i}.wav", "duration": size / rate}))
+    (folder / "clips.jsonl").write_text("\n".join(lines))
+    return folder
+
+
+@pytest.fixture(autouse=True, scope="module")
+def threads() -> Iterator[None]:
+    """A worker takes one thread; the tests that follow get theirs back."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_corpus(tmp_path_factory.mktemp("corpus"), 24, bad=[7])
+
+
+def one_after_another(plan: Plan, out: Path, shards: Sequence[Shard]) -> Iterator[Entry]:
+    """An engine within this process."""
+    return map(Worker(plan, out), shards) if shards else iter(())
+
+
+def planned(corpus: Path, **changes: object) -> tuple[list[Utterance], Plan]:
+    codec = SpeechTokenizer.from_pretrained(corpus / "codec")
+    plan = Plan(str(corpus / "codec"), codec.id, 0, 4, **{"shard_seconds": 4.0, "batch_seconds": 3.0, **changes})
+    return read_manifest(corpus / "clips.jsonl"), plan
+
+
+def digests(out: Path) -> dict[str, str]:
+    files = [*(out / "shards").iterdir(), out / "index.json"]
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+@pytest.fixture(scope="module")
+def tokens(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("tokens")
+    utterances, plan = planned(corpus)
+    heard: list[float] = []
+    index = tokenize(utterances, out, plan, one_after_another, heard.append)
+    assert sum(heard) == pytest.approx(sum(u.duration for u in utterances))
+    assert index == read_index(out)
+    return out
+
+
+def test_every_clip_has_the_codes_that_it_has_alone(corpus: Path, tokens: Path) -> None:
+    index = read_index(tokens)
+    assert len(index["shards"]) > 3 and index["clips"] == 23
+    [(bad, why)] = index["left_out"].items()
+    assert bad == "clip-7" and "7.wav" in why
+    codec = SpeechTokenizer.from_pretrained(corpus / "codec")
+    utterances = {u.id: u for u in read_manifest(corpus / "clips.jsonl")}
+    seen = []
+    for entry in index["shards"]:
+        for name, clip in read_shard(tokens / "shards" / entry["shard"]):
+            alone = codec.encode(audio.read(utterances[name].path, 16_000)[0], layers=slice(0, 4))
+            assert clip.codes.shape == alone.codes.shape and clip.layers == slice(0, 4)
+            assert (clip.codes == alone.codes).double().mean() > 0.999  # near ties
+            assert torch.equal(clip.num_samples, alone.num_samples)
+            seen.append(name)
+    assert seen == [name for name in utterances if name != "clip-7"]
+    assert verify(tokens) == []
+
+
+def test_interrupted_or_in_several_processes_the_bytes_are_the_same(corpus: Path, tokens: Path, tmp_path: Path) -> None:
+    utterances, plan = planned(corpus)
+
+    def stops_in_the_middle(plan: Plan, out: Path, shards: Sequence[Shard]) -> Iterator[Entry]:
+        yield from one_after_another(plan, out, shards[:2])
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        tokenize(utterances, tmp_path, plan, stops_in_the_middle)
+    (tmp_path / "shards" / ".00002.1.tmp.tar").write_bytes(b"of a worker that was killed")
+    with pytest.raises(ValueError, match="not finished"):
+        read_index(tmp_path)
+    done: list[float] = []
+    tokenize(utterances, tmp_path, plan, Local(2), done.append)
+    assert digests(tmp_path) == digests(tokens)
+    assert len(done) == len(read_index(tmp_path)["shards"])
+    tokenize(utterances, tmp_path, plan, lambda *_: pytest.fail("nothing is left to do") if _[2] else iter(()))
+
+
+def test_another_plan_is_refused(corpus: Path, tokens: Path) -> None:
+    utterances, plan = planned(corpus, shard_seconds=5.0)
+    with pytest.raises(ValueError, match="begun with another"):
+        tokenize(utterances, tokens, plan, one_after_another)
+    utterances, plan = planned(corpus)
+    with pytest.raises(ValueError, match="begun with another"):
+        tokenize(utterances[1:], tokens, plan, one_after_another)
+
+
+def test_batches_are_of_like_lengths_and_bounded() -> None:
+    rng = np.random.default_rng(0)
+    utterances = [Utterance(f"u{i}", Path(), float(d)) for i, d in enumerate(rng.uniform(0.5, 40, 200))]
+    batches = batches_of(utterances, 60.0)
+    assert sorted(u.id for batch in batches for u in batch) == sorted(u.id for u in utterances)
+    assert all(len(b) == 1 or len(b) * b[0].duration <= 60 for b in batches)
+    padded = sum(len(b) * b[0].duration for b in batches)
+    assert padded < 1.1 * sum(u.duration for u in utterances)
+
+
+def test_parquet(corpus: Path, tokens: Path, tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
+    utterances, plan = planned(corpus, format="parquet")
+    index = tokenize(utterances, tmp_path, plan, one_after_another)
+    assert verify(tmp_path) == []
+    pairs = zip(read_index(tokens)["shards"], index["shards"], strict=True)
+    for one, other in pairs:
+        first, second = (
+            {name: clip.codes.tolist() for name, clip in read_shard(folder / "shards" / entry["shard"])}
+            for folder, entry in ((tokens, one), (tmp_path, other))
+        )
+        assert first == second
+    assert len(list(TokenStream(tmp_path, passes=1))) == 23
+    with pytest.raises(ValueError, match="stream"):
+        TokenDataset(tmp_path)
+
+
+def test_verify_finds_what_is_wrong(corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    utterances, plan = planned(corpus)
+    tokenize(utterances, tmp_path, plan, one_after_another)
+    assert run_command("tokenize", "verify", tmp_path) == 0
+    shard = tmp_path / "shards" / "00001.tar"
+    data = bytearray(shard.read_bytes())
+    data[len(data) // 2] ^= 1
+    shard.write_bytes(data)
+    (tmp_path / "shards" / "00002.tar").unlink()
+    assert run_command("tokenize", "verify", tmp_path) == 2
+    said = capsys.readouterr().err
+    assert "00001.tar: its checksum" in said and "00002.tar" in said and "2 complaints" in said
+
+
+def test_the_command(corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    manifest, options = corpus / "clips.jsonl", ("--layers", ":1", "--model", corpus / "codec")
+    assert run_command("tokenize", manifest, "-o", tmp_path / "a", *options) == 2  # one clip is bad
+    said = capsys.readouterr().err
+    assert "vocable: clip-7: " in said and "23 clips" in said and "1 left out" in said
+    assert TokenDataset(tmp_path / "a")[0]["codes"].shape[0] == 1
+    (tmp_path / "elsewhere.jsonl").write_text(manifest.read_text())
+    assert run_command("tokenize", tmp_path / "elsewhere.jsonl", "--root", corpus, "-o", tmp_path / "b", *options) == 2
+    assert digests(tmp_path / "a") == digests(tmp_path / "b")
+    for call in ((manifest,), (manifest, "-o", tmp_path / "a", "--engine", "slurm"), ("verify", tmp_path / "none")):
+        capsys.readouterr()
+        assert run_command("tokenize", *call) == 2
+        assert capsys.readouterr().err.count("\n") == 1
+
+
+# ---- reading ---------------------------------------------------------------------------------------------------------
+
+
+def test_clips_by_number(tokens: Path) -> None:
+    data = TokenDataset(tokens)
+    assert len(data) == 23 and data.ids[0] == "clip-0"
+    from_stream = {example["id"]: example for example in TokenStream(tokens, passes=1)}
+    for i in (0, 22, 5):
+        assert torch.equal(data[i]["codes"], from_stream[data[i]["id"]]["codes"])
+        assert data[i]["codes"].shape == (4, data.num_frames[i])
+    batch = next(iter(DataLoader(data, batch_size=5, collate_fn=collate, num_workers=0)))
+    assert batch["codes"].shape == (5, 4, int(batch["num_frames"].max()))
+    assert torch.equal(batch["codes"][2, :, : batch["num_frames"][2]], data[2]["codes"])
+
+
+def test_ranks_share_a_pass_and_passes_differ(tokens: Path) -> None:
+    passes = [[e["id"] for e in TokenStream(tokens, rank=r, world_size=3, passes=1, seed=1)] for r in range(3)]
+    assert sorted(itertools.chain(*passes)) == sorted(TokenDataset(tokens).ids)
+    twice = [e["id"] for e in TokenStream(tokens, passes=2, seed=1)]
+    assert sorted(twice[:23]) == sorted(twice[23:]) and twice[:23] != twice[23:]
+    assert twice == [e["id"] for e in TokenStream(tokens, passes=2, seed=1)]
+    loader = DataLoader(TokenStream(tokens, passes=1), batch_size=None, num_workers=2)
+    assert sorted(e["id"] for e in loader) == sorted(TokenDataset(tokens).ids)
+    with pytest.raises(ValueError, match="cannot be dealt out"):
+        next(iter(TokenStream(tokens, world_size=100)))
+
+
+@pytest.mark.parametrize("stop", [0, 5, 23, 30])
+def test_a_stream_goes_on_where_it_stood(tokens: Path, stop: int) -> None:
+    whole = [e["id"] for e in TokenStream(tokens, passes=3, buffer=6)]
+    stream = TokenStream(tokens, passes=3, buffer=6)
+    reader = iter(stream)
+    head = [next(reader)["id"] for _ in range(stop)]
+    again = TokenStream(tokens, passes=3, buffer=6)
+    again.load_state_dict(stream.state_dict())
+    assert head + [e["id"] for e in again] == whole
+    with pytest.raises(ValueError, match="seed"):
+        TokenStream(tokens, seed=9).load_state_dict(stream.state_dict())
+
+
+# ---- make check ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_ray_gives_the_same_bytes(corpus: Path, tokens: Path, tmp_path: Path) -> None:
+    pytest.importorskip("ray", reason="pip install 'vocable[ray]'")
+    from vocable.corpus.engines import Ray
+
+    utterances, plan = planned(corpus)
+    tokenize(utterances, tmp_path, plan, Ray(2))
+    assert digests(tmp_path) == digests(tokens)
+
+
+@pytest.mark.slow
+def test_killed_at_random_moments(tmp_path: Path) -> None:
+    write_corpus(tmp_path, 400, bad=[7, 300])
+    call = [sys.executable, "-m", "vocable", "tokenize", f"{tmp_path}/clips.jsonl", "--model", f"{tmp_path}/codec"]
+    call += ["--shard-minutes", "0.1", "--workers", "2"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    whole = subprocess.run([*call, "-o", f"{tmp_path}/whole"], env=environment, capture_output=True, text=True)
+    assert whole.returncode == 2 and "398 clips" in whole.stderr
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        process = subprocess.Popen(
+            [*call, "-o", f"{tmp_path}/killed"], env=environment, stderr=subprocess.DEVNULL, start_new_session=True
+        )
+        time.sleep(float(rng.uniform(2.5, 5.0)))
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    last = subprocess.run([*call, "-o", f"{tmp_path}/killed"], env=environment, capture_output=True, text=True)
+    assert last.returncode == 2
+    assert digests(tmp_path / "killed") == digests(tmp_path / "whole")
