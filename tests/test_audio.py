@@ -38,3 +38,18 @@ def test_no_length(tmp_path: Path) -> None:
     path.write_bytes(content)
     with pytest.raises(audio.AudioError, match="does not say how long"):
         audio.duration(path)
+
+
+@pytest.mark.parametrize("rate", [16_000, 44_100, 8_000])
+def test_blocks_are_the_file(rate: int, tmp_path: Path) -> None:
+    path = tmp_path / "clip.wav"
+    samples = audio.resample(audio.read(SPEECH)[0], audio.read(SPEECH)[1], rate)
+    soundfile.write(path, samples, rate, subtype="FLOAT")
+    blocks = list(audio.read_blocks(path, 16_000, seconds=0.37))
+    assert len(blocks) > 5
+    whole = audio.read(path, 16_000)[0]
+    joined = np.concatenate(blocks)
+    assert len(joined) == len(whole)
+    np.testing.assert_allclose(joined, whole, atol=1e-5)
+    assert audio.write_blocks(tmp_path / "out.wav", blocks, 16_000) == len(whole)
+    np.testing.assert_allclose(audio.read(tmp_path / "out.wav")[0], whole.clip(-1, 1), atol=1 / 32_000)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
 
@@ -36,21 +36,49 @@ def read(path: str | os.PathLike[str], sample_rate: int | None = None) -> tuple[
     """
     path = Path(path)
     with _open(path) as file:
-        promised, rate = file.frames, file.samplerate
-        samples = file.read(dtype="float32", always_2d=True)
-    # libsndfile reads a WAV with a cut data chunk without complaint, so the header is compared with the file.
-    if len(samples) < promised or _wav_is_cut(path):
-        raise AudioError(f"{path}: the file is cut short; copy or download it again")
-    if len(samples) == 0:
-        raise AudioError(f"{path}: holds no samples")
-    if not np.isfinite(samples).all():
-        raise AudioError(f"{path}: holds NaN or infinite samples; repair or leave out this file")
-    if samples.shape[1] > 1:
-        warnings.warn(f"{path}: {samples.shape[1]} channels averaged to mono", stacklevel=2)
-    mono = samples.mean(axis=1) if samples.shape[1] > 1 else samples[:, 0]
+        rate = file.samplerate
+        mono = np.concatenate(list(_blocks(path, file, file.frames)))
     if sample_rate is not None and rate != sample_rate:
         mono, rate = resample(mono, rate, sample_rate), sample_rate
-    return np.ascontiguousarray(mono), rate
+    return mono, rate
+
+
+def read_blocks(path: str | os.PathLike[str], sample_rate: int, seconds: float = 30.0) -> Iterator[np.ndarray]:
+    """A file as `read` gives it, resampled to `sample_rate`, in float32 blocks [n] of about so many seconds.
+
+    Raises what `read` raises, for a file that is cut short after the last whole block only.
+    """
+    path = Path(path)
+    with _open(path) as file:
+        blocks = _blocks(path, file, max(1, round(seconds * file.samplerate)))
+        if file.samplerate == sample_rate:
+            yield from blocks
+            return
+        stream = soxr.ResampleStream(file.samplerate, sample_rate, 1, dtype="float32", quality="HQ")
+        made = 0
+        for block in blocks:
+            resampled = stream.resample_chunk(block)
+            made += len(resampled)
+            yield resampled
+        rest = stream.resample_chunk(np.zeros(0, np.float32), last=True)
+        yield rest if made + len(rest) else np.zeros(1, np.float32)
+
+
+def _blocks(path: Path, file: soundfile.SoundFile, size: int) -> Iterator[np.ndarray]:
+    """All samples of an open file as mono float32 [n], n at most `size`."""
+    rows = 0
+    while len(samples := file.read(size, dtype="float32", always_2d=True)):
+        if not np.isfinite(samples).all():
+            raise AudioError(f"{path}: holds NaN or infinite samples; repair or leave out this file")
+        if rows == 0 and file.channels > 1:
+            warnings.warn(f"{path}: {file.channels} channels averaged to mono", stacklevel=3)
+        rows += len(samples)
+        yield samples.mean(axis=1) if file.channels > 1 else np.ascontiguousarray(samples[:, 0])
+    # libsndfile reads a WAV with a cut data chunk without complaint, so the header is compared with the file.
+    if rows < file.frames or _wav_is_cut(path):
+        raise AudioError(f"{path}: the file is cut short; copy or download it again")
+    if rows == 0:
+        raise AudioError(f"{path}: holds no samples")
 
 
 def duration(path: str | os.PathLike[str]) -> float:
@@ -70,15 +98,22 @@ def duration(path: str | os.PathLike[str]) -> float:
 
 def write(path: str | os.PathLike[str], waveform: Tensor | np.ndarray, sample_rate: int) -> None:
     """Write a mono waveform [L] in the format that the suffix names (16-bit for WAV and FLAC), atomically."""
-    samples = waveform.detach().float().cpu().numpy() if isinstance(waveform, Tensor) else np.asarray(waveform)
-    if samples.ndim != 1:
-        raise AudioError(f"a mono waveform [L] is expected, not shape {list(samples.shape)}")
-    if not np.isfinite(samples).all():
-        raise AudioError(f"{path}: not written, the waveform holds NaN or infinite samples")
+    write_blocks(path, [waveform], sample_rate)
+
+
+def write_blocks(path: str | os.PathLike[str], blocks: Iterable[Tensor | np.ndarray], sample_rate: int) -> int:
+    """Write what comes in blocks [n] as `write` does; returns the number of samples."""
     if Path(path).suffix.lstrip(".").upper() not in soundfile.available_formats():
         raise AudioError(f"{path}: unknown audio format; name the output .wav, .flac or .ogg")
-    with atomic_path(path) as temporary:
-        soundfile.write(temporary, np.clip(samples, -1.0, 1.0), sample_rate)
+    with atomic_path(path) as temporary, soundfile.SoundFile(temporary, "w", sample_rate, 1) as file:
+        for block in blocks:
+            samples = block.detach().float().cpu().numpy() if isinstance(block, Tensor) else np.asarray(block)
+            if samples.ndim != 1:
+                raise AudioError(f"a mono waveform [L] is expected, not shape {list(samples.shape)}")
+            if not np.isfinite(samples).all():
+                raise AudioError(f"{path}: not written, the waveform holds NaN or infinite samples")
+            file.write(np.clip(samples, -1.0, 1.0))
+        return int(file.tell())
 
 
 def resample(waveform: np.ndarray, source_rate: int, target_rate: int) -> np.ndarray:

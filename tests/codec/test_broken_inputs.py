@@ -145,7 +145,7 @@ def test_nothing_partial_is_left(tmp_path: Path, tiny: SpeechTokenizer, monkeypa
     (tmp_path / "old.safetensors").write_bytes(b"old")
     monkeypatch.setattr("safetensors.numpy.save_file", full_disk)
     monkeypatch.setattr("safetensors.torch.save_file", full_disk)
-    monkeypatch.setattr("soundfile.write", full_disk)
+    monkeypatch.setattr("soundfile.SoundFile.write", full_disk)
     for write in (
         lambda: encoded.save(tmp_path / "old.safetensors"),
         lambda: tiny.save_pretrained(tmp_path),

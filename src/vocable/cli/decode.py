@@ -20,8 +20,6 @@ def decode(
     """Codes to speech."""
     chosen = parse_layers(layers)
 
-    import torch
-
     from vocable import audio
     from vocable.codec.model import SpeechTokenizer
     from vocable.codec.tokens import SUFFIXES, Encoded
@@ -32,8 +30,8 @@ def decode(
 
     def work(source: Path, target: Path) -> float:
         # A file may hold several clips: they are joined in order.
-        waveform = torch.cat(tokenizer.decode(Encoded.load(source), layers=chosen).clips())
-        audio.write(target, waveform, tokenizer.sample_rate)
-        return len(waveform) / tokenizer.sample_rate
+        clips = Encoded.load(source).clips()
+        blocks = (block for clip in clips for block in tokenizer.decode_long(clip, layers=chosen))
+        return audio.write_blocks(target, blocks, tokenizer.sample_rate) / tokenizer.sample_rate
 
     batch.run(pairs, work, "decoded")

@@ -32,8 +32,8 @@ def encode(
     tokenizer.bitrate(chosen)  # a wrong --layers is said once, not for each file
 
     def work(source: Path, target: Path) -> float:
-        waveform, _ = audio.read(source, tokenizer.sample_rate)
-        tokenizer.encode(waveform, layers=chosen).save(target)
-        return len(waveform) / tokenizer.sample_rate
+        encoded = tokenizer.encode_long(audio.read_blocks(source, tokenizer.sample_rate), layers=chosen)
+        encoded.save(target)
+        return int(encoded.num_samples) / tokenizer.sample_rate
 
     batch.run(pairs, work, "encoded")

@@ -49,6 +49,11 @@ class LSTM(nn.LSTM):
         )[0]
         return y.transpose(0, 1)
 
+    def go_on(self, x: Tensor, state: tuple[Tensor, Tensor] | None) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """The next stretch of a clip, from where the last one ended (None: from the start), and where this one ends."""
+        y, state = super().forward(x, state)
+        return y, state
+
     def _arranges(self, x: Tensor, weights: list[Tensor]) -> bool:
         return (
             len(x) == 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -15,6 +15,7 @@ from vocable import audio
 from vocable.audio import AudioError
 from vocable.codec.config import CodecConfig
 from vocable.codec.layers import frame_mask
+from vocable.codec.long import CHUNK_FRAMES, run_staged
 from vocable.codec.rvq import Quantized, ResidualVectorQuantizer
 from vocable.codec.seanet import SEANetDecoder, SEANetEncoder
 from vocable.codec.spectral import SpectralDecoder, SpectralEncoder
@@ -231,15 +232,8 @@ class SpeechTokenizer(nn.Module):
         whole frames. Raises TokensError for codes of another codec, of the wrong shape, or out of range.
         """
         if isinstance(codes, Encoded):
-            if codes.codec_id != self.id:
-                raise TokensError(f"codes of codec {codes.codec_id}, but this is {self.id}: load that one")
             num_samples = codes.num_samples if num_samples is None else num_samples
-            held, layers = codes.layers, slice(*self._range(codes.layers if layers is None else layers))
-            if layers.start < held.start or layers.stop > held.stop:
-                raise TokensError(
-                    f"layers {layers.start}:{layers.stop} were asked for, the codes hold {held.start}:{held.stop}"
-                )
-            codes = codes.codes[:, layers.start - held.start : layers.stop - held.start]
+            codes, layers = self._held(codes, layers)
         codes, start = self._checked(codes, layers)
         hop, (batch, _, frames) = self.hop_length, codes.shape
         lengths = torch.full((batch,), frames * hop) if num_samples is None else _lengths(num_samples, batch)
@@ -258,6 +252,52 @@ class SpeechTokenizer(nn.Module):
     ) -> Decoded:
         """Speech to codes and back to speech, through `layers` alone."""
         return self.decode(self.encode(waveform, sample_rate, num_samples, layers))
+
+    @torch.no_grad()
+    def encode_long(
+        self, blocks: Iterable[Tensor | np.ndarray], layers: slice | None = None, chunk_frames: int = CHUNK_FRAMES
+    ) -> Encoded:
+        """One recording of any length, in blocks, to the codes that `encode` gives for the whole, in bounded memory.
+
+        blocks: float [n] at the codec's rate, of any lengths. chunk_frames: what is worked on at once; more takes more
+        memory. Raises AudioError for input that is empty or not finite.
+        """
+        start, stop = self._range(layers)
+        samples = 0
+
+        def checked() -> Iterator[Tensor]:
+            nonlocal samples
+            for block in blocks:
+                if len(block):
+                    [clip] = _as_clips(block, None)
+                    samples += len(clip)
+                    yield clip.to(self.device)
+
+        chunks = run_staged(self.encoder, checked(), self.hop_length, 1, chunk_frames)  # type: ignore[arg-type]
+        rows = [self.quantizer.encode(latents[None], stop)[:, start:] for latents in chunks]
+        if not rows:
+            raise AudioError("no samples: give at least one")
+        codes, lengths = torch.cat(rows, 2), torch.tensor([samples])
+        frames = torch.tensor([codes.shape[2]])
+        return Encoded(codes, frames, lengths, slice(start, stop), self.id, self.sample_rate, self.frame_rate)
+
+    @torch.no_grad()
+    def decode_long(
+        self, encoded: Encoded, layers: slice | None = None, chunk_frames: int = CHUNK_FRAMES
+    ) -> Iterator[Tensor]:
+        """The speech of one clip of any length, in blocks: float32 [n], which together are what `decode` gives.
+
+        Raises TokensError for codes of another codec, or of several clips.
+        """
+        if len(encoded) != 1:
+            raise TokensError(f"{len(encoded)} clips: decode them one by one, as `clips()` gives them")
+        codes, start = self._checked(*self._held(encoded, layers))
+        frames = range(0, codes.shape[2], chunk_frames)
+        latents = (self.quantizer.decode(codes[:, :, at : at + chunk_frames], start)[0] for at in frames)
+        left = int(encoded.num_samples)
+        for block in run_staged(self.decoder, latents, 1, self.hop_length, chunk_frames):  # type: ignore[arg-type]
+            yield block[:left]
+            left -= len(block[:left])
 
     @torch.no_grad()
     def latents(
@@ -301,6 +341,17 @@ class SpeechTokenizer(nn.Module):
         )
 
     # ---- checks --------------------------------------------------------------------------------------------------
+
+    def _held(self, encoded: Encoded, layers: slice | None) -> tuple[Tensor, slice]:
+        """The rows of `encoded` that `layers` asks for, and which layers they are."""
+        if encoded.codec_id != self.id:
+            raise TokensError(f"codes of codec {encoded.codec_id}, but this is {self.id}: load that one")
+        held, chosen = encoded.layers, slice(*self._range(encoded.layers if layers is None else layers))
+        if chosen.start < held.start or chosen.stop > held.stop:
+            raise TokensError(
+                f"layers {chosen.start}:{chosen.stop} were asked for, the codes hold {held.start}:{held.stop}"
+            )
+        return encoded.codes[:, chosen.start - held.start : chosen.stop - held.start], chosen
 
     def _range(self, layers: slice | None) -> tuple[int, int]:
         """`layers` as (start, stop)."""

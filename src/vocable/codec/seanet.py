@@ -8,6 +8,9 @@ comes out the same alone and in any batch. Every sum is the authors'; only the o
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -118,15 +121,13 @@ class Recurrence(nn.Module):
         self.layers = nn.ModuleList(BiLSTM(w, channels) if bidirectional else LSTM(w, channels) for w in widths)
 
     def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
-        if not self.bidirectional:
-            y = x
-            for layer in self.layers:
-                y = layer(y)
-            return y + x
         mask, y = frame_mask(lengths, x.shape[1], x), x
         for layer in self.layers:
-            y = layer(y, mask)
-        return y + torch.cat([x, x], -1)
+            y = layer(y, mask) if self.bidirectional else layer(y)
+        return self.skip(x, y)
+
+    def skip(self, x: Tensor, y: Tensor) -> Tensor:
+        return y + (torch.cat([x, x], -1) if self.bidirectional else x)
 
 
 class Down(nn.Module):
@@ -172,13 +173,34 @@ class SEANetEncoder(nn.Module):
         self.stages = nn.ModuleList(Down(c, w, s) for w, s in zip(widths[:-1], reversed(c.strides), strict=True))
         self.recurrence = Recurrence(widths[-1], c.lstm_layers, c.bidirectional)
         self.last = Conv1d(c, (1 + c.bidirectional) * widths[-1], config.dimension, c.kernel_size)
+        self.hop_length = config.hop_length
+        #: Frames to either side that `before` and `after` see, at most.
+        self.before_context = math.ceil(_reach(c, c.strides[::-1]) / config.hop_length)
+        self.after_context = c.kernel_size - 1
 
     def forward(self, waveform: Tensor, num_samples: Tensor | None = None) -> Tensor:
-        lengths = torch.full((len(waveform),), waveform.shape[1]) if num_samples is None else num_samples
-        x = self.first(waveform.unsqueeze(2).to(next(self.parameters()).dtype), lengths)
+        lengths = _full(waveform) if num_samples is None else num_samples
+        frames = -(-lengths // self.hop_length)
+        return self.after(self.recurrence(self.before(waveform, lengths), frames), frames)
+
+    def before(self, waveform: Tensor, num_samples: Tensor | None = None) -> Tensor:
+        """[B, L] -> [B, T, C]."""
+        lengths = _full(waveform) if num_samples is None else num_samples
+        x: Tensor = self.first(waveform.unsqueeze(2).to(next(self.parameters()).dtype), lengths)
         for stage in self.stages:
             x, lengths = stage(x, lengths)
-        latents: Tensor = self.last(self.recurrence(x, lengths), lengths)
+        return x
+
+    @property
+    def recurrent_layers(self) -> list[nn.Module]:
+        return list(self.recurrence.layers)
+
+    def skip(self, x: Tensor, y: Tensor) -> Tensor:
+        return self.recurrence.skip(x, y)
+
+    def after(self, x: Tensor, num_frames: Tensor | None = None) -> Tensor:
+        """[B, T, 2 C] -> latents [B, T, D]."""
+        latents: Tensor = self.last(x, _full(x) if num_frames is None else num_frames)
         return latents.float()
 
 
@@ -194,15 +216,50 @@ class SEANetDecoder(nn.Module):
         self.recurrence = Recurrence(widths[0], c.lstm_layers, bidirectional=False)
         self.stages = nn.ModuleList(Up(c, w, s) for w, s in zip(widths[:-1], c.strides, strict=True))
         self.last = Conv1d(c, widths[-1], 1, c.kernel_size)
+        #: Frames to either side that `before` and `after` see, at most.
+        self.before_context = c.kernel_size - 1
+        self.after_context = math.ceil(_reach(c, c.strides[::-1]) / config.hop_length)
 
     def forward(self, latents: Tensor, num_frames: Tensor | None = None) -> Tensor:
-        lengths = torch.full((len(latents),), latents.shape[1]) if num_frames is None else num_frames
-        x = self.first(latents.to(next(self.parameters()).dtype), lengths)
-        x = self.recurrence(x, lengths)
+        lengths = _full(latents) if num_frames is None else num_frames
+        return self.after(self.recurrence(self.before(latents, lengths), lengths), lengths)
+
+    def before(self, latents: Tensor, num_frames: Tensor | None = None) -> Tensor:
+        """[B, T, D] -> [B, T, C]."""
+        lengths = _full(latents) if num_frames is None else num_frames
+        x: Tensor = self.first(latents.to(next(self.parameters()).dtype), lengths)
+        return x
+
+    @property
+    def recurrent_layers(self) -> list[nn.Module]:
+        return list(self.recurrence.layers)
+
+    def skip(self, x: Tensor, y: Tensor) -> Tensor:
+        return self.recurrence.skip(x, y)
+
+    def after(self, x: Tensor, num_frames: Tensor | None = None) -> Tensor:
+        """[B, T, C] -> speech [B, T * hop_length]."""
+        lengths = _full(x) if num_frames is None else num_frames
         for stage in self.stages:
             x, lengths = stage(x, lengths)
         waveform: Tensor = self.last(x, lengths).squeeze(2)
         return waveform.float()
+
+
+def _full(x: Tensor) -> Tensor:
+    """Lengths [B] of clips that all fill the width."""
+    return torch.full((len(x),), x.shape[1])
+
+
+def _reach(c: SEANetConfig, strides: Sequence[int]) -> int:
+    """Samples to either side that convolutions around these strides, the first at the sample rate, see at most."""
+    reach, samples = 2 * (c.kernel_size - 1), 1  # of the convolution at the sample rate, and one at the frame rate
+    for stride in strides:
+        for j in range(c.residual_layers):
+            reach += (c.residual_kernel_size - 1) * c.dilation_base**j * samples
+        reach += 2 * stride * samples
+        samples *= stride
+    return reach
 
 
 def _activation(c: SEANetConfig, channels: int) -> nn.Module:

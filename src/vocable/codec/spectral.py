@@ -111,6 +111,11 @@ class SpectralEncoder(nn.Module):
         self.project = nn.Linear(c.frame_dim, config.dimension)
         # No gain and no bias: latents keep the length sqrt(D), so neither they nor the commitment loss can collapse.
         self.norm = nn.LayerNorm(config.dimension, elementwise_affine=False)
+        reach = c.kernel_size // 2
+        #: Frames to either side that `before` sees: blocks at 50 and 100 Hz, and the STFT's window.
+        self.before_context = reach * c.encoder_frame_blocks + math.ceil(reach * c.encoder_fine_blocks / 2)
+        self.before_context += math.ceil(self.stft.edge / config.hop_length)
+        self.after_context = 0
         if not self.embed.weight.is_meta:
             self._start_as_transform_codec()
 
@@ -135,6 +140,12 @@ class SpectralEncoder(nn.Module):
         self.project.weight[rows] = F.one_hot(rows, self.project.in_features).float()
 
     def forward(self, waveform: Tensor, num_samples: Tensor | None = None) -> Tensor:
+        frames = None if num_samples is None else -(-num_samples // self.hop_length)
+        x = self.before(waveform, num_samples)
+        return self.after(self.skip(x, self.lstm(x, frame_mask(frames, x.shape[1], x))))
+
+    def before(self, waveform: Tensor, num_samples: Tensor | None = None) -> Tensor:
+        """[B, L] -> [B, T, frame_dim]."""
         waveform = F.pad(waveform, (0, -waveform.shape[1] % self.hop_length))
         frames = None if num_samples is None else -(-num_samples // self.hop_length)
         mask = frame_mask(frames, waveform.shape[1] // self.hop_length, self.embed.weight)
@@ -147,10 +158,21 @@ class SpectralEncoder(nn.Module):
         x = self.embed_norm(self.embed(features.to(self.embed.weight.dtype)))
         for block in self.fine:
             x = block(x, fine_mask)
-        x = self.down(x.unflatten(1, (-1, 2)).flatten(2))
+        y: Tensor = self.down(x.unflatten(1, (-1, 2)).flatten(2))
         for block in self.frame:
-            x = block(x, mask)
-        latents: Tensor = self.norm(self.project(x + self.lstm(x, mask)).float())
+            y = block(y, mask)
+        return y
+
+    @property
+    def recurrent_layers(self) -> list[nn.Module]:
+        return [self.lstm]
+
+    def skip(self, x: Tensor, y: Tensor) -> Tensor:
+        return x + y
+
+    def after(self, x: Tensor, num_frames: Tensor | None = None) -> Tensor:
+        """[B, T, frame_dim] -> latents [B, T, D]."""
+        latents: Tensor = self.norm(self.project(x).float())
         return latents
 
 
@@ -169,6 +191,11 @@ class SpectralDecoder(nn.Module):
         self.norm = nn.LayerNorm(c.fine_dim)
         self.head = nn.Linear(c.fine_dim, 3 * (c.n_fft // 2 + 1))
         self.stft = STFT(c.n_fft, config.hop_length // 2)
+        reach = c.kernel_size // 2
+        self.before_context = 0
+        #: Frames to either side that `after` sees: blocks at 50 and 100 Hz, and overlapping STFT windows.
+        self.after_context = reach * c.decoder_frame_blocks + math.ceil(reach * c.decoder_fine_blocks / 2)
+        self.after_context += math.ceil(c.n_fft / config.hop_length)
         if not self.embed.weight.is_meta:
             self._start_as_transform_codec()
 
@@ -195,10 +222,26 @@ class SpectralDecoder(nn.Module):
         self.head.bias[:all_bins] = -6.0
 
     def forward(self, latents: Tensor, num_frames: Tensor | None = None) -> Tensor:
-        mask = frame_mask(num_frames, latents.shape[1], self.embed.weight)
+        x = self.before(latents)
+        mask = frame_mask(num_frames, x.shape[1], x)
+        return self.after(self.skip(x, self.lstm(x, mask)), num_frames)
+
+    def before(self, latents: Tensor, num_frames: Tensor | None = None) -> Tensor:
+        """[B, T, D] -> [B, T, frame_dim]."""
+        x: Tensor = self.embed(latents.to(self.embed.weight.dtype))
+        return x
+
+    @property
+    def recurrent_layers(self) -> list[nn.Module]:
+        return [self.lstm]
+
+    def skip(self, x: Tensor, y: Tensor) -> Tensor:
+        return x + y
+
+    def after(self, x: Tensor, num_frames: Tensor | None = None) -> Tensor:
+        """[B, T, frame_dim] -> speech [B, T * hop_length]."""
+        mask = frame_mask(num_frames, x.shape[1], self.embed.weight)
         fine_mask = _twice(mask)
-        x = self.embed(latents.to(self.embed.weight.dtype))
-        x = x + self.lstm(x, mask)
         for block in self.frame:
             x = block(x, mask)
         x = self.up(x).unflatten(2, (2, -1)).flatten(1, 2)

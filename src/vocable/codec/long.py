@@ -1,0 +1,150 @@
+"""Recordings of any length in bounded memory, with the codes and the speech of the whole pass.
+
+Both architectures are `before`, recurrent layers, and `after`. What lies before and after sees a few frames to either
+side, so it runs over chunks with that much context, which is cut off again. The forward recurrence carries its state
+from chunk to chunk; the backward one runs over the chunks from the last to the first. What waits for it is spooled: in
+memory, and from a limit on in a temporary file.
+
+Sums may come out in another order than in the whole pass, so "the same codes" allows for near ties.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import IO, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from vocable.codec.layers import LSTM, BiLSTM
+
+CHUNK_FRAMES = 1500  #: 30 s
+SPOOL_BYTES = 256 * 2**20  #: of one spool in memory, before it goes to a file
+
+
+class Staged(Protocol):
+    """An encoder or a decoder in its stages, for one clip."""
+
+    before_context: int  #: frames on either side that `before` sees
+    after_context: int  #: and `after`
+
+    def before(self, x: Tensor, lengths: Tensor | None = None) -> Tensor: ...
+
+    @property
+    def recurrent_layers(self) -> Sequence[nn.Module]: ...
+
+    def skip(self, x: Tensor, y: Tensor) -> Tensor:
+        """The recurrence's input and output together."""
+
+    def after(self, x: Tensor, lengths: Tensor | None = None) -> Tensor: ...
+
+
+def run_staged(staged: Staged, blocks: Iterable[Tensor], unit_in: int, unit_out: int, chunk: int) -> Iterator[Tensor]:
+    """What a staged module makes of one clip that comes in blocks [n, ...] of any length; chunks of its output.
+
+    unit_in, unit_out: rows of the input and of the output to a frame (an encoder's are hop_length and 1).
+    """
+    chunks = _by_window(staged.before, blocks, unit_in, 1, staged.before_context, chunk)
+    chunks = _recur(staged, chunks)
+    yield from _by_window(staged.after, chunks, 1, unit_out, staged.after_context, chunk)
+
+
+def _by_window(
+    stage: Callable[[Tensor, Tensor | None], Tensor],
+    blocks: Iterable[Tensor],
+    unit_in: int,
+    unit_out: int,
+    context: int,
+    chunk: int,
+) -> Iterator[Tensor]:
+    """Run `stage` over windows of `chunk` frames with `context` frames on either side, and cut these off again."""
+    for window, lead, frames in _windows(blocks, unit_in, context, chunk):
+        # A copy, because activations work in place, and the next window shares rows with this one.
+        out = stage(window[None].clone(), None)[0]
+        yield out[lead * unit_out : (lead + frames) * unit_out]
+
+
+def _windows(blocks: Iterable[Tensor], unit: int, context: int, chunk: int) -> Iterator[tuple[Tensor, int, int]]:
+    """Blocks of any length as windows of whole frames: the window, its frames of leading context, its own frames."""
+    held: Tensor | None = None
+    first = start = 0  # the frames at which `held` and the next window's own part begin
+
+    def ready(ended: bool) -> Iterator[tuple[Tensor, int, int]]:
+        nonlocal held, first, start
+        while held is not None:
+            rows = len(held) + first * unit
+            last = start + chunk + context
+            if rows < last * unit and not ended:
+                return
+            own = min(chunk, -(-rows // unit) - start)
+            if own <= 0:
+                return
+            begin = max(0, start - context)
+            yield held[(begin - first) * unit : (last - first) * unit], start - begin, own
+            start += own
+            begin = max(0, start - context)
+            held, first = held[(begin - first) * unit :], begin
+
+    for block in blocks:
+        held = block if held is None else torch.cat([held, block])
+        yield from ready(False)
+    yield from ready(True)
+
+
+def _recur(staged: Staged, chunks: Iterable[Tensor]) -> Iterator[Tensor]:
+    """The recurrent layers over a whole clip, chunk by chunk, and the skip around them."""
+    first = _Spool()
+    for chunk in chunks:
+        first.put(len(first), chunk)
+    current = first
+    for layer in staged.recurrent_layers:
+        following = _Spool()
+        if isinstance(layer, BiLSTM):
+            back, state = _Spool(), None
+            for i in reversed(range(len(current))):
+                y, state = layer.backward_lstm.go_on(current.get(i).flip(0)[None], state)
+                back.put(i, y[0].flip(0))
+            ahead: LSTM = layer.forward_lstm
+        else:
+            assert isinstance(layer, LSTM)
+            back, ahead = _Spool(), layer
+        state = None
+        for i in range(len(current)):
+            y, state = ahead.go_on(current.get(i)[None], state)
+            following.put(i, torch.cat([y[0], back.get(i)], -1) if len(back) else y[0])
+        current = following
+    for i in range(len(first)):
+        yield staged.skip(first.get(i), current.get(i))
+
+
+class _Spool:
+    """Chunks by number, each put once: in memory, and in a temporary file from SPOOL_BYTES on."""
+
+    def __init__(self) -> None:
+        self._held: dict[int, Tensor] = {}
+        self._filed: dict[int, tuple[int, torch.Size, torch.device]] = {}
+        self._bytes = 0
+        self._file: IO[bytes] | None = None
+
+    def __len__(self) -> int:
+        return len(self._held) + len(self._filed)
+
+    def put(self, number: int, chunk: Tensor) -> None:
+        self._bytes += chunk.numel() * chunk.element_size()
+        if self._bytes <= SPOOL_BYTES:
+            self._held[number] = chunk
+            return
+        self._file = self._file or tempfile.TemporaryFile()  # noqa: SIM115 (closed with the spool)
+        self._filed[number] = self._file.seek(0, 2), chunk.shape, chunk.device
+        self._file.write(chunk.float().cpu().contiguous().numpy().tobytes())
+
+    def get(self, number: int) -> Tensor:
+        if number in self._held:
+            return self._held[number]
+        start, shape, device = self._filed[number]
+        assert self._file is not None
+        self._file.seek(start)
+        data = np.frombuffer(self._file.read(4 * shape.numel()), np.float32)
+        return torch.from_numpy(data.copy()).view(shape).to(device)
