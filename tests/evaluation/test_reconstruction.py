@@ -26,7 +26,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     lines = []
     for i in range(12):
         audio.write(folder / f"{i}.wav", speech[i * 3_000 : i * 3_000 + 9_000], rate)
-        row = {"id": f"clip-{i}", "path": f"{i}.wav", "duration": 9_000 / rate, "speaker": f"s{i % 4}", "text": "yes"}
+        row = {"id": f"clip-{i}", "path": f"{i}.wav", "duration": 9_000 / rate, "speaker": f"s{i % 6}", "text": "yes"}
         lines.append(json.dumps(row | {"accent": "north" if i % 4 < 2 else "south"}))
     (folder / "5.wav").write_bytes(b"RIFF nonsense")
     (folder / "7.wav").unlink()
@@ -50,7 +50,7 @@ def test_the_suite(corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert "weights not available" in printed.out
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert set(summary["left_out"]) == {"clip-5", "clip-7"}
-    assert (summary["clips"], summary["speakers"]) == (10, 4)
+    assert (summary["clips"], summary["speakers"]) == (10, 6)
     found = summary["systems"]
     assert found["recording"]["mel"]["value"] == 0.0
     assert found[f"{corpus}/tiny@:8"]["mel"]["value"] > 0.0
@@ -96,10 +96,16 @@ def test_compare_and_speakers(corpus: Path, tmp_path: Path, capsys: pytest.Captu
     evaluate(corpus, tmp_path / "out", "--listen", 1)
     capsys.readouterr()
     tiny = f"{tmp_path}/out:{corpus}/tiny"
-    assert run_command("eval", "compare", f"{tiny}@:8", f"{tiny}@:1", "--manifest", corpus / "clips.jsonl") == 0
+    assert run_command("eval", "compare", f"{tiny}@:8", f"{tiny}@:1") == 0
     assert "mel distance" in capsys.readouterr().out
-    assert run_command("eval", "compare", f"{tiny}@:8", f"{tiny}@:3", "--manifest", corpus / "clips.jsonl") == 2
+    assert run_command("eval", "compare", f"{tiny}@:8", f"{tiny}@:3") == 2
     assert "no rows of" in capsys.readouterr().err
+    rows = (tmp_path / "out" / "rows.jsonl").read_text()
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "rows.jsonl").write_text(rows.replace('"made_with": {}', '"made_with": {"pesq": "0.0.1"}', 1))
+    (tmp_path / "out" / "rows.jsonl").write_text(rows.replace('"made_with": {}', '"made_with": {"pesq": "0.0.4"}', 1))
+    assert run_command("eval", "compare", f"{tiny}@:8", f"{tmp_path}/old:{corpus}/tiny@:8") == 2
+    assert "different pesq" in capsys.readouterr().err
 
 
 def summary_of(**systems: tuple[float, float]) -> dict[str, object]:
@@ -110,6 +116,12 @@ def summary_of(**systems: tuple[float, float]) -> dict[str, object]:
 def test_diagnoses() -> None:
     [good] = diagnose(summary_of(recording=(5, 1), a_1=(12, 0.7), a_8=(6, 0.95)))
     assert "no failure" in good
+    [alone] = diagnose(summary_of(recording=(5, 1), a_1=(20, 0.7)))
+    assert "no failure" in alone  # nothing is said of layers that were not measured
+    both = diagnose(summary_of(recording=(5, 1), a=(80, 0.4)))
+    assert "measure RVQ-1 alone" in both[0] and "residual layers" in both[1]
+    with pytest.raises(ValueError, match="no codec"):
+        diagnose(summary_of(recording=(5, 1)))
     content = diagnose(summary_of(recording=(5, 1), a_1=(60, 0.7), a_8=(12, 0.95)))
     assert "content is poor" in content[0] and "look at RVQ-1 first" in content[1]
     [voice] = diagnose(summary_of(recording=(5, 1), a_1=(12, 0.7), a_8=(6, 0.7)))

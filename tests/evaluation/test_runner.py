@@ -47,7 +47,7 @@ def test_rows_in_order_and_a_bad_item_left_out(tmp_path: Path) -> None:
     assert [row["square"] for row in outcome.rows] == [i * i for i in range(20) if i != 13]
     assert outcome.left_out == {"n13": "unlucky"}
     assert shares == [i / 20 for i in range(21)]
-    assert runner.read_rows(tmp_path) == outcome.rows
+    assert runner.read_rows(tmp_path) == ({"power": 2}, outcome.rows)
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
@@ -71,6 +71,19 @@ def test_interrupted_and_resumed_gives_the_same(tmp_path: Path, jobs: int) -> No
     if jobs == 1:  # nothing was done twice
         assert done == 7
         assert len((tmp_path / "log").read_text().split()) == 20
+
+
+def test_what_changed_and_what_failed_is_done_again(tmp_path: Path) -> None:
+    task = Squares(tmp_path / "log")
+    runner.run(task, ITEMS[10:15], tmp_path)
+    changed = [Number("n11", 50), *ITEMS[12:15]]
+    outcome = runner.run(task, changed, tmp_path)
+    assert [row["square"] for row in outcome.rows] == [2500, 144, 196]
+    assert (tmp_path / "log").read_text().split()[5:] == ["50", "13"]
+    with pytest.raises(ValueError, match="'n12' occurs twice"):
+        runner.run(task, [*changed, ITEMS[12]], tmp_path)
+    with pytest.raises(ValueError, match="no clips"):
+        runner.run(task, [], tmp_path)
 
 
 def test_another_plan_is_refused(tmp_path: Path) -> None:

@@ -7,23 +7,28 @@ from vocable.evaluation import statistics
 
 
 def test_a_figure_is_a_ratio_of_sums() -> None:
-    found = statistics.figure([(1, 10), (3, 10), (2, 20)], ["a", "b", "c"])
-    assert found.value == pytest.approx(6 / 40)
+    found = statistics.figure([(1, 10), (3, 10), (2, 20), (1, 5), (1, 5)], ["a", "b", "c", "d", "e"])
+    assert found.value == pytest.approx(8 / 50)
     assert found.low <= found.value <= found.high
-    assert found.clips == 3
+    assert (found.clips, found.speakers) == (5, 5)
 
 
-def test_one_speaker_has_no_spread() -> None:
+def test_too_few_speakers_have_no_interval() -> None:
     found = statistics.figure([(1, 10), (3, 10)], ["a", "a"])
-    assert found.low == found.value == found.high
+    assert found.value == 0.2 and np.isnan(found.low) and np.isnan(found.high)
+    assert found.scaled(100.0) == {"value": 20.0, "clips": 2, "speakers": 1}
+    four = [(1, 10), (3, 10), (2, 10), (2, 10)]
+    assert np.isnan(statistics.difference(four, four, ["a", "b", "c", "d"]).p)
 
 
-def test_the_interval_holds_the_truth_about_as_often_as_it_says() -> None:
+@pytest.mark.parametrize("count", [5, 20])
+def test_the_interval_holds_the_truth_about_as_often_as_it_says(count: int) -> None:
+    pytest.importorskip("scipy")
     rng = np.random.default_rng(0)
     held = 0
     for trial in range(200):
-        speakers = np.repeat(np.arange(20), 4)
-        scores = 0.5 + rng.normal(0, 0.2, 20)[speakers] + rng.normal(0, 0.1, 80)
+        speakers = np.repeat(np.arange(count), 4)
+        scores = 0.5 + rng.normal(0, 0.2, count)[speakers] + rng.normal(0, 0.1, 4 * count)
         found = statistics.figure([(s, 1) for s in scores], [str(s) for s in speakers], trial)
         held += found.low <= 0.5 <= found.high
     assert 175 <= held <= 198  # clips taken for independent would hold it in about 130

@@ -103,6 +103,8 @@ def test_hub_codecs(tmp_path: Path, speech: np.ndarray, kind: str) -> None:
     save_hub_codec(kind, tmp_path)
     whole = load_tokenizer(f"{kind}:{tmp_path}")
     codes = check(whole, speech)
+    long = whole.encode(np.tile(speech, 16)).codes  # 20 s: a rate that is rounded drifts by half a second
+    assert long is not None and long.shape[1] == pytest.approx(20 * whole.frame_rate, abs=1.5)
     first = check(load_tokenizer(f"{kind}:{tmp_path}@:1"), speech)
     torch.testing.assert_close(first, codes[:1])
     # The first two layers' vectors are what the later ones are added to.
@@ -141,9 +143,8 @@ def test_units(tmp_path: Path, speech: np.ndarray) -> None:
     write_manifest(tmp_path / "train.jsonl", clips)
     extract(Teacher(str(tmp_path / "teacher"), 1), clips, tmp_path / "features")
     make_units(FeatureCache(tmp_path / "features"), tmp_path / "units", 8)
-    without = load_tokenizer(f"units:{tmp_path / 'units'}")
-    with pytest.raises(ValueError, match="no vocoder"):
-        without.decode(without.encode(speech))
+    with pytest.raises(NotAvailable, match="no vocoder"):
+        load_tokenizer(f"units:{tmp_path / 'units'}")
     steps: list[float] = []
     train_vocoder(
         tmp_path / "units", tmp_path / "train.jsonl", max_time=1.0, on_step=lambda step, share, mel: steps.append(share)
@@ -151,7 +152,6 @@ def test_units(tmp_path: Path, speech: np.ndarray) -> None:
     assert steps[-1] == 1.0
     tok = load_tokenizer(f"units:{tmp_path / 'units'}")
     codes = check(tok, speech)
-    assert tok.made_by != without.made_by
     assert len(codes) == 1 and int(codes.max()) < 8
     assert tok.bitrate == 50 * math.log2(8)
 

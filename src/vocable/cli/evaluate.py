@@ -21,7 +21,7 @@ app = typer.Typer(help="Measure tokenizers: tables with intervals, and a page to
 MANIFEST = typer.Argument(help="A JSONL manifest.")
 OUT = typer.Option(..., "-o", "--out", help="The results' folder; an interrupted run goes on in it.")
 CORPUS = typer.Option(None, help="Only the clips of this corpus.")
-LIMIT = typer.Option(None, help="So many clips, at even distances.")
+LIMIT = typer.Option(None, min=1, help="So many clips, at even distances.")
 MODELS = typer.Option(Path(".cache/models"), help="Holds asr/whisper-base and the like; else they come from the hub.")
 ASR = typer.Option("base", help="Whisper's size, or a CTranslate2 folder.")
 JOBS = typer.Option(2, help="Processes, of one thread each.")
@@ -43,6 +43,8 @@ def reconstruction(
     limit: int = LIMIT,
     models: Path = MODELS,
     asr: str = ASR,
+    wavlm: str = typer.Option(None, help="The model of the metric speaker-wavlm: a folder or a hub id."),
+    utmos: str = typer.Option(None, help="The model of the metric utmos: a folder or a GitHub repository."),
     listen: int = typer.Option(6, help="Clips to hear on the page."),
     jobs: int = JOBS,
     seed: int = SEED,
@@ -58,7 +60,7 @@ def reconstruction(
             out,
             systems=systems.split(",") if systems else suite.SYSTEMS,
             metrics=metrics.split(",") if metrics else suite.DEFAULT_METRICS,
-            models=Models(models, asr),
+            models=Models(models, asr, wavlm or Models.wavlm, utmos or Models.utmos),
             jobs=jobs,
             seed=seed,
             listen=listen,
@@ -73,9 +75,10 @@ def slmtokbench(
     test: Path = typer.Argument(help="A JSONL manifest of other speakers."),
     out: Path = OUT,
     systems: str = typer.Option(None, help="Tokenizers, as fast@:1,models/twin@:1,units:FOLDER,opus:6."),
+    twin: str = typer.Option(None, help="The one among them without a teacher, models/twin: the paper's claims."),
     train_corpus: str = typer.Option(None, help="Only the training clips of this corpus."),
     corpus: str = CORPUS,
-    train_limit: int = typer.Option(None, help="So many training clips, at even distances."),
+    train_limit: int = typer.Option(None, min=1, help="So many training clips, at even distances."),
     limit: int = LIMIT,
     seconds: float = typer.Option(600.0, help="CPU time that each probe is trained for."),
     hidden: int = typer.Option(256, help="Of the probe's BiLSTM; the paper's: 1024."),
@@ -97,6 +100,7 @@ def slmtokbench(
             testing,
             out,
             systems=systems.split(",") if systems else suite.SYSTEMS,
+            twin=twin,
             models=Models(models, asr),
             budget=Budget(seconds, hidden, layers),
             jobs=jobs,
@@ -156,6 +160,7 @@ def disentanglement(
     systems: str = typer.Option("fast", help="SpeechTokenizers, as fast,models/twin."),
     corpus: str = CORPUS,
     limit: int = LIMIT,
+    jobs: int = JOBS,
     seed: int = SEED,
 ) -> None:
     """Which layers know who speaks, which phone it is, its pitch and loudness."""
@@ -163,7 +168,7 @@ def disentanglement(
 
     clips = select(manifest, corpus, limit)
     with stages() as progress:
-        summary = suite.evaluate(clips, out, systems=systems.split(","), seed=seed, progress=progress)
+        summary = suite.evaluate(clips, out, systems=systems.split(","), jobs=jobs, seed=seed, progress=progress)
     finish(suite, summary, out)
 
 
@@ -174,7 +179,7 @@ def crosslingual(
     english: Path = typer.Option(..., help="A manifest of English to set beside it, and to take voices from."),
     systems: str = typer.Option("recording,fast@:8,fast@:4,fast@:1", help="Tokenizers."),
     system: str = typer.Option("fast", help="The SpeechTokenizer that converts voices."),
-    limit: int = typer.Option(None, help="So many clips of each manifest, at even distances."),
+    limit: int = typer.Option(None, min=1, help="So many clips of each manifest, at even distances."),
     models: Path = MODELS,
     asr: str = ASR,
     jobs: int = JOBS,
@@ -215,6 +220,7 @@ def crosslingual(
             progress=lambda _, share: progress("conversion", share),
         )
     show(conversion, converted)
+    summary["left_out"] |= converted["left_out"]
     finish(groups, summary, out)
 
 
@@ -301,15 +307,13 @@ def robustness(
 def compare(
     a: str = typer.Argument(help="FOLDER:SYSTEM, of a suite's results: results/ours:fast@:1"),
     b: str = typer.Argument(help="The other, on the same clips."),
-    manifest: Path = typer.Option(..., help="The manifest of the clips: it knows their speakers."),
     seed: int = SEED,
 ) -> None:
     """Two systems on the same clips: differences, with intervals and p."""
-    from vocable.corpus.manifest import read_manifest
     from vocable.evaluation import compare as suite
 
     (first, second) = (text.partition(":") for text in (a, b))
-    figures = suite.compare((Path(first[0]), first[2]), (Path(second[0]), second[2]), read_manifest(manifest), seed)
+    figures = suite.compare((Path(first[0]), first[2]), (Path(second[0]), second[2]), seed)
     print_table(*suite.table(figures))
     typer.echo(f"A: {first[2]} of {first[0]}; B: {second[2]} of {second[0]}.")
 

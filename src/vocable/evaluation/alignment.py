@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from vocable import audio
 from vocable.corpus.manifest import Utterance, spread
@@ -22,6 +24,7 @@ from vocable.extras import need
 WINDOW_SECONDS = 2.0
 HELD_OUT_SHARE = 0.05  #: of the training speakers, to validate on
 PHONE_CLIPS = 600  #: of the training clips, whose codes and phones are counted
+PROBE_RATE = 50.0  #: frames a second that a probe has at least
 CONTRAST = 512  #: pairs that each is told from, in InfoNCE
 
 
@@ -100,37 +103,51 @@ class Alignment:
     seed: int
 
     def plan(self) -> dict[str, Any]:
-        clips = hashlib.sha256(repr([u.id for u in self.speech.all]).encode()).hexdigest()[:10]
-        return {"clips": clips, "windows": len(self.windows), "budget": asdict(self.budget), "seed": self.seed}
+        heard = [(clip, p.seconds.tolist(), p.phones.tolist()) for clip, p in self.phones.items()]
+        given = {"clips": self.speech.all, "windows": list(self.windows), "phones": heard}
+        digests = {key: hashlib.sha256(repr(value).encode()).hexdigest()[:12] for key, value in given.items()}
+        return digests | {"budget": asdict(self.budget), "seed": self.seed}
 
     def start(self) -> Callable[[Candidate], list[Row]]:
         return self._measure
 
     def _measure(self, candidate: Candidate) -> list[Row]:
+        """A row of the system, and one for each test clip, of its probe's errors."""
         system = load_tokenizer(candidate.name)
         codes: dict[str, np.ndarray] = {}
         left_out: dict[str, str] = {}
         for clip in self.speech.all:
             try:
                 found = system.encode(audio.read(clip.path, SAMPLE_RATE)[0]).codes
-            except (ValueError, OSError) as error:
+            except Exception as error:  # as in the runner: one clip must not end a run
                 left_out[clip.id] = " ".join(str(error).split())
             else:
                 assert found is not None
                 codes[clip.id] = found.numpy()
-        train = [u for u in self.speech.train if u.id in codes]
+        # A character needs a frame: slow tokens are repeated, so that all probes can write the same texts.
+        repeats = max(1, math.ceil(PROBE_RATE / system.frame_rate))
+        frames = {clip: torch.from_numpy(c).repeat_interleave(repeats, 1) for clip, c in codes.items()}
+        examples = [
+            probe.Example(frames[u.id], probe.normalize(u.text or "")) for u in self.speech.train if u.id in frames
+        ]
         trained = probe.train_probe(
-            [probe.Example(torch.from_numpy(codes[u.id]), probe.normalize(u.text or "")) for u in train],
+            examples,
             system.embed,
             seconds=self.budget.seconds,
             hidden=self.budget.hidden,
             layers=self.budget.layers,
             seed=self.seed,
         )
-        valid, test = (_errors(trained, system, codes, clips) for clips in (self.speech.valid, self.speech.test))
-        row = {"system": candidate.name, "left_out": left_out, "valid": valid, "test": test}
-        row["vclub"] = _variational(system, trained, self.windows, codes)
-        return [row | self._informative(system, codes)]
+        valid, test = (_errors(trained, system, frames, clips) for clips in (self.speech.valid, self.speech.test))
+        edits, length = np.array([row["probe_cer"] for row in valid], float).reshape(-1, 2).sum(0)
+        row: Row = {
+            "system": candidate.name,
+            "left_out": left_out,
+            "train_without_path": sum(probe.frames_needed(e.text) > e.codes.shape[1] for e in examples),
+            "valid_cer": round(100 * edits / max(length, 1), 2),
+            "vclub": _variational(system, repeats, trained, self.windows, frames),
+        }
+        return [row | self._informative(system, codes), *({"system": candidate.name, **clip} for clip in test)]
 
     def _informative(self, system: Tokenizer, codes: Mapping[str, np.ndarray]) -> dict[str, Any]:
         """Codes against phones, frame by frame: bits where there is one code a frame, InfoNCE for any."""
@@ -145,37 +162,41 @@ class Alignment:
 
 
 def _errors(
-    trained: probe.TextProbe, system: Tokenizer, codes: Mapping[str, np.ndarray], clips: Sequence[Utterance]
-) -> dict[str, list[list[float]]]:
+    trained: probe.TextProbe, system: Tokenizer, frames: Mapping[str, Tensor], clips: Sequence[Utterance]
+) -> list[Row]:
     """Of each clip that has codes: its words and characters, as edits and length."""
     jiwer = need("jiwer", "eval")
-    errors = {}
+    rows = []
     for clip in clips:
-        if clip.id in codes:
-            said, heard = (
-                probe.normalize(clip.text or ""),
-                probe.read(trained, system.embed(torch.from_numpy(codes[clip.id]))),
-            )
-            found = [jiwer.process_words(said, heard), jiwer.process_characters(said, heard)]
-            errors[clip.id] = [
-                [f.substitutions + f.deletions + f.insertions, f.hits + f.substitutions + f.deletions] for f in found
-            ]
-    return errors
+        if clip.id in frames:
+            said, heard = probe.normalize(clip.text or ""), probe.read(trained, system.embed(frames[clip.id]))
+            row: Row = {"clip": clip.id, "speaker_id": clip.speaker_key}
+            for name, process in (("probe_wer", jiwer.process_words), ("probe_cer", jiwer.process_characters)):
+                found = process(said, heard)
+                edits = found.substitutions + found.deletions + found.insertions
+                row[name] = [edits, found.hits + found.substitutions + found.deletions]
+            rows.append(row)
+    return rows
 
 
 def _variational(
-    system: Tokenizer, trained: probe.TextProbe, windows: Sequence[Window], codes: Mapping[str, np.ndarray]
+    system: Tokenizer,
+    repeats: int,
+    trained: probe.TextProbe,
+    windows: Sequence[Window],
+    frames: Mapping[str, Tensor],
 ) -> dict[str, Any]:
     """vCLUB over windows: nats, and pairs left out."""
-    length = round(WINDOW_SECONDS * system.frame_rate)
+    rate = system.frame_rate * repeats
+    length = round(WINDOW_SECONDS * rate)
     vectors, texts, left_out = [], [], 0
     for window in windows:
-        start = round(window.start * system.frame_rate)
-        cut = codes.get(window.clip, np.zeros((1, 0), np.int64))[:, start : start + length]
+        start = round(window.start * rate)
+        cut = frames[window.clip][:, start : start + length] if window.clip in frames else torch.zeros(1, 0)
         if cut.shape[1] < length or probe.frames_needed(window.text) > length:
             left_out += 1
             continue
-        vectors.append(system.embed(torch.from_numpy(cut)))
+        vectors.append(system.embed(cut))
         texts.append(window.text)
     if len(texts) < 2:
         return {"windows": len(texts), "windows_left_out": left_out}

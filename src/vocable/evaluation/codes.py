@@ -36,10 +36,9 @@ class Codes:
             rows = []
             for name, system in systems.items():
                 codes = system.encode(waveform).codes
-                if codes is None:
-                    raise ValueError(f"{name} has no tokens")
-                seconds = len(waveform) / SAMPLE_RATE
-                rows.append({"clip": clip.id, "system": name, "seconds": seconds, "codes": codes.tolist()})
+                assert codes is not None
+                row: Row = {"clip": clip.id, "speaker_id": clip.speaker_key, "system": name, "codes": codes.tolist()}
+                rows.append(row | {"seconds": len(waveform) / SAMPLE_RATE})
             return rows
 
         return work
@@ -71,13 +70,13 @@ def evaluate(
     progress: Progress = lambda stage, share: None,
 ) -> dict[str, Any]:
     """Write OUT/rows.jsonl, summary.json, index.html and tables.md; returns the summary."""
-    found, missing = available(systems)
+    found, missing = available(systems, tokens=True)
     outcome = run(Codes(makers(found)), clips, out, jobs, progress)
-    speakers = {clip.id: clip.speaker_key for clip in clips}
+    described = describe(clips, outcome)
     measured: dict[str, Any] = {}
     for name, system in found.items():
         rows = [row for row in outcome.rows if row["system"] == name]
-        of, seconds = [speakers[row["clip"]] for row in rows], [row["seconds"] for row in rows]
+        of, seconds = [row["speaker_id"] for row in rows], [row["seconds"] for row in rows]
         layers: dict[str, Any] = {}
         sent = np.zeros(len(rows))
         for k in range(len(rows[0]["codes"])):
@@ -95,7 +94,7 @@ def evaluate(
         }
     summary = {
         "suite": "codes",
-        **describe(clips, outcome),
+        **described,
         "seed": seed,
         "not_available": missing,
         "systems": measured,

@@ -2,56 +2,81 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from vocable.corpus.manifest import Utterance
+import numpy as np
+
 from vocable.evaluation import statistics
 from vocable.evaluation.metrics import METRICS
 from vocable.evaluation.page import Cell, Table
-from vocable.evaluation.runner import read_rows
+from vocable.evaluation.runner import Row, read_rows
+
+#: Figures of rows that are no metrics by name: how they are headed, digits, scale.
+OTHERS = {
+    "to_reference": ("similarity to the reference", 3, 1.0),
+    "to_source": ("similarity to the source", 3, 1.0),
+    "probe_wer": ("probe WER %", 1, 100.0),
+    "probe_cer": ("probe CER %", 1, 100.0),
+}
+NAMES = {name: (metric.label, metric.digits, metric.scale) for name, metric in METRICS.items()} | OTHERS
 
 
-def compare(
-    a: tuple[Path, str], b: tuple[Path, str], clips: Sequence[Utterance], seed: int = 0
-) -> dict[str, dict[str, Any]]:
-    """A less B for every metric that both have. a, b: a folder of a suite's results, and a system in it."""
-    rows = [{r["clip"]: r for r in read_rows(folder) if r["system"] == system} for folder, system in (a, b)]
-    for (folder, system), found in zip((a, b), rows, strict=True):
-        if not found:
+def compare(a: tuple[Path, str], b: tuple[Path, str], seed: int = 0) -> dict[str, dict[str, Any]]:
+    """A less B for every figure that both have, over the clips that both have.
+
+    a, b: a folder with rows of a suite, and a system in it. Raises ValueError where the two were judged by other
+    versions or models, or have nothing in common.
+    """
+    plans, rows = zip(*(read_rows(folder) for folder, _ in (a, b)), strict=True)
+    judges = [plan.get("made_with", {}) for plan in plans]
+    differing = [key for key in judges[0] if judges[1].get(key, judges[0][key]) != judges[0][key]]
+    if differing:
+        raise ValueError(f"the two were judged by different {', '.join(differing)}: measure them alike")
+    found = [_by_clip([r for r in of if r["system"] == system]) for of, (_, system) in zip(rows, (a, b), strict=True)]
+    for (folder, system), clips in zip((a, b), found, strict=True):
+        if not clips:
             raise ValueError(f"{folder}: no rows of {system!r}")
-    speakers = {clip.id: clip.speaker_key for clip in clips}
-    shared = [clip for clip in rows[0] if clip in rows[1] and clip in speakers]
+    shared = [clip for clip in found[0] if clip in found[1]]
     if not shared:
-        raise ValueError("the two have no clip in common that the manifest knows")
+        raise ValueError("the two have no clip in common")
     figures: dict[str, dict[str, Any]] = {}
-    for name in METRICS:
-        both = [c for c in shared if _known(rows[0][c], name) and _known(rows[1][c], name)]
+    for name, (_, _, scale) in NAMES.items():
+        both = [clip for clip in shared if all(name in clips[clip][1] for clips in found)]
         if not both:
             continue
-        of = [speakers[c] for c in both]
-        scores_a, scores_b = ([found[c][name] for c in both] for found in rows)
-        scale = METRICS[name].scale
-        difference = statistics.difference(scores_a, scores_b, of, seed)
+        speakers = [found[0][clip][0] for clip in both]
+        ours, theirs = ([clips[clip][1][name].tolist() for clip in both] for clips in found)
+        difference = statistics.difference(ours, theirs, speakers, seed)
         figures[name] = {
-            "a": statistics.figure(scores_a, of, seed).value * scale,
-            "b": statistics.figure(scores_b, of, seed).value * scale,
+            "a": statistics.figure(ours, speakers, seed).value * scale,
+            "b": statistics.figure(theirs, speakers, seed).value * scale,
             **difference.scaled(scale),
-            "p": difference.p,
         }
+        if not math.isnan(difference.p):
+            figures[name]["p"] = difference.p
     return figures
 
 
-def _known(row: Mapping[str, Any], metric: str) -> bool:
-    return row.get(metric) is not None
+def _by_clip(rows: list[Row]) -> dict[str, tuple[str, dict[str, np.ndarray]]]:
+    """Speaker and figures of each clip, summed over its rows (a long recording has one for each window)."""
+    found: dict[str, tuple[str, dict[str, np.ndarray]]] = {}
+    for row in rows:
+        _, figures = found.setdefault(row["clip"], (row["speaker_id"], {}))
+        for name in NAMES:
+            if row.get(name) is not None:
+                figures[name] = figures.get(name, np.zeros(2)) + row[name]
+    return found
 
 
 def table(figures: Mapping[str, Mapping[str, Any]]) -> Table:
     rows: list[list[Cell]] = []
     for name, f in figures.items():
-        m = METRICS[name]
-        d = m.digits
-        interval = f"{f['low']:+.{d}f} to {f['high']:+.{d}f}"
-        rows.append([m.label, f"{f['a']:.{d}f}", f"{f['b']:.{d}f}", f"{f['value']:+.{d}f}", interval, f"{f['p']:.4f}"])
-    return ["metric", "A", "B", "A - B", "95 % interval", "p"], rows
+        label, d, _ = NAMES[name]
+        cells: list[Cell] = [label, f"{f['a']:.{d}f}", f"{f['b']:.{d}f}", f"{f['value']:+.{d}f}"]
+        few = f"{f['speakers']} speakers"
+        interval = f"{f['low']:+.{d}f} to {f['high']:+.{d}f}" if "low" in f else few
+        rows.append([*cells, interval, f"{f['p']:.4f}" if "p" in f else few])
+    return ["figure", "A", "B", "A - B", "95 % interval", "p"], rows

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,21 +14,21 @@ from vocable import audio
 from vocable.conversion import MIN_SECONDS, swap_layers
 from vocable.corpus.manifest import Utterance, spread
 from vocable.evaluation import statistics
-from vocable.evaluation.metrics import METRICS, Models, Pair, load_metric, made_with
+from vocable.evaluation.metrics import METRICS, Models, Pair, made_with
 from vocable.evaluation.metrics.base import SAMPLE_RATE
 from vocable.evaluation.metrics.words import recogniser
 from vocable.evaluation.page import Cell, Page, Table
-from vocable.evaluation.reconstruction import figure_cell, fit
+from vocable.evaluation.reconstruction import figure_cell, fit, scores
 from vocable.evaluation.runner import Progress, Row, describe, exclusions, run, write_json
 from vocable.evaluation.tokenizers import Ours, load_tokenizer
 
-LAYERS = (2, 4, 8)  #: the reference gives 1:2, 1:4, 1:8
+LAYERS = (2, 4, 8)  #: the reference gives 1:2, 1:4, 1:8, as far as the codec has them
 FIGURES = {  #: of the table: how a figure is headed, and the metric that it is of
-    "wer": ("WER % ↓", "wer"),
-    "cer": ("CER % ↓", "cer"),
-    "to_reference": ("similarity to the reference ↑", "speaker"),
+    "wer": ("WER %", "wer"),
+    "cer": ("CER %", "cer"),
+    "to_reference": ("similarity to the reference", "speaker"),
     "to_source": ("similarity to the source", "speaker"),
-    "mos": ("DistillMOS ↑", "mos"),
+    "mos": ("DistillMOS", "mos"),
 }
 
 
@@ -50,15 +51,15 @@ class Conversion:
     system: str
     made_by: str
     models: Models
+    made_with: Mapping[str, str]  #: versions and weights of the metrics
 
     def plan(self) -> dict[str, Any]:
-        models = self.models.plan()
-        return {"system": self.system, "made_by": self.made_by, "layers": list(LAYERS), "models": models}
+        made = {"system": self.system, "made_by": self.made_by, "made_with": dict(self.made_with)}
+        return made | {"layers": list(LAYERS)}
 
     def start(self) -> Callable[[ClipPair], list[Row]]:
         tok = load_codec(self.system)
         hear = recogniser(self.models)
-        wer, cer, speaker, mos = (load_metric(name, self.models) for name in ("wer", "cer", "speaker", "mos"))
 
         def work(pair: ClipPair) -> list[Row]:
             source, reference = (audio.read(u.path, SAMPLE_RATE)[0] for u in (pair.source, pair.reference))
@@ -66,15 +67,16 @@ class Conversion:
             text = hear(source, language) if pair.source.text is None else pair.source.text
             rows = []
             for name, decoded in convert(tok, source, reference):
-                judged = Pair(source, decoded, text, language, reference)
-                figures = {
-                    "wer": wer(judged),
-                    "cer": cer(judged),
-                    "to_reference": speaker(judged),
-                    "to_source": speaker(Pair(source, decoded)),
-                    "mos": mos(judged),
+                row: Row = {
+                    "clip": pair.id,
+                    "speaker_id": pair.source.speaker_key,
+                    "system": name,
+                    "language": language,
                 }
-                rows.append({"clip": pair.id, "system": name, "language": language} | figures)
+                row |= scores(Pair(source, decoded, text, language), ("wer", "cer", "mos"), self.models)
+                for figure, voice in (("to_reference", reference), ("to_source", source)):
+                    row[figure] = scores(Pair(source, decoded, voice=voice), ("speaker",), self.models)["speaker"]
+                rows.append(row)
             return rows
 
         return work
@@ -92,7 +94,7 @@ def convert(tok: Ours, source: np.ndarray, reference: np.ndarray) -> Iterator[tu
     """The source, its RVQ-1 alone, and that with more and more of the reference: name and float32 [L] at 16 kHz."""
     yield "source", source
     yield ":1", _heard(tok, tok.model.reconstruct(source, SAMPLE_RATE, layers=slice(0, 1)).waveform, source)
-    for stop in LAYERS:
+    for stop in (stop for stop in LAYERS if stop <= tok.model.num_quantizers):
         converted = swap_layers(tok.model, source, reference, SAMPLE_RATE, SAMPLE_RATE, slice(1, stop))
         yield f"1:{stop}", _heard(tok, converted.waveform, source)
 
@@ -127,8 +129,7 @@ def evaluate(
     """Write OUT/rows.jsonl, summary.json, index.html and tables.md; returns the summary."""
     tok = load_codec(system)
     versions = made_with([metric for _, metric in FIGURES.values()], models)
-    outcome = run(Conversion(system, tok.made_by, models), pairs, out, jobs, progress)
-    speakers = {pair.id: pair.source.speaker_key for pair in pairs}
+    outcome = run(Conversion(system, tok.made_by, models, versions), pairs, out, jobs, progress)
     languages = sorted({row["language"] for row in outcome.rows})
     summary = {
         "suite": "conversion",
@@ -138,9 +139,10 @@ def evaluate(
         "seed": seed,
         "made_with": versions,
         "languages": {
-            language: summarize([row for row in outcome.rows if row["language"] == language], speakers, seed)
+            language: summarize([row for row in outcome.rows if row["language"] == language], seed)
             for language in languages
         },
+        "orders": orders(outcome.rows, seed),
     }
     write_json(out / "summary.json", summary)
     page = Page("One-shot conversion by layer swap", f"{summary['clips']} pairs of speakers, {tok.made_by}")
@@ -154,17 +156,28 @@ def evaluate(
     return summary
 
 
-def summarize(rows: Sequence[Row], speakers: Mapping[str, str], seed: int) -> dict[str, dict[str, Any]]:
-    """Figures for each choice of layers. speakers: of each pair."""
+def summarize(rows: Sequence[Row], seed: int) -> dict[str, dict[str, Any]]:
+    """Figures for each choice of layers."""
     found: dict[str, dict[str, Any]] = {}
     for name in dict.fromkeys(row["system"] for row in rows):
         found[name] = {}
         for figure, (_, metric) in FIGURES.items():
             valid = [row for row in rows if row["system"] == name and row[figure] is not None]
             if valid:
-                scores, of = [row[figure] for row in valid], [speakers[row["clip"]] for row in valid]
-                found[name][figure] = statistics.figure(scores, of, seed).scaled(METRICS[metric].scale)
+                counted, of = [row[figure] for row in valid], [row["speaker_id"] for row in valid]
+                found[name][figure] = statistics.figure(counted, of, seed).scaled(METRICS[metric].scale)
     return found
+
+
+def orders(rows: Sequence[Row], seed: int) -> list[str]:
+    """Whether WER and similarity to the reference rise with every layer more that it gives, as in the paper."""
+    systems = list(dict.fromkeys(row["system"] for row in rows if row["system"].startswith("1:")))
+    lines = []
+    for figure, metric in (("wer", "wer"), ("to_reference", "speaker")):
+        for fewer, more in itertools.pairwise(systems):
+            claim = f"{FIGURES[figure][0]} rises from {fewer} to {more}"
+            lines.append(statistics.order(claim, rows, more, fewer, figure, METRICS[metric].scale, seed))
+    return lines
 
 
 def _listen(tok: Ours, pair: ClipPair) -> dict[str, np.ndarray]:
@@ -191,5 +204,6 @@ def notes(summary: Mapping[str, Any]) -> list[str]:
     return [
         "Each source has a random reference of another speaker. Intervals: 95 %, by resampling the sources' speakers.",
         "Where a source has no text, what the same recogniser hears in it stands for it.",
+        *summary["orders"],
         *exclusions(summary),
     ]

@@ -6,6 +6,7 @@ layers above it. Thresholds are relative to the recording's own figures, by the 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,50 +21,60 @@ CONTENT_LOST, VOICE_KEPT = 35.0, 0.85
 def diagnose(summary: Mapping[str, Any]) -> list[str]:
     """Findings, a sentence each, from the summary of a reconstruction with WER and speaker cosine.
 
-    Reads the systems `NAME@:1` and `NAME@:8` (or the one with most layers) of each codec, and the recording.
+    Reads the systems `NAME@:1` and `NAME@:K`, or `NAME` for all layers, of each codec, and the recording. Raises
+    ValueError where the recording, a codec, or one of the two figures is missing.
     """
     systems: Mapping[str, Any] = summary["systems"]
     if "recording" not in systems:
         raise ValueError("the summary has no recording to compare with: evaluate it with recording among the systems")
-    if "wer" not in systems["recording"] or "speaker" not in systems["recording"]:
-        raise ValueError("the summary has no WER or no speaker cosine: evaluate it with wer and speaker")
+    if not _has_figures(systems["recording"]):
+        raise ValueError(
+            "the summary has no WER or no speaker cosine: evaluate it with wer and speaker, on clips with text"
+        )
     truth = systems["recording"]["wer"]["value"]
     findings = []
-    for codec, by_layers in _by_codec(systems).items():
-        whole = by_layers[max(by_layers)]
-        lost, voice = whole["wer"]["value"] - truth, whole["speaker"]["value"]
+    codecs = _by_codec(systems)
+    if not codecs:
+        raise ValueError("the summary has no codec: evaluate it with NAME@:1 and NAME among the systems")
+    for codec, by_layers in codecs.items():
         first = by_layers.get(1)
-        if first is not None:
-            lost_first, voice_first = first["wer"]["value"] - truth, first["speaker"]["value"]
-            if lost_first > CONTENT_LOST:
-                findings.append(
-                    f"{codec}: RVQ-1 alone loses {lost_first:.1f} points of WER: its content is poor. Raise "
-                    "distillation.weight, take another layer of the teacher, or train longer."
-                )
-            elif lost > WORDS_LOST:
-                findings.append(
-                    f"{codec}: RVQ-1 alone keeps words ({lost_first:+.1f} points of WER), all layers do not "
-                    f"({lost:+.1f}): the decoder is at fault, or the layers above fight RVQ-1."
-                )
-            if voice_first > VOICE_KEPT:
-                findings.append(
-                    f"{codec}: RVQ-1 alone keeps the voice (cosine {voice_first:.2f}): content is not apart from it."
-                )
-        if lost > WORDS_LOST and (first is None or first["wer"]["value"] - truth > CONTENT_LOST):
-            findings.append(f"{codec}: all layers lose {lost:.1f} points of WER: look at RVQ-1 first.")
-        if voice < VOICE_LOST and lost <= WORDS_LOST:
+        whole = by_layers[max(by_layers)] if max(by_layers) > 1 else None
+        lost_first = first["wer"]["value"] - truth if first else 0.0
+        if first and lost_first > CONTENT_LOST:
             findings.append(
-                f"{codec}: words are kept and the voice is not (cosine {voice:.2f}): the residual layers are too few "
-                "or undertrained. See their perplexity, and quantizer.dropout."
+                f"{codec}: RVQ-1 alone loses {lost_first:.1f} points of WER: its content is poor. Raise "
+                "distillation.weight, take another layer of the teacher, or train longer."
+            )
+        if first and first["speaker"]["value"] > VOICE_KEPT:
+            findings.append(
+                f"{codec}: RVQ-1 alone keeps the voice (cosine {first['speaker']['value']:.2f}): content is not apart "
+                "from it."
+            )
+        if not whole:
+            continue
+        lost, voice = whole["wer"]["value"] - truth, whole["speaker"]["value"]
+        if lost > WORDS_LOST:
+            blame = "the decoder is at fault, or the layers above fight RVQ-1"
+            if not first or lost_first > CONTENT_LOST:
+                blame = "look at RVQ-1 first" if first else "measure RVQ-1 alone"
+            findings.append(f"{codec}: all layers lose {lost:.1f} points of WER: {blame}.")
+        if voice < VOICE_LOST:
+            findings.append(
+                f"{codec}: the voice is lost with all layers (cosine {voice:.2f}): the residual layers are too few or "
+                "undertrained. See their perplexity (`vocable eval codes`), and quantizer.dropout."
             )
     return findings or ["no failure signature: words and voice are kept"]
 
 
-def _by_codec(systems: Mapping[str, Any]) -> dict[str, dict[int, Mapping[str, Any]]]:
-    """Codec -> number of layers -> figures, of the systems that begin with RVQ-1."""
-    found: dict[str, dict[int, Mapping[str, Any]]] = {}
+def _by_codec(systems: Mapping[str, Any]) -> dict[str, dict[float, Mapping[str, Any]]]:
+    """Codec -> number of layers, inf for all -> figures, of the systems that begin with RVQ-1."""
+    found: dict[str, dict[float, Mapping[str, Any]]] = {}
     for name, figures in systems.items():
-        codec, _, layers = name.partition("@:")
-        if layers.isdigit() and "value" in figures.get("wer", {}) and "value" in figures.get("speaker", {}):
-            found.setdefault(codec, {})[int(layers)] = figures
+        codec, at, layers = name.partition("@:")
+        if name != "recording" and "@" not in codec and _has_figures(figures) and (layers.isdigit() or not at):
+            found.setdefault(codec, {})[int(layers) if at else math.inf] = figures
     return found
+
+
+def _has_figures(figures: Mapping[str, Any]) -> bool:
+    return all("value" in figures.get(metric, {}) for metric in ("wer", "speaker"))

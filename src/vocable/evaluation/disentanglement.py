@@ -7,7 +7,9 @@ speaker is in every quarter, because a classifier cannot know a speaker whom it 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import importlib.metadata
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,12 +22,12 @@ from vocable import audio
 from vocable.corpus.manifest import Utterance
 from vocable.evaluation import statistics
 from vocable.evaluation.metrics.base import SAMPLE_RATE
-from vocable.evaluation.metrics.pitch import PitchTracker
+from vocable.evaluation.metrics.pitch import HOP, PitchTracker
 from vocable.evaluation.page import Cell, Page, Table, scatter
 from vocable.evaluation.phones import PhoneRecogniser, softmax_regression
-from vocable.evaluation.reconstruction import figure_cell
-from vocable.evaluation.runner import Outcome, Progress, describe, exclusions, write_json
-from vocable.evaluation.tokenizers import Ours, load_tokenizer
+from vocable.evaluation.reconstruction import available, figure_cell, makers
+from vocable.evaluation.runner import Progress, Row, describe, exclusions, run, write_json
+from vocable.evaluation.tokenizers import Ours
 
 LAYERS = {":1": slice(0, 1), "1:2": slice(1, 2), "1:8": slice(1, 8), ":8": slice(0, 8)}
 READINGS = {  #: and how a table heads them
@@ -52,41 +54,78 @@ class Clip:
     waveform: np.ndarray
 
 
-def listen(clips: Sequence[Utterance], progress: Progress = lambda stage, share: None) -> list[Clip]:
-    """The clips of speakers with at least FOLDS clips, as the judges hear them: 50 frames a second."""
-    counts: dict[str | None, int] = {}
-    for clip in clips:
-        counts[clip.speaker] = counts.get(clip.speaker, 0) + 1
-    usable = [u for u in clips if u.speaker is not None and counts[u.speaker] >= FOLDS]
-    if len({u.speaker for u in usable}) < 2:
+@dataclass(frozen=True)
+class Listening:
+    """A task of the runner: an utterance -> what there is to be read in it, 50 frames a second."""
+
+    made_with: Mapping[str, str]  #: versions of the judges
+
+    def plan(self) -> dict[str, Any]:
+        return {"made_with": dict(self.made_with)}
+
+    def start(self) -> Callable[[Utterance], list[Row]]:
+        track, recognise = PitchTracker(), PhoneRecogniser()
+
+        def work(u: Utterance) -> list[Row]:
+            waveform = audio.read(u.path, SAMPLE_RATE)[0]
+            frames = -(-len(waveform) // HOP)
+            padded = np.pad(waveform, (0, frames * HOP - len(waveform))).reshape(frames, HOP)
+            heard = recognise(waveform)
+            pitch = np.log(track(waveform))
+            pitch = np.pad(pitch, (0, max(0, frames - len(pitch))), constant_values=np.nan)[:frames]
+            row = {
+                "clip": u.id,
+                "speaker_id": u.speaker_key,
+                "frames": heard.frames(50.0, frames).tolist(),
+                "phones": heard.phones.tolist(),
+                "pitch": [None if np.isnan(value) else round(value, 5) for value in pitch.tolist()],
+                "energy": np.log(np.sqrt(np.square(padded, dtype=np.float64).mean(1)) + FLOOR).round(5).tolist(),
+            }
+            return [row]
+
+        return work
+
+
+def clips_of(rows: Sequence[Row], utterances: Mapping[str, Utterance]) -> list[Clip]:
+    """The clips of speakers with at least FOLDS clips."""
+    counts = Counter(row["speaker_id"] for row in rows)
+    usable = [row for row in rows if counts[row["speaker_id"]] >= FOLDS]
+    if len({row["speaker_id"] for row in usable}) < 2:
         raise ValueError(f"at least two speakers with {FOLDS} clips each are needed")
-    track, recognise = PitchTracker(), PhoneRecogniser()
-    found = []
-    for i, u in enumerate(usable):
-        progress("listening", i / len(usable))
-        waveform = audio.read(u.path, SAMPLE_RATE)[0]
-        frames = -(-len(waveform) // 320)
-        padded = np.pad(waveform, (0, frames * 320 - len(waveform))).reshape(frames, 320)
-        heard = recognise(waveform)
-        pitch = np.log(track(waveform))
-        pitch = np.pad(pitch, (0, max(0, frames - len(pitch))), constant_values=np.nan)[:frames]
-        energy = np.log(np.sqrt(np.square(padded, dtype=np.float64).mean(1)) + FLOOR)
-        found.append(Clip(u.id, str(u.speaker), heard.frames(50.0, frames), heard.phones, pitch, energy, waveform))
-    return found
+    return [
+        Clip(
+            row["clip"],
+            row["speaker_id"],
+            np.array(row["frames"], np.int64),
+            np.array(row["phones"], np.int64),
+            np.array([np.nan if value is None else value for value in row["pitch"]]),
+            np.array(row["energy"]),
+            audio.read(utterances[row["clip"]].path, SAMPLE_RATE)[0],
+        )
+        for row in usable
+    ]
 
 
-def measure(system: Ours, clips: Sequence[Clip], num_phones: int, seed: int = 0) -> dict[str, Any]:
-    """For each choice of layers: speaker and phone accuracy, and R2 of pitch and energy, with 95 % intervals."""
+def embed(system: Ours, clips: Sequence[Clip]) -> dict[str, list[Tensor]]:
+    """Vectors of all clips, float64 [T, D], for each choice of layers that the codec has."""
     if system.model.frame_rate != 50.0:
         raise ValueError(f"{system.name}: 50 frames a second are needed")
-    fold = _folds(clips)
     codes = [system.model.encode(clip.waveform, SAMPLE_RATE).codes for clip in clips]
+    return {
+        name: [system.model.embed(c[:, layers], layers)[0].T.double() for c in codes]
+        for name, layers in LAYERS.items()
+        if layers.stop <= system.model.num_quantizers
+    }
+
+
+def measure(
+    by_layers: Mapping[str, Sequence[Tensor]], clips: Sequence[Clip], num_phones: int, seed: int = 0
+) -> dict[str, Any]:
+    """For each choice of layers: speaker and phone accuracy, and R2 of pitch and energy, with 95 % intervals."""
+    fold = _folds(clips)
     speakers = [clip.speaker for clip in clips]
     figures: dict[str, Any] = {}
-    for name, layers in LAYERS.items():
-        if layers.stop > system.model.num_quantizers:
-            continue
-        vectors = [system.model.embed(c[:, layers], layers)[0].T.double() for c in codes]
+    for name, vectors in by_layers.items():
         scores: dict[str, list[tuple[float, float]]] = {
             "speaker": read_speaker(vectors, speakers, fold),
             "phone": read_phones(vectors, clips, num_phones, fold),
@@ -189,27 +228,36 @@ def evaluate(
     out: Path,
     *,
     systems: Sequence[str],
+    jobs: int = 1,
     seed: int = 0,
     progress: Progress = lambda stage, share: None,
 ) -> dict[str, Any]:
-    """Write OUT/summary.json, index.html and tables.md, with pictures of clips by speaker; returns the summary."""
-    heard = listen(clips, progress)
+    """Write OUT/rows.jsonl, summary.json, index.html and tables.md, with pictures of clips by speaker."""
+    if sliced := [name for name in systems if "@" in name]:
+        raise ValueError(f"{sliced[0]}: name the codec alone, all choices of layers are measured")
+    found, missing = available(systems, tokens=True)
+    made_with = {package: importlib.metadata.version(package) for package in ("hama", "librosa")}
+    outcome = run(Listening(made_with), clips, out, jobs, progress)
+    described = describe(clips, outcome)
+    heard = clips_of(outcome.rows, {clip.id: clip for clip in clips})
     num_phones = 1 + max(int(clip.phones.max(initial=0)) for clip in heard)
     measured: dict[str, Any] = {}
-    page = Page("Disentanglement", f"{len(heard)} clips of {len({clip.speaker for clip in heard})} speakers")
+    speakers = [clip.speaker for clip in heard]
+    page = Page("Disentanglement", f"{len(heard)} clips of {len(set(speakers))} speakers")
     pictures = {}
-    for i, name in enumerate(systems):
-        system = load_tokenizer(name)
+    for i, (name, system) in enumerate(found.items()):
         if not isinstance(system, Ours):
             raise ValueError(f"{name}: layers can be told apart in a SpeechTokenizer alone")
-        measured[name] = measure(system, heard, num_phones, seed)
-        pictures[name] = scatter(_plane(system, heard), [clip.speaker for clip in heard])
-        progress("reading layers", (i + 1) / len(systems))
-    used = {clip.id for clip in heard}
+        by_layers = embed(system, heard)
+        measured[name] = measure(by_layers, heard, num_phones, seed)
+        pictures[name] = scatter({layers: _plane(vectors) for layers, vectors in by_layers.items()}, speakers)
+        progress("reading layers", (i + 1) / len(found))
     summary = {
         "suite": "disentanglement",
-        **describe([u for u in clips if u.id in used], Outcome()),
-        "made_with": {name: load_tokenizer(name).made_by for name in systems},
+        **described,
+        "too_few_clips": described["clips"] - len(heard),
+        "made_with": made_with | makers(found),
+        "not_available": missing,
         "seed": seed,
         "chance": {reading: round(value, 2) for reading, value in chance(heard).items()},
         "systems": measured,
@@ -225,16 +273,12 @@ def evaluate(
     return summary
 
 
-def _plane(system: Ours, clips: Sequence[Clip]) -> dict[str, np.ndarray]:
-    """Mean vectors of clips on their first two principal axes, for each choice of layers: float [N, 2]."""
-    found = {}
-    codes = [system.model.encode(clip.waveform, SAMPLE_RATE).codes for clip in clips]
-    for name, layers in LAYERS.items():
-        if layers.stop <= system.model.num_quantizers:
-            means = torch.stack([system.model.embed(c[:, layers], layers)[0].mean(1) for c in codes])
-            centred = (means - means.mean(0)).double()
-            found[name] = (centred @ torch.linalg.svd(centred, full_matrices=False)[2][:2].T).numpy()
-    return found
+def _plane(vectors: Sequence[Tensor]) -> np.ndarray:
+    """Mean vectors of clips on their first two principal axes: float [N, 2]."""
+    means = torch.stack([v.mean(0) for v in vectors])
+    centred = means - means.mean(0)
+    points: np.ndarray = (centred @ torch.linalg.svd(centred, full_matrices=False)[2][:2].T).numpy()
+    return points
 
 
 def tables(summary: Mapping[str, Any]) -> dict[str, Table]:
@@ -252,5 +296,6 @@ def notes(summary: Mapping[str, Any]) -> list[str]:
     return [
         f"Linear maps, each fitted on {FOLDS - 1} of {FOLDS} parts of the clips and read on the last, in turn. Under "
         "the figures, 95 % intervals by resampling speakers.",
+        f"{summary['too_few_clips']} clips are of speakers with fewer than {FOLDS} clips, and were not used.",
         *exclusions(summary),
     ]

@@ -15,9 +15,9 @@ from vocable.evaluation import reconstruction
 from vocable.evaluation.metrics import METRICS, Models
 from vocable.evaluation.metrics.base import SAMPLE_RATE
 from vocable.evaluation.metrics.pitch import PitchTracker
-from vocable.evaluation.page import Cell, Page, Table
+from vocable.evaluation.page import Cell, Table
 from vocable.evaluation.reconstruction import DEFAULT_METRICS, figure_cell, summarize
-from vocable.evaluation.runner import Progress, read_rows, write_json
+from vocable.evaluation.runner import Progress, Row, write_json
 
 #: Languages that the paper's recognisers are held to by characters: words are not written apart, or have too many
 #: forms for Whisper base.
@@ -78,11 +78,7 @@ def _thirds(values: Mapping[str, float], unit: str) -> dict[str, str]:
 
 
 def by_group(
-    rows: Sequence[Mapping[str, Any]],
-    values: Mapping[str, str],
-    metrics: Sequence[str],
-    speakers: Mapping[str, str],
-    seed: int,
+    rows: Sequence[Row], values: Mapping[str, str], metrics: Sequence[str], seed: int
 ) -> dict[str, dict[str, Any]]:
     """One system's figures for each value of a column; groups under three clips are put together as `others`."""
     groups: dict[str, list[Any]] = {}
@@ -90,18 +86,17 @@ def by_group(
         groups.setdefault(values.get(row["clip"], UNKNOWN), []).append(row)
     small = [name for name, members in groups.items() if len(members) < SMALLEST_GROUP]
     if small:
-        groups["others"] = [row for name in small for row in groups.pop(name)]
-    return {name: summarize(members, metrics, speakers, seed) for name, members in sorted(groups.items())}
+        pooled = [row for name in small for row in groups.pop(name)]
+        groups.setdefault("others", []).extend(pooled)
+    return {name: summarize(members, metrics, seed) for name, members in sorted(groups.items())}
 
 
-def worst_decile(
-    rows: Sequence[Mapping[str, Any]], metric: str, speakers: Mapping[str, str]
-) -> list[tuple[str, float]]:
+def worst_decile(rows: Sequence[Row], metric: str) -> list[tuple[str, float]]:
     """The tenth of the speakers (at least one) with the worst means of a metric, worst first."""
     totals: dict[str, np.ndarray] = {}
     for row in rows:
         if row[metric] is not None:
-            totals[speakers[row["clip"]]] = totals.get(speakers[row["clip"]], np.zeros(2)) + row[metric]
+            totals[row["speaker_id"]] = totals.get(row["speaker_id"], np.zeros(2)) + row[metric]
     means = {speaker: float(total[0] / total[1]) for speaker, total in totals.items() if total[1]}
     ranked = sorted(means.items(), key=lambda item: item[1], reverse=METRICS[metric].better == "lower")
     return [(s, v * METRICS[metric].scale) for s, v in ranked[: max(1, len(ranked) // 10)]]
@@ -123,11 +118,9 @@ def evaluate(
     progress: Progress = lambda stage, share: None,
 ) -> dict[str, Any]:
     """Reconstruction of `clips` in OUT, and its figures by the columns of `values`: id -> column -> value."""
-    summary = reconstruction.evaluate(
+    summary, rows, page = reconstruction.measure(
         clips, out, systems=systems, metrics=metrics, models=models, jobs=jobs, seed=seed, hear=hear, progress=progress
     )
-    rows = read_rows(out)
-    speakers = {clip.id: clip.speaker_key for clip in clips}
     names = sorted({column for one in values.values() for column in one})
     summary |= {
         "suite": suite,
@@ -138,7 +131,6 @@ def evaluate(
                     [r for r in rows if r["system"] == system],
                     {clip: of[column] for clip, of in values.items() if column in of},
                     metrics,
-                    speakers,
                     seed,
                 )
                 for system in summary["systems"]
@@ -146,15 +138,15 @@ def evaluate(
             for column in names
         },
         "worst_decile": {
-            system: {m: worst_decile([r for r in rows if r["system"] == system], m, speakers) for m in metrics}
+            system: {m: worst_decile([r for r in rows if r["system"] == system], m) for m in metrics}
             for system in summary["systems"]
             if system != "recording"
         },
     }
     write_json(out / "summary.json", summary)
-    page = Page(suite.capitalize(), f"{summary['clips']} clips of {summary['speakers']} speakers")
-    page.tables(reconstruction.tables(summary) | tables(summary))
-    page.notes(notes(summary))
+    page.title = suite.capitalize()
+    page.tables(tables(summary))
+    page.notes(own_notes(summary))
     page.write(out)
     return summary
 
@@ -176,7 +168,11 @@ def tables(summary: Mapping[str, Any]) -> dict[str, Table]:
 
 
 def notes(summary: Mapping[str, Any]) -> list[str]:
-    lines = reconstruction.notes(summary)
+    return reconstruction.notes(summary) + own_notes(summary)
+
+
+def own_notes(summary: Mapping[str, Any]) -> list[str]:
+    lines = []
     for system, worst in summary["worst_decile"].items():
         for metric, speakers in worst.items():
             named = ", ".join(f"{speaker} ({value:.{METRICS[metric].digits}f})" for speaker, value in speakers)

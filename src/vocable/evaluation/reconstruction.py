@@ -25,10 +25,14 @@ DEFAULT_METRICS = ("pesq", "stoi", "wer", "speaker", "mos")
 
 
 def scores(pair: Pair, metrics: Sequence[str], models: Models) -> dict[str, list[float] | None]:
-    """Each metric's (sum, count); None where it has no answer, or one that is not a number."""
+    """Each metric's (sum, count); None where it has no answer, fails, or gives what is not a number."""
     found = {}
     for name in metrics:
-        score = load_metric(name, models)(pair)
+        metric = load_metric(name, models)
+        try:
+            score = metric(pair)
+        except Exception:  # of a library that cannot do with this clip, too short a one say; others can
+            score = None
         found[name] = [round(score[0], 6), score[1]] if score and math.isfinite(score[0]) else None
     return found
 
@@ -40,11 +44,12 @@ class Reconstruction:
     systems: Mapping[str, str]  #: and what made each, so that rows of other weights are not gone on with
     metrics: tuple[str, ...]
     models: Models
+    made_with: Mapping[str, str]  #: versions and weights of the metrics
     hear: bool = False  #: where a clip has no text, what the recogniser hears in the recording stands for it
 
     def plan(self) -> dict[str, Any]:
-        metrics, models = list(self.metrics), self.models.plan()
-        return {"systems": dict(self.systems), "metrics": metrics, "models": models, "hear": self.hear}
+        made = {"systems": dict(self.systems), "metrics": list(self.metrics), "made_with": dict(self.made_with)}
+        return made | {"hear": self.hear}
 
     def start(self) -> Callable[[Utterance], list[Row]]:
         systems = {name: load_tokenizer(name) for name in self.systems}
@@ -58,9 +63,9 @@ class Reconstruction:
             for name, system in systems.items():
                 tokens = system.encode(reference)
                 decoded = fit(system.decode(tokens), len(reference))
-                row: Row = {"clip": clip.id, "system": name, "seconds": len(reference) / SAMPLE_RATE}
-                judged = scores(Pair(reference, decoded, text, language), self.metrics, self.models)
-                rows.append(row | {"bits": tokens.bits} | judged)
+                row: Row = {"clip": clip.id, "speaker_id": clip.speaker_key, "system": name}
+                row |= {"seconds": len(reference) / SAMPLE_RATE, "bits": tokens.bits}
+                rows.append(row | scores(Pair(reference, decoded, text, language), self.metrics, self.models))
             return rows
 
         return work
@@ -73,8 +78,11 @@ def fit(decoded: np.ndarray, samples: int) -> np.ndarray:
     return clipped
 
 
-def available(systems: Sequence[str]) -> tuple[dict[str, Tokenizer], dict[str, str]]:
-    """The systems that are to be had here, and of those that are not, why not. ValueError if there are none."""
+def available(systems: Sequence[str], tokens: bool = False) -> tuple[dict[str, Tokenizer], dict[str, str]]:
+    """The systems that are to be had here, and of those that are not, why not.
+
+    Raises ValueError if there are none, or, where `tokens` are needed, for one without.
+    """
     found: dict[str, Tokenizer] = {}
     missing: dict[str, str] = {}
     for name in dict.fromkeys(systems):
@@ -82,6 +90,9 @@ def available(systems: Sequence[str]) -> tuple[dict[str, Tokenizer], dict[str, s
             found[name] = load_tokenizer(name)
         except NotAvailable as error:
             missing[name] = str(error)
+    for name, system in found.items():
+        if tokens and not system.codebook_size:
+            raise ValueError(f"{name} has no tokens: it can be measured by `vocable eval reconstruction` alone")
     if not found:
         raise ValueError("; ".join(missing.values()))
     return found, missing
@@ -92,7 +103,15 @@ def makers(systems: Mapping[str, Tokenizer]) -> dict[str, str]:
     return {name: system.made_by for name, system in systems.items()}
 
 
-def evaluate(
+def evaluate(clips: Sequence[Utterance], out: Path, **options: Any) -> dict[str, Any]:
+    """Write OUT/rows.jsonl, summary.json, index.html, tables.md; returns the summary. options: those of `measure`."""
+    summary, _, page = measure(clips, out, **options)
+    write_json(out / "summary.json", summary)
+    page.write(out)
+    return summary
+
+
+def measure(
     clips: Sequence[Utterance],
     out: Path,
     *,
@@ -104,15 +123,11 @@ def evaluate(
     listen: int = 6,
     hear: bool = False,
     progress: Progress = lambda stage, share: None,
-) -> dict[str, Any]:
-    """Write OUT/rows.jsonl, summary.json, index.html and tables.md; returns the summary.
-
-    listen: clips to hear on the page.
-    """
+) -> tuple[dict[str, Any], list[Row], Page]:
+    """Write OUT/rows.jsonl; returns the summary, the rows, and a page of both. listen: clips to hear on the page."""
     versions = made_with(metrics, models)
     found, missing = available(systems)
-    outcome = run(Reconstruction(makers(found), tuple(metrics), models, hear), clips, out, jobs, progress)
-    speakers = {clip.id: clip.speaker_key for clip in clips}
+    outcome = run(Reconstruction(makers(found), tuple(metrics), models, versions, hear), clips, out, jobs, progress)
     summary = {
         "suite": "reconstruction",
         **describe(clips, outcome),
@@ -122,21 +137,19 @@ def evaluate(
         "not_available": missing,
         "systems": {
             name: {"made_by": system.made_by, "nominal_bps": round(system.bitrate, 1)}
-            | summarize([r for r in outcome.rows if r["system"] == name], metrics, speakers, seed)
+            | summarize([r for r in outcome.rows if r["system"] == name], metrics, seed)
             for name, system in found.items()
         },
     }
-    write_json(out / "summary.json", summary)
     page = Page("Reconstruction", f"{summary['clips']} clips of {summary['speakers']} speakers")
     page.tables(tables(summary))
     page.notes(notes(summary))
     draw(page, [clip for clip in spread(clips, listen) if clip.id not in outcome.left_out], found)
-    page.write(out)
-    return summary
+    return summary, outcome.rows, page
 
 
-def summarize(rows: Sequence[Row], metrics: Sequence[str], speakers: Mapping[str, str], seed: int) -> dict[str, Any]:
-    """Figures of one system's rows. speakers: of each clip."""
+def summarize(rows: Sequence[Row], metrics: Sequence[str], seed: int) -> dict[str, Any]:
+    """Figures of one system's rows."""
     summary: dict[str, Any] = {}
     if rows and all("bits" in row for row in rows):
         seconds = sum(row["seconds"] for row in rows)
@@ -145,7 +158,7 @@ def summarize(rows: Sequence[Row], metrics: Sequence[str], speakers: Mapping[str
         valid = [row for row in rows if row[name] is not None]
         summary[name] = {"clips": len(valid), "failed": len(rows) - len(valid)}
         if valid:
-            figure = statistics.figure([r[name] for r in valid], [speakers[r["clip"]] for r in valid], seed)
+            figure = statistics.figure([row[name] for row in valid], [row["speaker_id"] for row in valid], seed)
             summary[name] |= figure.scaled(METRICS[name].scale)
     return summary
 
@@ -189,12 +202,15 @@ def figure_cell(figure: Mapping[str, float], digits: int) -> Cell:
     """A figure over its interval."""
     if "value" not in figure:
         return "-"
-    return f"{figure['value']:.{digits}f}", f"{figure['low']:.{digits}f} to {figure['high']:.{digits}f}"
+    value = f"{figure['value']:.{digits}f}"
+    if "low" not in figure:
+        return value, f"{figure['speakers']} speakers" if figure["speakers"] > 1 else "1 speaker"
+    return value, f"{figure['low']:.{digits}f} to {figure['high']:.{digits}f}"
 
 
 def notes(summary: Mapping[str, Any]) -> list[str]:
     """What a reader of the table must know."""
-    lines = ["Figures are means; under them, 95 % intervals by resampling speakers with all their clips."]
+    lines = ["Figures are means; under them, 95 % intervals by resampling speakers, where there are five or more."]
     for name, found in summary["systems"].items():
         for metric in summary["metrics"]:
             failed = found[metric]["failed"]

@@ -95,9 +95,8 @@ class Robustness:
             waveform, _ = audio.read(clip.path, SAMPLE_RATE)
             rows = []
             for name, system in systems.items():
-                codes, seconds = system.encode(waveform).codes, len(waveform) / SAMPLE_RATE
-                if codes is None:
-                    raise ValueError(f"{name} has no tokens")
+                codes = system.encode(waveform).codes
+                assert codes is not None
                 for change, apply in CHANGES.items():
                     # The clip's own noise, the same for every system.
                     rng = np.random.default_rng([self.seed, *clip.id.encode()])
@@ -106,7 +105,8 @@ class Robustness:
                     stays = changed.eq(codes).double().mean(1).tolist()
                     frames = codes.shape[1]
                     layers = {f"layer {k + 1}": [share * frames, frames] for k, share in enumerate(stays)}
-                    rows.append({"clip": clip.id, "system": name, "change": change, "seconds": seconds} | layers)
+                    row: Row = {"clip": clip.id, "speaker_id": clip.speaker_key, "system": name, "change": change}
+                    rows.append(row | layers)
             return rows
 
         return work
@@ -122,17 +122,17 @@ def evaluate(
     progress: Progress = lambda stage, share: None,
 ) -> dict[str, Any]:
     """Write OUT/rows.jsonl, summary.json, index.html and tables.md; returns the summary."""
-    found, missing = available(systems)
+    found, missing = available(systems, tokens=True)
     outcome = run(Robustness(makers(found), seed), clips, out, jobs, progress)
-    speakers = {clip.id: clip.speaker_key for clip in clips}
+    described = describe(clips, outcome)
     measured: dict[str, Any] = {}
     for name, system in found.items():
         rows = [row for row in outcome.rows if row["system"] == name]
-        changes = {change: _summarize([r for r in rows if r["change"] == change], speakers, seed) for change in CHANGES}
+        changes = {change: _summarize([r for r in rows if r["change"] == change], seed) for change in CHANGES}
         measured[name] = {"made_by": system.made_by, "changes": changes}
     summary = {
         "suite": "robustness",
-        **describe(clips, outcome),
+        **described,
         "seed": seed,
         "not_available": missing,
         "systems": measured,
@@ -145,9 +145,9 @@ def evaluate(
     return summary
 
 
-def _summarize(rows: Sequence[Row], speakers: Mapping[str, str], seed: int) -> dict[str, dict[str, float]]:
+def _summarize(rows: Sequence[Row], seed: int) -> dict[str, dict[str, float]]:
     """The share of codes that stay, in percent, by layer."""
-    of = [speakers[row["clip"]] for row in rows]
+    of = [row["speaker_id"] for row in rows]
     layers = [key for key in rows[0] if key.startswith("layer ")]
     return {layer: statistics.figure([row[layer] for row in rows], of, seed).scaled(100.0) for layer in layers}
 

@@ -5,6 +5,7 @@ OUT/rows.jsonl   first what was asked for, then a line for each clip as soon as 
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 import json
 import multiprocessing
@@ -61,9 +62,14 @@ class _Work(Generic[I]):
     def __call__(self, item: I) -> dict[str, Any]:
         self._work = self._work or self._task.start()
         try:
-            return {"item": item.id, "rows": self._work(item)}
-        except (ValueError, OSError, RuntimeError) as error:
-            return {"item": item.id, "error": " ".join(str(error).split()) or type(error).__name__}
+            return {"item": item.id, "is": _digest(item), "rows": self._work(item)}
+        except Exception as error:  # the libraries that read and judge have all kinds, and one clip must not end a run
+            return {"item": item.id, "is": _digest(item), "error": " ".join(str(error).split()) or type(error).__name__}
+
+
+def _digest(item: Item) -> str:
+    """Of all that is known of an item: a clip whose text was corrected is measured anew."""
+    return hashlib.sha256(repr(item).encode()).hexdigest()[:12]
 
 
 _work: _Work[Any]
@@ -88,17 +94,25 @@ def run(
 ) -> Outcome:
     """Rows of all items: from OUT/rows.jsonl where they stand, and else from `jobs` processes of one thread each.
 
-    Raises ValueError if OUT holds rows of another plan.
+    What was an error is tried again. Raises ValueError if OUT holds rows of another plan, or an id occurs twice.
     """
     path = out / "rows.jsonl"
     plan = json.loads(json.dumps(task.plan()))
-    done = _read(path, plan)
+    known = {item.id: _digest(item) for item in items}
+    if not items or len(known) < len(items):
+        twice = next((item.id for i, item in enumerate(items) if item.id in {other.id for other in items[:i]}), "")
+        raise ValueError(f"the id {twice!r} occurs twice: rename one" if items else "there are no clips")
+    done = {
+        name: result
+        for name, result in _read(path, plan).items()
+        if "rows" in result and result.get("is") == known.get(name)
+    }
     out.mkdir(parents=True, exist_ok=True)
     todo = [item for item in items if item.id not in done]
     ready = len(items) - len(todo)
     progress("clips", ready / len(items))
     with open(path, "a", encoding="utf-8") as file:
-        if not done and path.stat().st_size == 0:
+        if path.stat().st_size == 0:
             file.write(json.dumps({"plan": plan}))
         for count, result in enumerate(_results(task, todo, jobs), 1):
             # The line break comes first, so that a line that a kill cut short spoils no other.
@@ -117,8 +131,12 @@ def run(
 
 def _results(task: Task[I], items: Sequence[I], jobs: int) -> Iterator[dict[str, Any]]:
     if jobs == 1 or len(items) < 2:
-        work = _Work(task)
-        yield from map(work, items)
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            yield from map(_Work(task), items)
+        finally:
+            torch.set_num_threads(threads)
         return
     # Spawned, because torch's threads do not survive a fork.
     pool = ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), _start_process, (task,))
@@ -155,13 +173,14 @@ def _parse(lines: Sequence[str]) -> dict[str, dict[str, Any]]:
     return done
 
 
-def read_rows(out: Path) -> list[Row]:
-    """The rows of a folder that `run` filled."""
+def read_rows(out: Path) -> tuple[dict[str, Any], list[Row]]:
+    """The plan and the rows of a folder that `run` filled."""
     path = out / "rows.jsonl"
     if not path.is_file():
         raise ValueError(f"{out}: no results here: name the folder of an evaluation")
-    _, *lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
-    return [row for result in _parse(lines).values() for row in result.get("rows", [])]
+    first, *lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
+    rows = [row for result in _parse(lines).values() for row in result.get("rows", [])]
+    return json.loads(first)["plan"], rows
 
 
 def read_summary(out: Path) -> dict[str, Any]:

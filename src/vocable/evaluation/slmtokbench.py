@@ -17,6 +17,7 @@ OUT/summary.json, index.html
 from __future__ import annotations
 
 import difflib
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -30,7 +31,7 @@ from vocable.evaluation import probe, reconstruction, statistics
 from vocable.evaluation.alignment import WINDOW_SECONDS, Alignment, Budget, Candidate, Speech, Window
 from vocable.evaluation.metrics import Models, made_with
 from vocable.evaluation.metrics.base import SAMPLE_RATE
-from vocable.evaluation.metrics.words import TimedWord, normalizer, recogniser
+from vocable.evaluation.metrics.words import TimedWord, recogniser
 from vocable.evaluation.page import Cell, Page, Table
 from vocable.evaluation.phones import PhoneRecogniser, Phones
 from vocable.evaluation.reconstruction import available, figure_cell
@@ -47,9 +48,11 @@ class Listening:
 
     timed: frozenset[str]  #: ids of the clips to test on
     models: Models
+    made_with: Mapping[str, str]  #: versions and weights of the recognisers
 
     def plan(self) -> dict[str, Any]:
-        return {"models": self.models.plan(), "window": WINDOW_SECONDS}
+        timed = hashlib.sha256(repr(sorted(self.timed)).encode()).hexdigest()[:10]
+        return {"made_with": dict(self.made_with), "window": WINDOW_SECONDS, "test clips": timed}
 
     def start(self) -> Callable[[Utterance], list[Row]]:
         hear, read = PhoneRecogniser(), recogniser(self.models)
@@ -68,19 +71,22 @@ class Listening:
 
 
 def windows_of(clip: Utterance, heard: Sequence[TimedWord], duration: float) -> list[Window]:
-    """Windows of a clip that do not overlap, each from the start of a word; only over words that the text has too."""
-    said = probe.normalize(normalizer(clip.language or "en")(clip.text or "")).split()
+    """Windows of a clip that do not overlap, each from the start of a word; only where the text has the same words."""
+    said = probe.normalize(clip.text or "").split()
     words = [probe.normalize(w.text).replace(" ", "") for w in heard]
-    matched: set[int] = set()
+    place: dict[int, int] = {len(heard): len(said)}  # of each word that was heard, in the text
     for block in difflib.SequenceMatcher(None, words, said, autojunk=False).get_matching_blocks():
-        matched.update(range(block.a, block.a + block.size))
+        place |= {block.a + k: block.b + k for k in range(block.size)}
     found: list[Window] = []
     free = 0.0
     for i, word in enumerate(heard):
         stop = word.start + WINDOW_SECONDS
         inside = [k for k in range(i, len(heard)) if heard[k].end <= stop]
-        # The word that the window cuts off must be known too: else more than a part of a word may be in its end.
-        if word.start >= free and stop <= duration and inside and all(k in matched for k in range(i, inside[-1] + 1)):
+        if word.start < free or stop > duration or not inside:
+            continue
+        # One word after another, up to the one that the window cuts off: none was misheard, and none not heard at all.
+        run = [place.get(k, -1) - k for k in range(i, inside[-1] + 2)]
+        if i in place and len(set(run)) == 1:
             found.append(Window(clip.id, word.start, " ".join(words[k] for k in inside)))
             free = stop
     return found
@@ -92,13 +98,18 @@ def evaluate(
     out: Path,
     *,
     systems: Sequence[str] = SYSTEMS,
+    twin: str | None = None,
     models: Models,
     budget: Budget = Budget(),
     jobs: int = 1,
     seed: int = 0,
     progress: Progress = lambda stage, share: None,
 ) -> dict[str, Any]:
-    """Write OUT; returns the summary. Systems without tokens stand under preservation alone."""
+    """Write OUT; returns the summary.
+
+    Systems without tokens stand under preservation alone. twin: the codec among `systems` that was trained without a
+    teacher, for the paper's claims.
+    """
     versions = made_with(("wer", "speaker", "per"), models)
     found, missing = available(systems)
     speech = Speech.split(train, test, seed)
@@ -106,17 +117,7 @@ def evaluate(
     def stage(name: str) -> Progress:
         return lambda _, share: progress(name, share)
 
-    listening = Listening(frozenset(u.id for u in speech.test), models)
-    clips = [*speech.phone_clips, *speech.test]
-    heard = run(listening, clips, out / "listening", jobs, stage("listening"))
-    phones = {row["clip"]: Phones(np.array(row["seconds"]), np.array(row["phones"], np.int64)) for row in heard.rows}
-    windows = _choose_windows([[Window(**w) for w in row["windows"]] for row in heard.rows])
-    task = Alignment(speech, phones, heard.rows[0]["num_phones"], windows, budget, seed)
-    candidates = [Candidate(name, system.made_by) for name, system in found.items() if system.frame_rate]
-    aligned = run(task, candidates, out / "alignment", jobs, stage("alignment"))
-    if aligned.left_out:
-        raise ValueError("; ".join(f"{system}: {why}" for system, why in aligned.left_out.items()))
-    preservation = reconstruction.evaluate(
+    preserved, preserved_rows, _ = reconstruction.measure(
         spread(speech.test, PRESERVED_CLIPS),
         out / "preservation",
         systems=["recording", *found],
@@ -124,12 +125,27 @@ def evaluate(
         models=models,
         jobs=jobs,
         seed=seed,
+        listen=0,
         progress=stage("preservation"),
     )
-    left_out = {clip: why for row in aligned.rows for clip, why in row["left_out"].items()}
+    listening = Listening(frozenset(u.id for u in speech.test), models, versions)
+    clips = [*speech.phone_clips, *speech.test]
+    heard = run(listening, clips, out / "listening", jobs, stage("listening"))
+    phones = {row["clip"]: Phones(np.array(row["seconds"]), np.array(row["phones"], np.int64)) for row in heard.rows}
+    windows = _choose_windows([[Window(**w) for w in row["windows"]] for row in heard.rows])
+    candidates = [Candidate(name, system.made_by) for name, system in found.items() if system.codebook_size]
+    aligned = Outcome()
+    if candidates:
+        task = Alignment(speech, phones, heard.rows[0]["num_phones"], windows, budget, seed)
+        aligned = run(task, candidates, out / "alignment", jobs, stage("alignment"))
+    of_systems = [row for row in aligned.rows if "clip" not in row]
+    left_out = preserved["left_out"] | heard.left_out
+    for row in of_systems:
+        left_out |= row["left_out"]
     summary = {
         "suite": "slmtokbench",
-        **describe(speech.test, Outcome(left_out={u.id: left_out[u.id] for u in speech.test if u.id in left_out})),
+        **describe(speech.all, Outcome(left_out=left_out)),
+        "test_clips": len(speech.test),
         "train_clips": len(speech.train),
         "valid_clips": len(speech.valid),
         "windows": len(windows),
@@ -137,20 +153,43 @@ def evaluate(
         "budget": asdict(budget),
         "seed": seed,
         "made_with": versions,
-        "not_available": missing,
-        "systems": {name: {"made_by": system.made_by} for name, system in found.items()},
+        "not_available": missing | aligned.left_out,
+        "systems": {name: {"made_by": figures["made_by"]} for name, figures in preserved["systems"].items()},
     }
-    speakers = {u.id: u.speaker_key for u in speech.test}
-    for row in aligned.rows:
-        summary["systems"][row["system"]] |= _summarize(row, speakers, seed)
-    for name, figures in preservation["systems"].items():
-        summary["systems"].setdefault(name, {})["preservation"] = {k: figures[k] for k in ("wer", "speaker")}
+    for name, figures in preserved["systems"].items():
+        summary["systems"][name]["preservation"] = {metric: figures[metric] for metric in ("wer", "speaker")}
+    for row in of_systems:
+        of_clips = [r for r in aligned.rows if "clip" in r and r["system"] == row["system"]]
+        summary["systems"][row["system"]] |= _summarize(row, of_clips, seed)
+    summary["orders"] = orders(aligned.rows, preserved_rows, list(found), twin, seed)
     write_json(out / "summary.json", summary)
-    page = Page("SLMTokBench", f"{summary['clips']} test clips of {summary['speakers']} speakers")
+    page = Page(
+        "SLMTokBench", f"{summary['test_clips']} test clips of {len({u.speaker_key for u in speech.test})} speakers"
+    )
     page.tables(tables(summary))
     page.notes(notes(summary))
     page.write(out)
     return summary
+
+
+def orders(
+    aligned: Sequence[Row], preserved: Sequence[Row], systems: Sequence[str], twin: str | None, seed: int
+) -> list[str]:
+    """Whether the paper's order holds: probe error and similarity, clip by clip."""
+    lines = []
+    clips = [row for row in aligned if "clip" in row]
+    for name in systems:
+        codec, _, layers = name.partition("@")
+        if twin and codec != twin and layers == ":1" and f"{twin}@:1" in systems:
+            for figure, label in (("probe_wer", "probe WER %"), ("probe_cer", "probe CER %")):
+                claim = f"{label} of RVQ-1 without a teacher ({twin}) above {codec}'s"
+                lines.append(statistics.order(claim, clips, f"{twin}@:1", name, figure, 100.0, seed))
+        if layers == ":8":
+            for other in systems:
+                if other.partition("@")[0] != twin and other != name and codec != twin:
+                    claim = f"speaker cosine of {name} above {other}'s"
+                    lines.append(statistics.order(claim, preserved, name, other, "speaker", 1.0, seed))
+    return lines
 
 
 def _choose_windows(by_clip: Sequence[Sequence[Window]]) -> list[Window]:
@@ -159,15 +198,12 @@ def _choose_windows(by_clip: Sequence[Sequence[Window]]) -> list[Window]:
     return [windows[turn] for turn in turns for windows in by_clip if len(windows) > turn][:WINDOWS]
 
 
-def _summarize(row: Mapping[str, Any], speakers: Mapping[str, str], seed: int) -> dict[str, Any]:
+def _summarize(row: Mapping[str, Any], clips: Sequence[Row], seed: int) -> dict[str, Any]:
     """One system's figures, with intervals of the probe's errors."""
-    kept = {key: value for key, value in row.items() if key not in ("system", "left_out", "valid", "test")}
-    of = [speakers[clip] for clip in row["test"]]
-    for i, error in enumerate(("wer", "cer")):
-        scores = [errors[i] for errors in row["test"].values()]
-        kept[error] = statistics.figure(scores, of, seed).scaled(100.0)
-    edits, length = np.array([errors[1] for errors in row["valid"].values()], float).reshape(-1, 2).sum(0)
-    kept["valid_cer"] = round(100 * edits / max(length, 1), 2)
+    kept = {key: value for key, value in row.items() if key not in ("system", "left_out")}
+    of = [clip["speaker_id"] for clip in clips]
+    for error in ("wer", "cer"):
+        kept[error] = statistics.figure([clip[f"probe_{error}"] for clip in clips], of, seed).scaled(100.0)
     return kept
 
 
@@ -213,14 +249,14 @@ def notes(summary: Mapping[str, Any]) -> list[str]:
     lines.append(f"vCLUB: {summary['windows']} windows of {WINDOW_SECONDS:g} s. Its level depends on q: compare rows.")
     for name, row in summary["systems"].items():
         v = row.get("vclub", {})
-        if v.get("infeasible") or v.get("windows_left_out"):
+        if v.get("infeasible") or v.get("windows_left_out") or row.get("train_without_path"):
             lines.append(
-                f"{name}: {v.get('infeasible', 0)} of {v.get('pairs', 0)} pairs have no CTC path and are left out, "
-                f"and {v['windows_left_out']} windows."
+                f"{name}: without a CTC path, and so left out: {v.get('infeasible', 0)} of {v.get('pairs', 0)} pairs, "
+                f"{v['windows_left_out']} windows, {row['train_without_path']} training clips."
             )
     lines.append(
         f"Phones are what hama hears, {summary['phone_labels']} labels; bits with Miller and Madow's correction. "
         "Information of several codes a frame cannot be counted: InfoNCE, under its ceiling, stands for it."
     )
     lines.append("95 % intervals by resampling speakers. Figures of the probe are no recogniser's: compare rows.")
-    return lines + exclusions(summary)
+    return [*lines, *summary["orders"], *exclusions(summary)]

@@ -2,36 +2,46 @@
 
 Clips of one speaker are alike, so speakers are drawn anew with all their clips; a clip whose speaker is unknown stands
 for itself. A figure is a ratio of sums over clips (word edits over words, or a sum of scores over clips).
+
+Few speakers drawn from themselves vary less than speakers do. So the quantiles are taken further out, as a t-interval's
+would be (Hesterberg, arXiv 1411.5279, section 5.3, "expanded percentile"); under FEWEST there is no interval at all.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
+from vocable.extras import need
+
 RESAMPLES = 10_000  #: draws of speakers
+FEWEST = 5  #: speakers that have an interval
 
 
 @dataclass(frozen=True)
 class Figure:
-    """A figure and its 95 % interval over speakers; an interval of one speaker is the figure itself."""
+    """A figure and its 95 % interval over speakers, which is NaN where there are too few of them."""
 
     value: float
     low: float
     high: float
     clips: int
+    speakers: int
 
     def scaled(self, scale: float) -> dict[str, float]:
-        """As JSON, times `scale` (100 for percent)."""
-        bounds = {key: round(float(value) * scale, 6) for key, value in asdict(self).items() if key != "clips"}
-        return bounds | {"clips": self.clips}
+        """As JSON, times `scale` (100 for percent); without an interval where there is none."""
+        bounds = {"value": self.value, "low": self.low, "high": self.high}
+        scaled = {key: round(value * scale, 6) for key, value in bounds.items() if not math.isnan(value)}
+        return scaled | {"clips": self.clips, "speakers": self.speakers}
 
 
 @dataclass(frozen=True)
 class Difference(Figure):
-    """A figure of A less that of B on the same clips. p: two-sided, of the resampled differences."""
+    """A figure of A less that of B on the same clips. p: two-sided, of the resampled differences; NaN like these."""
 
     p: float
 
@@ -39,9 +49,8 @@ class Difference(Figure):
 def figure(scores: Sequence[Sequence[float]], speakers: Sequence[str], seed: int = 0) -> Figure:
     """Sum over count of `scores` (sum, count), one for each clip; ValueError if there are none."""
     totals = _by_speaker(scores, speakers)
-    drawn = totals[_draws(len(totals), seed)].sum(1)
-    low, high = np.quantile(_ratio(drawn), [0.025, 0.975])
-    return Figure(float(_ratio(totals.sum(0))), float(low), float(high), len(scores))
+    drawn = _ratio(totals[_draws(len(totals), seed)].sum(1))
+    return Figure(float(_ratio(totals.sum(0))), *_interval(drawn, len(totals)), len(scores), len(totals))
 
 
 def difference(
@@ -49,13 +58,38 @@ def difference(
 ) -> Difference:
     """A less B, clip by clip: `a[i]`, `b[i]` and `speakers[i]` are of one clip, and the same speakers are drawn."""
     totals = _by_speaker(a, speakers), _by_speaker(b, speakers)
-    draws = _draws(len(totals[0]), seed)
+    count = len(totals[0])
+    draws = _draws(count, seed)
     drawn = _ratio(totals[0][draws].sum(1)) - _ratio(totals[1][draws].sum(1))
-    low, high = np.quantile(drawn, [0.025, 0.975])
-    value = _ratio(totals[0].sum(0)) - _ratio(totals[1].sum(0))
+    value = float(_ratio(totals[0].sum(0)) - _ratio(totals[1].sum(0)))
     # As many draws on the wrong side as there are, and one more: p is never 0.
-    p = 2 * (1 + min((drawn <= 0).sum(), (drawn >= 0).sum())) / (1 + len(drawn))
-    return Difference(float(value), float(low), float(high), len(a), float(min(p, 1.0)))
+    p = 2 * (1 + min((drawn <= 0).sum(), (drawn >= 0).sum())) / (1 + len(drawn)) if count >= FEWEST else math.nan
+    return Difference(value, *_interval(drawn, count), len(a), count, float(min(p, 1.0)))
+
+
+def order(
+    claim: str, rows: Sequence[Mapping[str, Any]], above: str, below: str, name: str, scale: float, seed: int
+) -> str:
+    """A sentence on a claim: that a figure of one system's rows is above that of another's, clip by clip."""
+    found = [{row["clip"]: row for row in rows if row["system"] == system and row[name]} for system in (above, below)]
+    both = [clip for clip in found[0] if clip in found[1]]
+    if not both:
+        return f"{claim}: not measured."
+    a, b = ([clips[clip][name] for clip in both] for clips in found)
+    d = difference(a, b, [found[0][clip]["speaker_id"] for clip in both], seed)
+    if math.isnan(d.low):
+        return f"{claim}: {d.value * scale:+.3f}, of too few speakers for an interval."
+    verdict = "holds here" if d.low > 0 else "does not hold here" if d.high < 0 else "cannot be told from chance here"
+    return f"{claim}: {verdict}, {d.value * scale:+.3f} ({d.low * scale:+.3f} to {d.high * scale:+.3f})."
+
+
+def _interval(drawn: np.ndarray, speakers: int) -> tuple[float, float]:
+    if speakers < FEWEST:
+        return math.nan, math.nan
+    stats = need("scipy.stats", "eval")
+    share = float(stats.norm.cdf(math.sqrt(speakers / (speakers - 1)) * stats.t.ppf(0.025, speakers - 1)))
+    low, high = np.quantile(drawn, [share, 1 - share])
+    return float(low), float(high)
 
 
 def _by_speaker(scores: Sequence[Sequence[float]], speakers: Sequence[str]) -> np.ndarray:

@@ -12,6 +12,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import shutil
 import subprocess
@@ -139,12 +140,34 @@ class Ours:
         return self.model.embed(codes[None], self.layers)[0].T
 
 
-#: transformers' class, and how its quantizer turns codes [1, K, T] into vectors [1, D, T].
-HUB_CODECS: dict[str, tuple[str, Callable[[Any, Tensor], Tensor]]] = {
-    "encodec": ("EncodecModel", lambda model, codes: model.quantizer.decode(codes.transpose(0, 1))),
-    "dac": ("DacModel", lambda model, codes: model.quantizer.from_codes(codes)[0]),
-    "mimi": ("MimiModel", lambda model, codes: model.quantizer.decode(codes)),
-    "xcodec": ("XcodecModel", lambda model, codes: model.quantizer.decode(codes.transpose(0, 1))),
+@dataclass(frozen=True)
+class HubKind:
+    """What tells transformers' codecs apart."""
+
+    model: str  #: its class
+    vectors: Callable[[Any, Tensor], Tensor]  #: what its quantizer makes of codes: [1, K, T] -> [1, D, T]
+    frame_rate: Callable[[Any], float]  #: of its config
+
+
+HUB_CODECS = {
+    "encodec": HubKind(
+        "EncodecModel",
+        lambda model, codes: model.quantizer.decode(codes.transpose(0, 1)),
+        lambda config: config.sampling_rate / config.hop_length,
+    ),
+    "dac": HubKind(
+        "DacModel",
+        lambda model, codes: model.quantizer.from_codes(codes)[0],
+        lambda config: config.sampling_rate / config.hop_length,
+    ),
+    "mimi": HubKind(
+        "MimiModel", lambda model, codes: model.quantizer.decode(codes), lambda config: float(config.frame_rate)
+    ),
+    "xcodec": HubKind(
+        "XcodecModel",
+        lambda model, codes: model.quantizer.decode(codes.transpose(0, 1)),
+        lambda config: config.sample_rate / config.hop_length,
+    ),
 }
 
 
@@ -153,13 +176,14 @@ class HubCodec:
 
     def __init__(self, spec: str, kind: str, name: str, layers: slice | None) -> None:
         transformers = need("transformers", "eval")
-        class_name, self._vectors = HUB_CODECS[kind]
+        hub = HUB_CODECS[kind]
+        self._vectors = hub.vectors
         try:
-            self.model = getattr(transformers, class_name).from_pretrained(name).eval()
+            self.model = getattr(transformers, hub.model).from_pretrained(name).eval()
         except (OSError, ValueError) as error:
             raise NotAvailable(f"{name}: weights not available; name a folder that holds them") from error
         config = self.model.config
-        self.name, self.kind, self.made_by = spec, kind, f"{class_name} {name}"
+        self.name, self.kind, self.made_by = spec, kind, f"{hub.model} {name} {weights_hash(self.model)}"
         self.rate = int(config.sample_rate if kind == "xcodec" else config.sampling_rate)
         self.codebook_size = int(config.codebook_size)
         probe = self._encode(np.zeros(self.rate, np.float32))
@@ -167,7 +191,7 @@ class HubCodec:
         if start or stop <= start:
             raise ValueError(f"{spec}: layers must begin with the first, :1 to :{probe.shape[1]}")
         self.num_layers = stop
-        self.frame_rate = float(probe.shape[2])  # of a second of silence
+        self.frame_rate = hub.frame_rate(config)
         self.bitrate = self.frame_rate * stop * math.log2(self.codebook_size)
 
     @torch.inference_mode()
@@ -206,9 +230,11 @@ class Units:
             self.teacher = Teacher(self.book.teacher, self.book.layer)
         except (OSError, ValueError) as error:
             raise NotAvailable(f"{self.book.teacher}: weights not available") from error
-        self.vocoder = Vocoder.load(folder) if Vocoder.is_trained(folder) else None
+        if not Vocoder.is_trained(folder):
+            raise NotAvailable(f"{spec} has no vocoder: run `vocable train vocoder` first")
+        self.vocoder = Vocoder.load(folder)
         self.name = spec
-        self.made_by = f"{self.book.num_units} units {self.book.hash}, vocoder {self.vocoder and self.vocoder.hash}"
+        self.made_by = f"{self.book.num_units} units {self.book.hash}, vocoder {self.vocoder.hash}"
         self.frame_rate, self.codebook_size = 50.0, self.book.num_units
         self.bitrate = self.frame_rate * math.log2(self.codebook_size)
 
@@ -217,8 +243,6 @@ class Units:
         return Tokens(len(waveform), _bits(codes, self.codebook_size), codes)
 
     def decode(self, tokens: Tokens) -> np.ndarray:
-        if self.vocoder is None:
-            raise ValueError(f"{self.name} has no vocoder: run `vocable train vocoder` first")
         assert tokens.codes is not None
         return self.vocoder.decode(tokens.codes[0])[: tokens.num_samples]
 
@@ -280,6 +304,14 @@ class Codec2:
 
     def embed(self, codes: Tensor) -> Tensor:
         raise ValueError("Codec 2 has no tokens")
+
+
+def weights_hash(model: torch.nn.Module) -> str:
+    """The first ten digits of a SHA-256 of all parameters and buffers."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(name.encode() + tensor.float().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:10]
 
 
 def _bits(codes: Tensor, codebook_size: int) -> float:

@@ -1,7 +1,7 @@
 """A vocoder for units that have no codec of their own: an embedding of each unit, and the decoder of `fast`.
 
 SLMTokBench (arXiv 2308.16692, section 3) resynthesises from HuBERT units with a HiFi-GAN; here it is the decoder that
-all our figures stand on, trained on the codec's reconstruction losses.
+all our figures stand on, trained on the codec's spectral losses.
 
 UNITS/vocoder.safetensors, vocoder.json    beside the units that it speaks
 """
@@ -86,9 +86,14 @@ def train_vocoder(
     units = UnitCache(units_folder)
     clips = []
     for u in read_manifest(manifest):
-        if u.id in units and u.duration * 50 >= CROP_FRAMES + 1:
+        if u.id not in units:
+            continue
+        try:
             samples = audio.read(u.path, 16_000)[0]
-            clips.append((u.id, (samples * 32767).astype(np.int16)))
+        except (ValueError, OSError):  # `vocable prepare check` names it
+            continue
+        if len(samples) >= CROP_FRAMES * PRESETS["fast"].hop_length:
+            clips.append((u.id, (samples.clip(-1.0, 1.0) * 32767).astype(np.int16)))
     if not clips:
         raise ValueError(f"{manifest}: none of its recordings, of two seconds or more, has units in {units_folder}")
     torch.manual_seed(seed)
@@ -108,7 +113,7 @@ def train_vocoder(
             name, samples = clips[k]
             start = int(rng.integers(len(samples) // hop - CROP_FRAMES + 1))
             crop = samples[start * hop : (start + CROP_FRAMES) * hop].astype(np.float32) / 32767
-            waveforms.append(torch.from_numpy(np.pad(crop, (0, CROP_FRAMES * hop - len(crop)))))
+            waveforms.append(torch.from_numpy(crop))
             codes.append(torch.from_numpy(units(name, start, CROP_FRAMES)).clamp_min(0))
         original = torch.stack(waveforms)
         with torch.autocast("cpu", torch.bfloat16):

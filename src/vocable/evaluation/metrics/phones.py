@@ -32,5 +32,5 @@ class PhoneErrorRate(Metric):
 
     def _hear(self, waveform: np.ndarray) -> str:
         """Phones, a space between two."""
-        ids, tokens = self._model(waveform, SAMPLE_RATE).frame_token_ids, self._model.decoder_tokens
+        ids, tokens = self._model(waveform, SAMPLE_RATE).token_ids, self._model.decoder_tokens
         return " ".join(tokens[i] for i in ids if tokens[i][0].isalpha())

@@ -11,6 +11,8 @@ import torch
 from vocable.evaluation.metrics.base import Metric, Models, Pair, Score, file_hash
 from vocable.extras import need
 
+SHORTEST = 1600  #: samples of speech that have a voice
+
 
 class SpeakerSimilarity(Metric):
     """Cosine of Resemblyzer's embeddings of the decoded speech and of speech in the voice that it should have."""
@@ -29,7 +31,10 @@ class SpeakerSimilarity(Metric):
         encoder = resemblyzer.VoiceEncoder("cpu", verbose=False)
 
         def embed(waveform: np.ndarray) -> np.ndarray:
-            vector: np.ndarray = encoder.embed_utterance(resemblyzer.preprocess_wav(waveform))
+            spoken = resemblyzer.preprocess_wav(waveform)
+            if len(spoken) < SHORTEST or not spoken.any():
+                raise ValueError("too little is left once the silence is cut")
+            vector: np.ndarray = encoder.embed_utterance(spoken)
             return vector
 
         self._embed = embed
@@ -39,7 +44,7 @@ class SpeakerSimilarity(Metric):
         voice = pair.reference if pair.voice is None else pair.voice
         try:
             return float(self.embedding(voice) @ self.embedding(pair.decoded)), 1
-        except (ValueError, IndexError):  # nothing is left once the silence is cut
+        except ValueError:  # silence has no voice
             return None
 
     def embedding(self, waveform: np.ndarray) -> np.ndarray:
