@@ -71,6 +71,24 @@ def test_commands_of_fine_tuning_run(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert Path("runs/clearer/model/discriminators.safetensors").is_file()
 
 
+def test_the_page_on_corpora_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("transformers")
+    pytest.importorskip("tokenizers")
+    monkeypatch.chdir(tmp_path)
+    speech, rate = audio.read(SPEECH)
+    for i in range(4):
+        path = Path("recordings", f"{i}.wav")
+        path.parent.mkdir(exist_ok=True)
+        audio.write(path, speech[2 * i * rate : 2 * (i + 1) * rate], rate)
+    page = (ROOT / "docs" / "corpus.md").read_text()
+    for line in "".join(re.findall(r"^```sh\n(.*?)^```", page, re.MULTILINE | re.DOTALL)).splitlines():
+        assert run_command(*shlex.split(line, comments=True)[1:]) == 0, line
+    names: dict[str, object] = {}
+    for block in re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL):
+        exec(compile(block.replace("range(200)", "range(12)"), "corpus.md", "exec"), names)
+    assert names["speech"].shape == (1, 100 * 320)  # type: ignore[attr-defined]
+
+
 def test_links_lead_somewhere() -> None:
     pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "benchmarks").glob("*.md")]
     for page in pages:
