@@ -13,7 +13,9 @@ demo: .venv/core
 test: .venv/dev lint core
 	.venv/bin/python -m pytest -m "not slow"
 
+# A browser and a Ray cluster of this machine take part; where apt's chromium is missing, its test is skipped.
 check: test
+	.venv/bin/$(PIP) -c .venv/constraints.txt playwright 'ray[data]'
 	.venv/bin/python -m pytest -m slow
 
 lint: .venv/dev

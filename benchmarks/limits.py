@@ -257,8 +257,8 @@ def page(report: dict[str, Any]) -> str:
         f"{report['cpu']}: {rates['operations'] / 1e9:.0f} GFLOP/s in products of float32 matrices, "
         f"{rates['bytes'] / 1e9:.1f} GB/s from memory.",
         "",
-        "For each second of audio. The floor is what these rates allow; the last column says how many floors a stage takes,",
-        "less than one where recurrent weights do stay in a cache.",
+        "For each second of audio. The floor is what these rates allow; the last column says how many floors a stage",
+        "takes, less than one where recurrent weights do stay in a cache.",
     ]
     for model, batches in report["models"].items():
         for batch, stages in batches.items():
