@@ -149,6 +149,8 @@ def _open(path: Path) -> Iterator[soundfile.SoundFile]:
     try:
         with soundfile.SoundFile(path) as file:
             yield file
+    except AudioError:
+        raise
     except (RuntimeError, OSError, TypeError, ValueError, MemoryError) as error:
         raise AudioError(f"{path}: not readable as audio ({_reason(error)}); convert it to WAV or FLAC") from error
 

@@ -9,12 +9,15 @@ import os
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 from torch.utils.data import DataLoader
 
@@ -24,7 +27,7 @@ from vocable.codec.model import SpeechTokenizer
 from vocable.corpus.dataset import TokenDataset, TokenStream, collate
 from vocable.corpus.engines import Local
 from vocable.corpus.manifest import Utterance, read_manifest
-from vocable.corpus.tokenize import Entry, Plan, Shard, Worker, batches_of, read_index, read_shard, tokenize, verify
+from vocable.corpus.tokenize import Plan, Shard, Worker, batches_of, read_index, read_shard, tokenize, verify
 
 
 def write_corpus(folder: Path, clips: int, bad: Sequence[int] = ()) -> Path:
@@ -57,7 +60,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_corpus(tmp_path_factory.mktemp("corpus"), 24, bad=[7])
 
 
-def one_after_another(plan: Plan, out: Path, shards: Sequence[Shard]) -> Iterator[Entry]:
+def one_after_another(plan: Plan, out: Path, shards: Sequence[Shard]) -> Iterator[int]:
     """An engine within this process."""
     return map(Worker(plan, out), shards) if shards else iter(())
 
@@ -88,7 +91,7 @@ def test_every_clip_has_the_codes_that_it_has_alone(corpus: Path, tokens: Path) 
     index = read_index(tokens)
     assert len(index["shards"]) > 3 and index["clips"] == 23
     [(bad, why)] = index["left_out"].items()
-    assert bad == "clip-7" and "7.wav" in why
+    assert bad == "clip-7" and why.startswith("not readable as audio")
     codec = SpeechTokenizer.from_pretrained(corpus / "codec")
     utterances = {u.id: u for u in read_manifest(corpus / "clips.jsonl")}
     seen = []
@@ -106,7 +109,7 @@ def test_every_clip_has_the_codes_that_it_has_alone(corpus: Path, tokens: Path) 
 def test_interrupted_or_in_several_processes_the_bytes_are_the_same(corpus: Path, tokens: Path, tmp_path: Path) -> None:
     utterances, plan = planned(corpus)
 
-    def stops_in_the_middle(plan: Plan, out: Path, shards: Sequence[Shard]) -> Iterator[Entry]:
+    def stops_in_the_middle(plan: Plan, out: Path, shards: Sequence[Shard]) -> Iterator[int]:
         yield from one_after_another(plan, out, shards[:2])
         raise KeyboardInterrupt
 
@@ -119,7 +122,15 @@ def test_interrupted_or_in_several_processes_the_bytes_are_the_same(corpus: Path
     tokenize(utterances, tmp_path, plan, Local(2), done.append)
     assert digests(tmp_path) == digests(tokens)
     assert len(done) == len(read_index(tmp_path)["shards"])
-    tokenize(utterances, tmp_path, plan, lambda *_: pytest.fail("nothing is left to do") if _[2] else iter(()))
+    again: list[int] = []
+
+    def tries_what_was_left_out(plan: Plan, out: Path, shards: Sequence[Shard]) -> Iterator[int]:
+        again.extend(shard.number for shard in shards)
+        return one_after_another(plan, out, shards)
+
+    moved = replace(plan, codec=f"{corpus}/../{corpus.name}/codec")  # where a codec lies decides nothing
+    tokenize(utterances, tmp_path, moved, tries_what_was_left_out)
+    assert len(again) == 1 and digests(tmp_path) == digests(tokens)
 
 
 def test_another_plan_is_refused(corpus: Path, tokens: Path) -> None:
@@ -129,6 +140,48 @@ def test_another_plan_is_refused(corpus: Path, tokens: Path) -> None:
     utterances, plan = planned(corpus)
     with pytest.raises(ValueError, match="begun with another"):
         tokenize(utterances[1:], tokens, plan, one_after_another)
+
+
+def test_what_cannot_be_planned(corpus: Path, tmp_path: Path) -> None:
+    utterances, plan = planned(corpus)
+    for bad, said in (
+        ({"duration": 0.0}, "lasts 0.0 s"),
+        ({"duration": float("nan")}, "lasts nan"),
+        ({"id": "caf\udce9"}, "not UTF-8"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            tokenize([*utterances[1:], replace(utterances[0], **bad)], tmp_path, plan, one_after_another)
+
+
+def test_loud_long_and_oddly_named_clips(corpus: Path, tmp_path: Path) -> None:
+    speech, rate = audio.read(SPEECH, 16_000)
+    soundfile.write(tmp_path / "loud.wav", 32_768 * speech[:8_000], rate, subtype="FLOAT")
+    audio.write(tmp_path / "long.wav", np.tile(speech, 3)[: 20 * rate], rate)
+    audio.write(tmp_path / "ok.wav", speech[:8_000], rate)
+    names = {"loud": 0.5, "long": 1.0, "ok": 0.5}  # the second is far longer than it says
+    utterances = [Utterance(f"../a b/{n}.\u00fc%2E", tmp_path / f"{n}.wav", d) for n, d in names.items()]
+    _, plan = planned(corpus)
+    index = tokenize(utterances, tmp_path / "out", plan, one_after_another)
+    [(bad, why)] = index["left_out"].items()
+    assert "loud" in bad and "peaks" in why and index["clips"] == 2
+    clips = dict(read_shard(tmp_path / "out" / "shards" / "00000.tar"))
+    assert list(clips) == [u.id for u in utterances[1:]]
+    assert int(clips[utterances[1].id].num_samples) == 20 * rate
+    with tarfile.open(tmp_path / "out" / "shards" / "00000.tar") as tar:
+        assert all("/" not in name and name.count(".") == 1 for name in tar.getnames())
+    assert verify(tmp_path / "out") == []
+
+
+def test_one_run_at_a_time(corpus: Path, tmp_path: Path) -> None:
+    pytest.importorskip("fcntl")
+    utterances, plan = planned(corpus)
+
+    def begins_another(plan: Plan, out: Path, shards: Sequence[Shard]) -> Iterator[int]:
+        with pytest.raises(ValueError, match="another run"):
+            tokenize(utterances, tmp_path, plan, one_after_another)
+        return one_after_another(plan, out, shards)
+
+    tokenize(utterances, tmp_path, plan, begins_another)
 
 
 def test_batches_are_of_like_lengths_and_bounded() -> None:
@@ -170,6 +223,9 @@ def test_verify_finds_what_is_wrong(corpus: Path, tmp_path: Path, capsys: pytest
     assert run_command("tokenize", "verify", tmp_path) == 2
     said = capsys.readouterr().err
     assert "00001.tar: its checksum" in said and "00002.tar" in said and "2 complaints" in said
+    entry = tmp_path / "shards" / "00000.json"
+    entry.write_text(entry.read_text().replace('"seconds"', '"second"'))
+    assert any("00000.json: its checksum" in line for line in verify(tmp_path))
 
 
 def test_the_command(corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -223,8 +279,15 @@ def test_a_stream_goes_on_where_it_stood(tokens: Path, stop: int) -> None:
     again = TokenStream(tokens, passes=3, buffer=6)
     again.load_state_dict(stream.state_dict())
     assert head + [e["id"] for e in again] == whole
-    with pytest.raises(ValueError, match="seed"):
-        TokenStream(tokens, seed=9).load_state_dict(stream.state_dict())
+    for other in ({"seed": 9}, {"buffer": 7}, {"world_size": 2}):
+        with pytest.raises(ValueError, match=next(iter(other))):
+            TokenStream(tokens, **{"buffer": 6, **other}).load_state_dict(stream.state_dict())
+
+
+def test_every_iteration_is_another_pass(tokens: Path) -> None:
+    stream = TokenStream(tokens, passes=1)
+    first, second = ([e["id"] for e in stream] for _ in range(2))
+    assert first != second and sorted(first) == sorted(second)
 
 
 # ---- make check ------------------------------------------------------------------------------------------------------

@@ -47,6 +47,7 @@ def test_strings_there_and_back(codes: Tensor) -> None:
     text = units.write_units(codes)
     assert torch.equal(units.read_units(text), codes)
     assert torch.equal(units.read_units(text.replace("><", "> \n<")), codes)
+    assert units.read_units("<s0_1>", 2).shape == (2, 0)
     if len(codes) > 1 and codes.shape[1] > 1:  # a model that stopped within a frame
         assert torch.equal(units.read_units(text.rpartition("<")[0]), codes[:, :-1])
 

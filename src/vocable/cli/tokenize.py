@@ -18,7 +18,7 @@ def tokenize(
     layers: str = typer.Option(None, help="Which codes: :1 for RVQ-1, 1:4, ... (default: all)."),
     model: str = typer.Option(None, "-m", "--model", help="A folder or a hub id (default: the embedded model)."),
     engine: str = typer.Option("local", help="local: processes here; ray: actors of Ray Data."),
-    workers: int = typer.Option(1, help="Processes of one thread each, or actors."),
+    workers: int = typer.Option(1, min=1, help="Processes of one thread each, or actors."),
     address: str = typer.Option(None, help="Of a Ray cluster (default: one that is begun here)."),
     device: str = typer.Option("cpu", help="cpu, or cuda: a GPU for each actor."),
     format: str = typer.Option("tar", help="tar of safetensors, or parquet."),
@@ -50,11 +50,20 @@ def tokenize(
             typer.echo(f"vocable: {line}", err=True)
     else:
         utterances, unreadable = read_manifest(path, root), []
-    codec = SpeechTokenizer.from_pretrained(model, parts="encoder")
+    here = device if engine == "local" else "cpu"  # a device that is not there is said here
+    codec = SpeechTokenizer.from_pretrained(model, device=here, parts="encoder")
     codec.bitrate(chosen)  # a wrong --layers is said here
     start, stop, _ = (chosen or slice(None)).indices(codec.num_quantizers)
-    plan = Plan(str(model or "fast"), codec.id, start, stop, format, 60 * shard_minutes)  # type: ignore[arg-type]
-    works = Local(workers, device) if engine == "local" else Ray(workers, device, address)
+    plan = Plan(
+        str(model or "fast"),
+        codec.id,
+        start,
+        stop,
+        format,  # type: ignore[arg-type]
+        shard_seconds=60 * shard_minutes,
+        device=device,
+    )
+    works = Local(workers) if engine == "local" else Ray(workers, address)
     hours = sum(u.duration for u in utterances) / 3600
     begun, spoken, stood = time.monotonic(), [0.0], [0.0]
     with bars() as bar:

@@ -68,27 +68,23 @@ def _by_window(
 
 def _windows(blocks: Iterable[Tensor], unit: int, context: int, chunk: int) -> Iterator[tuple[Tensor, int, int]]:
     """Blocks of any length as windows of whole frames: the window, its frames of leading context, its own frames."""
-    held: Tensor | None = None
-    first = start = 0  # the frames at which `held` and the next window's own part begin
+    coming: list[Tensor] = []
+    first = start = rows = 0  # the frames at which `coming` and the next window's own part begin; all rows so far
 
     def ready(ended: bool) -> Iterator[tuple[Tensor, int, int]]:
-        nonlocal held, first, start
-        while held is not None:
-            rows = len(held) + first * unit
-            last = start + chunk + context
-            if rows < last * unit and not ended:
-                return
+        nonlocal coming, first, start
+        while rows > start * unit and (ended or rows >= (start + chunk + context) * unit):
+            held = torch.cat(coming)
+            begin, last = max(0, start - context), start + chunk + context
             own = min(chunk, -(-rows // unit) - start)
-            if own <= 0:
-                return
-            begin = max(0, start - context)
             yield held[(begin - first) * unit : (last - first) * unit], start - begin, own
             start += own
             begin = max(0, start - context)
-            held, first = held[(begin - first) * unit :], begin
+            coming, first = [held[(begin - first) * unit :]], begin
 
     for block in blocks:
-        held = block if held is None else torch.cat([held, block])
+        coming.append(block)
+        rows += len(block)
         yield from ready(False)
     yield from ready(True)
 
@@ -98,6 +94,12 @@ def _recur(staged: Staged, chunks: Iterable[Tensor]) -> Iterator[Tensor]:
     first = _Spool()
     for chunk in chunks:
         first.put(len(first), chunk)
+    if len(first) == 1:  # a clip of one chunk takes the way of the whole pass
+        y = first.get(0)[None]
+        for layer in staged.recurrent_layers:
+            y = layer(y, None) if isinstance(layer, BiLSTM) else layer(y)
+        yield staged.skip(first.get(0)[None], y)[0]
+        return
     current = first
     for layer in staged.recurrent_layers:
         following = _Spool()
@@ -124,7 +126,7 @@ class _Spool:
 
     def __init__(self) -> None:
         self._held: dict[int, Tensor] = {}
-        self._filed: dict[int, tuple[int, torch.Size, torch.device]] = {}
+        self._filed: dict[int, tuple[int, Tensor]] = {}  #: where a chunk lies, and an empty one of its kind
         self._bytes = 0
         self._file: IO[bytes] | None = None
 
@@ -137,14 +139,14 @@ class _Spool:
             self._held[number] = chunk
             return
         self._file = self._file or tempfile.TemporaryFile()  # noqa: SIM115 (closed with the spool)
-        self._filed[number] = self._file.seek(0, 2), chunk.shape, chunk.device
+        self._filed[number] = self._file.seek(0, 2), chunk.new_empty(()).expand(chunk.shape)
         self._file.write(chunk.float().cpu().contiguous().numpy().tobytes())
 
     def get(self, number: int) -> Tensor:
         if number in self._held:
             return self._held[number]
-        start, shape, device = self._filed[number]
+        start, like = self._filed[number]
         assert self._file is not None
         self._file.seek(start)
-        data = np.frombuffer(self._file.read(4 * shape.numel()), np.float32)
-        return torch.from_numpy(data.copy()).view(shape).to(device)
+        data = np.frombuffer(self._file.read(4 * like.numel()), np.float32)
+        return torch.from_numpy(data.copy()).view(like.shape).to(like)

@@ -15,7 +15,7 @@ from vocable import audio
 from vocable.audio import AudioError
 from vocable.codec.config import CodecConfig
 from vocable.codec.layers import frame_mask
-from vocable.codec.long import CHUNK_FRAMES, run_staged
+from vocable.codec.long import CHUNK_FRAMES, Staged, run_staged
 from vocable.codec.rvq import Quantized, ResidualVectorQuantizer
 from vocable.codec.seanet import SEANetDecoder, SEANetEncoder
 from vocable.codec.spectral import SpectralDecoder, SpectralEncoder
@@ -237,8 +237,7 @@ class SpeechTokenizer(nn.Module):
         codes, start = self._checked(codes, layers)
         hop, (batch, _, frames) = self.hop_length, codes.shape
         lengths = torch.full((batch,), frames * hop) if num_samples is None else _lengths(num_samples, batch)
-        if int(lengths.max()) > frames * hop or int(lengths.min()) < 1:
-            raise TokensError(f"num_samples must be 1 to {frames * hop} for {frames} frames, not {lengths.tolist()}")
+        _fits(lengths, frames, hop)
         latents = self.quantizer.decode(codes, start)
         waveform = self.decoder(latents, -(-lengths // hop))[:, : int(lengths.max())]
         return Decoded(_silence_after(waveform, lengths), lengths)
@@ -255,25 +254,30 @@ class SpeechTokenizer(nn.Module):
 
     @torch.no_grad()
     def encode_long(
-        self, blocks: Iterable[Tensor | np.ndarray], layers: slice | None = None, chunk_frames: int = CHUNK_FRAMES
+        self,
+        blocks: Tensor | np.ndarray | Iterable[Tensor | np.ndarray],
+        layers: slice | None = None,
+        chunk_frames: int = CHUNK_FRAMES,
     ) -> Encoded:
         """One recording of any length, in blocks, to the codes that `encode` gives for the whole, in bounded memory.
 
-        blocks: float [n] at the codec's rate, of any lengths. chunk_frames: what is worked on at once; more takes more
-        memory. Raises AudioError for input that is empty or not finite.
+        blocks: float [n] at the codec's rate, of any lengths (or the whole as one). chunk_frames: what is worked on at
+        once; more takes more memory. Raises AudioError for input that is empty or not finite.
         """
         start, stop = self._range(layers)
         samples = 0
 
         def checked() -> Iterator[Tensor]:
             nonlocal samples
-            for block in blocks:
+            for block in [blocks] if isinstance(blocks, (Tensor, np.ndarray)) else blocks:
                 if len(block):
-                    [clip] = _as_clips(block, None)
-                    samples += len(clip)
-                    yield clip.to(self.device)
+                    clips = _as_clips(block, None)
+                    if len(clips) != 1:
+                        raise AudioError(f"a block of one recording is [n], not {list(block.shape)}")
+                    samples += len(clips[0])
+                    yield clips[0].to(self.device)
 
-        chunks = run_staged(self.encoder, checked(), self.hop_length, 1, chunk_frames)  # type: ignore[arg-type]
+        chunks = run_staged(_staged(self.encoder), checked(), self.hop_length, 1, _at_least_one(chunk_frames))
         rows = [self.quantizer.encode(latents[None], stop)[:, start:] for latents in chunks]
         if not rows:
             raise AudioError("no samples: give at least one")
@@ -292,10 +296,12 @@ class SpeechTokenizer(nn.Module):
         if len(encoded) != 1:
             raise TokensError(f"{len(encoded)} clips: decode them one by one, as `clips()` gives them")
         codes, start = self._checked(*self._held(encoded, layers))
-        frames = range(0, codes.shape[2], chunk_frames)
-        latents = (self.quantizer.decode(codes[:, :, at : at + chunk_frames], start)[0] for at in frames)
         left = int(encoded.num_samples)
-        for block in run_staged(self.decoder, latents, 1, self.hop_length, chunk_frames):  # type: ignore[arg-type]
+        _fits(encoded.num_samples, codes.shape[2], self.hop_length)
+        starts = range(0, self.num_frames(left), _at_least_one(chunk_frames))
+        codes = codes[:, :, : self.num_frames(left)]
+        latents = (self.quantizer.decode(codes[:, :, at : at + chunk_frames], start)[0] for at in starts)
+        for block in run_staged(_staged(self.decoder), latents, 1, self.hop_length, chunk_frames):
             yield block[:left]
             left -= len(block[:left])
 
@@ -400,6 +406,24 @@ class SpeechTokenizer(nn.Module):
         if low < 0 or high >= self.codebook_size:
             raise TokensError(f"codes must be 0 to {self.codebook_size - 1}, found {low} to {high}")
         return codes, start
+
+
+def _staged(part: nn.Module) -> Staged:
+    """An encoder or decoder, or the error of one that was not loaded."""
+    if isinstance(part, _LeftOut):
+        part()
+    return part  # type: ignore[return-value]
+
+
+def _at_least_one(chunk_frames: int) -> int:
+    if chunk_frames < 1:
+        raise ValueError(f"chunk_frames must be at least 1, not {chunk_frames}")
+    return chunk_frames
+
+
+def _fits(lengths: Tensor, frames: int, hop: int) -> None:
+    if int(lengths.max()) > frames * hop or int(lengths.min()) < 1:
+        raise TokensError(f"num_samples must be 1 to {frames * hop} for {frames} frames, not {lengths.tolist()}")
 
 
 def _as_clips(waveform: Waveforms, num_samples: Tensor | Sequence[int] | None) -> list[Tensor]:

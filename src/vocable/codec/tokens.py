@@ -125,7 +125,8 @@ class Encoded:
         except Exception as error:  # whatever a broken file makes a parser say
             raise TokensError(f"{name}: not a token file of vocable; make one with `vocable encode`") from error
         shape, rows = encoded.codes.shape, encoded.layers.stop - encoded.layers.start
-        if len(shape) != 3 or shape[1] != rows or len(encoded.num_samples) != shape[0]:
+        fits = len(shape) == 3 and shape[1] == rows and len(encoded.num_samples) == len(encoded.num_frames) == shape[0]
+        if not fits or not shape[0] or int(encoded.num_frames.max()) > shape[2] or int(encoded.num_frames.min()) < 1:
             raise TokensError(f"{name}: the codes do not fit the header; encode the audio again")
         return encoded
 

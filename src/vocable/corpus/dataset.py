@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
 from vocable.codec.tokens import Encoded
-from vocable.corpus.tokenize import read_index, read_shard
+from vocable.corpus.tokenize import read_entry, read_index, read_shard
 
 Example = dict[str, Any]  #: "id": str, "codes": int64 [K', T], "num_samples": int
 
@@ -36,7 +34,7 @@ class TokenDataset(Dataset[Example]):
         self.num_frames: list[int] = []  #: of each clip, for batches of like lengths
         places = []
         for number, shard in enumerate(self._shards):
-            for name, (start, size, frames) in json.loads(shard.with_suffix(".json").read_text())["clips"].items():
+            for name, (start, size, frames) in read_entry(self.corpus, shard.stem)[0]["clips"].items():
                 self.ids.append(name)
                 self.num_frames.append(frames)
                 places.append((number, start, size))
@@ -49,16 +47,19 @@ class TokenDataset(Dataset[Example]):
         shard, start, size = self._places[item].tolist()
         with open(self._shards[shard], "rb") as file:
             file.seek(start)
-            return _example(self.ids[item], Encoded.from_bytes(file.read(size), f"{self._shards[shard]}, {item}"))
+            clip = Encoded.from_bytes(file.read(size), f"{self._shards[shard]}, {self.ids[item]}")
+        return {"id": self.ids[item], "codes": clip.codes[0], "num_samples": int(clip.num_samples)}
 
 
 class TokenStream(IterableDataset[Example]):
     """Clips of all shards, without end, each pass in another order.
 
-    Shards are shuffled and dealt out to ranks and their workers, and clips are shuffled among the `buffer` that are
-    held. `state_dict()` is where this reader stands, and `load_state_dict` goes on from there with the same clips, for
-    the same numbers of ranks and workers. Each worker of a DataLoader is a reader of its own: torchdata's
-    StatefulDataLoader keeps their states, torch's DataLoader does not.
+    Shards are shuffled and dealt out to ranks and their workers, and clips are shuffled within a window of `buffer`. A
+    shard is read whole when its first clip is due, and kept until its last was given out.
+
+    `state_dict()` is where this reader stands, and `load_state_dict` goes on from there with the same clips; what was
+    given out before is not read again. Each worker of a DataLoader is a reader of its own: torchdata's
+    StatefulDataLoader keeps their states; with torch's and workers, every `iter()` begins where this object stands.
     """
 
     def __init__(
@@ -71,59 +72,81 @@ class TokenStream(IterableDataset[Example]):
         world_size: int = 1,
         passes: int | None = None,
     ) -> None:
-        """buffer: 1 leaves each shard in order. passes: end after so many (None: never)."""
+        """buffer: 1 leaves each shard in order. passes: end after so many, and go on with the next at the next `iter()`
+        (None: never end). Raises ValueError for a corpus without clips."""
         self.corpus = Path(corpus)
         index = read_index(self.corpus)
         self.codec_id: str = index["plan"]["codec_id"]
-        self._shards = [self.corpus / "shards" / entry["shard"] for entry in index["shards"]]
-        self.seed, self.buffer, self.rank, self.world_size, self.passes = seed, buffer, rank, world_size, passes
+        self._shards = [(self.corpus / "shards" / e["shard"], e["clips"]) for e in index["shards"] if e["clips"]]
+        if not self._shards:
+            raise ValueError(f"{self.corpus}: holds no clips")
         if not 0 <= rank < world_size:
             raise ValueError(f"rank {rank} is none of {world_size}")
-        self._pass, self._done = 0, 0  # where it stands: clips of this pass that were given out
+        self.buffer, self.rank, self.world_size, self.passes = buffer, rank, world_size, passes
+        #: What an order follows from: a position is worth nothing under another.
+        self._order = {"corpus": index["plan"]["manifest"], "seed": seed, "buffer": buffer, "world_size": world_size}
+        self.seed = seed
+        self._pass, self._done, self._end = 0, 0, passes  # where it stands: clips of this pass that were given out
 
-    def state_dict(self) -> dict[str, int]:
-        return {"seed": self.seed, "pass": self._pass, "done": self._done}
+    def state_dict(self) -> dict[str, Any]:
+        return self._order | {"pass": self._pass, "done": self._done, "end": self._end}
 
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        if state["seed"] != self.seed:
-            raise ValueError(f"this position is of seed {state['seed']}, the stream has {self.seed}")
-        self._pass, self._done = state["pass"], state["done"]
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Raises ValueError for a position in a stream of another order."""
+        if other := [key for key, value in self._order.items() if state[key] != value]:
+            raise ValueError(f"this position is of a stream with another {', '.join(other)}")
+        self._pass, self._done, self._end = state["pass"], state["done"], state["end"]
 
     def __iter__(self) -> Iterator[Example]:
         worker = get_worker_info()
-        share = self.rank, self.world_size
+        reader, readers = self.rank, self.world_size
         if worker is not None:
-            share = self.rank * worker.num_workers + worker.id, self.world_size * worker.num_workers
-        if len(self._shards) < share[1]:
-            raise ValueError(f"{len(self._shards)} shards cannot be dealt out to {share[1]} readers: smaller shards")
-        while self.passes is None or self._pass < self.passes:
-            for example in itertools.islice(self._one_pass(self._pass, *share), self._done, None):
+            reader, readers = reader * worker.num_workers + worker.id, readers * worker.num_workers
+        if len(self._shards) < readers:
+            raise ValueError(
+                f"{len(self._shards)} shards cannot be dealt out to {readers} readers: make smaller shards"
+            )
+        if self._end is not None and self._pass >= self._end:
+            self._end = self._pass + (self.passes or 0)
+        while self._end is None or self._pass < self._end:
+            for example in self._one_pass(reader, readers):
                 self._done += 1
                 yield example
             self._pass, self._done = self._pass + 1, 0
 
-    def _one_pass(self, number: int, reader: int, readers: int) -> Iterator[Example]:
+    def _one_pass(self, reader: int, readers: int) -> Iterator[Example]:
+        """What is left of the pass that it stands in."""
+        left: dict[int, int] = {}  # of each shard that was begun, clips that are still to come
+        held: dict[int, list[tuple[str, Encoded]]] = {}
+        for number, (shard, clip) in enumerate(self._places(reader, readers)):
+            path, clips = self._shards[shard]
+            left[shard] = left.get(shard, clips) - 1
+            if number >= self._done:
+                if shard not in held:
+                    held[shard] = list(read_shard(path))
+                name, encoded = held[shard][clip]
+                yield {"id": name, "codes": encoded.codes[0], "num_samples": int(encoded.num_samples)}
+            if not left[shard]:
+                held.pop(shard, None)
+
+    def _places(self, reader: int, readers: int) -> Iterator[tuple[int, int]]:
+        """Shard and clip, in this pass's order."""
         # All readers shuffle the shards alike, so that each shard has one reader in a pass.
-        order = np.random.default_rng([self.seed, number]).permutation(len(self._shards))[reader::readers]
-        rng = np.random.default_rng([self.seed, number, reader])
-        held: list[tuple[str, Encoded]] = []
-        for shard in order:
-            for clip in read_shard(self._shards[shard]):
-                held.append(clip)
-                if len(held) >= self.buffer:
-                    yield _example(*_take(held, rng))
-        while held:
-            yield _example(*_take(held, rng))
+        order = np.random.default_rng([self.seed, self._pass]).permutation(len(self._shards))[reader::readers]
+        rng = np.random.default_rng([self.seed, self._pass, reader])
+        window: list[tuple[int, int]] = []
+        for place in ((shard, clip) for shard in order.tolist() for clip in range(self._shards[shard][1])):
+            window.append(place)
+            if len(window) >= self.buffer:
+                yield _take(window, rng)
+        while window:
+            yield _take(window, rng)
 
 
-def _take(held: list[tuple[str, Encoded]], rng: np.random.Generator) -> tuple[str, Encoded]:
-    chosen = int(rng.integers(len(held)))
-    held[chosen], held[-1] = held[-1], held[chosen]
-    return held.pop()
-
-
-def _example(name: str, clip: Encoded) -> Example:
-    return {"id": name, "codes": clip.codes[0], "num_samples": int(clip.num_samples)}
+def _take(window: list[tuple[int, int]], rng: np.random.Generator) -> tuple[int, int]:
+    chosen = int(rng.integers(len(window)))
+    window[chosen], window[-1] = window[-1], window[chosen]
+    return window.pop()
 
 
 def collate(examples: list[Example], pad: int = 0) -> dict[str, Any]:

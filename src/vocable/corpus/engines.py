@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 import multiprocessing
+import os
+import pickle
 import signal
 import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vocable.corpus.tokenize import Entry, Plan, Shard, Worker
+from vocable.corpus.parallel import end_with_parent
+from vocable.corpus.tokenize import Plan, Shard, Worker
 from vocable.extras import need
 
 
@@ -20,20 +25,21 @@ class Local:
     """Processes of one thread each."""
 
     workers: int = 1
-    device: str = "cpu"
 
-    def __call__(self, plan: Plan, out: Path, shards: Sequence[Shard]) -> Iterator[Entry]:
+    def __call__(self, plan: Plan, out: Path, shards: Sequence[Shard]) -> Iterator[int]:
         if not shards:
             return
         # Spawned, because torch's threads and CUDA do not survive a fork.
         context = multiprocessing.get_context("spawn")
         workers = min(self.workers, len(shards))
         before = set(multiprocessing.active_children())
-        pool = ProcessPoolExecutor(workers, context, _start, (plan, out, self.device))
+        pool = ProcessPoolExecutor(workers, context, _start, (plan, out))
         try:
             futures = [pool.submit(_do, shard) for shard in shards]
             for future in as_completed(futures):
                 yield future.result()
+        except BrokenProcessPool as error:
+            raise OSError("a worker was killed, out of memory perhaps: take fewer --workers, and go on") from error
         except BaseException:
             for process in set(multiprocessing.active_children()) - before:
                 process.terminate()  # nobody waits for the shards that they are in
@@ -45,15 +51,19 @@ class Local:
 _worker: Worker
 
 
-def _start(plan: Plan, out: Path, device: str) -> None:
+def _start(plan: Plan, out: Path) -> None:
     global _worker
+    end_with_parent()
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: sys.exit(1))  # quietly; temporary files are removed on the way out
-    _worker = Worker(plan, out, device)
+        signal.signal(number, lambda *_: sys.exit(1))  # an exception: temporary files are removed on the way out
+    _worker = Worker(plan, out)
 
 
-def _do(shard: Shard) -> Entry:
-    return _worker(shard)
+def _do(shard: Shard) -> int:
+    try:
+        return _worker(shard)
+    except SystemExit:  # the pool would take it for this shard's result, and hand out the next
+        os._exit(1)
 
 
 @dataclass(frozen=True)
@@ -61,37 +71,50 @@ class Ray:
     """Actors of Ray Data; OUT, the audio files and the codec are where all of its machines find them."""
 
     workers: int = 1
-    device: str = "cpu"  #: "cuda": a GPU for each actor
     address: str | None = None  #: of a cluster; None begins one here
 
-    def __call__(self, plan: Plan, out: Path, shards: Sequence[Shard]) -> Iterator[Entry]:
+    def __call__(self, plan: Plan, out: Path, shards: Sequence[Shard]) -> Iterator[int]:
         if not shards:
             return
         ray = need("ray", "ray")
         need("ray.data", "ray")
-        started = not ray.is_initialized()
-        if started:
-            ray.init(address=self.address, log_to_driver=False)
+        handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        ray.init(address=self.address or "local", log_to_driver=False)
+        for number, handler in handlers.items():  # Ray sets its own
+            signal.signal(number, handler)
         try:
-            ray.data.DataContext.get_current().enable_progress_bars = False
-            numbers = ray.data.range(len(shards), override_num_blocks=len(shards))  # a task for each
-            resources = {"num_gpus": 1} if self.device.startswith("cuda") else {"num_cpus": 1}
-            made = numbers.map(
+            context = ray.data.DataContext.get_current()
+            context.enable_progress_bars = False
+            if hasattr(context, "execution_no_progress_timeout_s"):
+                context.execution_no_progress_timeout_s = -1  # a shard may take long
+            # A block for each shard, so that each is a task of its own. Actors start in another folder.
+            rows = [{"shard": pickle.dumps(_absolute(shard))} for shard in shards]
+            if Path(plan.codec).is_dir():
+                plan = dataclasses.replace(plan, codec=str(Path(plan.codec).resolve()))
+            made = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
                 _Actor,
-                fn_constructor_args=(plan, out.resolve(), list(shards), self.device),
+                fn_constructor_args=(plan, out.resolve()),
                 compute=ray.data.ActorPoolStrategy(size=min(self.workers, len(shards))),
-                **resources,
+                **({"num_gpus": 1} if plan.device.startswith("cuda") else {"num_cpus": 1}),
             )
             for row in made.iter_rows():
-                yield row["entry"]
+                yield int(row["number"])
+        except ray.exceptions.RayError as error:
+            last = str(error).strip().splitlines()[-1]
+            raise OSError(f"Ray: {last}; what is done is kept, the same command goes on") from error
         finally:
-            if started:
-                ray.shutdown()
+            ray.shutdown()
+
+
+def _absolute(shard: Shard) -> Shard:
+    return dataclasses.replace(
+        shard, utterances=[dataclasses.replace(u, path=u.path.resolve()) for u in shard.utterances]
+    )
 
 
 class _Actor:
-    def __init__(self, plan: Plan, out: Path, shards: list[Shard], device: str) -> None:
-        self.worker, self.shards = Worker(plan, out, device), shards
+    def __init__(self, plan: Plan, out: Path) -> None:
+        self.worker = Worker(plan, out)
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        return {"entry": self.worker(self.shards[int(row["id"])])}
+        return {"number": self.worker(pickle.loads(row["shard"]))}

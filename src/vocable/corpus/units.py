@@ -48,7 +48,7 @@ def delay(codes: Tensor, pad: int) -> Tensor:
 
 
 def undelay(delayed: Tensor) -> Tensor:
-    """[K, T + K - 1] -> [K, T]; what stands in the padding does not matter. ValueError if no frame is whole."""
+    """[K, T + K - 1] -> [K, T]; what stands in the padding does not matter. ValueError for under K - 1 steps."""
     layers, steps = delayed.shape
     frames = steps - layers + 1
     if frames < 0:
@@ -73,12 +73,12 @@ def offset(codes: Tensor, codebook_size: int, first: int = 0) -> Tensor:
     """Ids of their own for every layer: code c of layer k -> first + k * codebook_size + c. [K, T] -> [K, T]."""
     if codes.numel() and (int(codes.min()) < 0 or int(codes.max()) >= codebook_size):
         raise ValueError(f"codes run from 0 to {codebook_size - 1}, not {int(codes.min())} to {int(codes.max())}")
-    return codes + first + codebook_size * torch.arange(len(codes))[:, None]
+    return codes + first + codebook_size * torch.arange(len(codes), device=codes.device)[:, None]
 
 
 def unoffset(ids: Tensor, codebook_size: int, first: int = 0) -> Tensor:
     """The codes of ids [K, T]. Raises ValueError for an id that is not of its row's layer, which a model may write."""
-    codes = ids - first - codebook_size * torch.arange(len(ids))[:, None]
+    codes = ids - first - codebook_size * torch.arange(len(ids), device=ids.device)[:, None]
     wrong = ((codes < 0) | (codes >= codebook_size)).nonzero()
     if len(wrong):
         k, t = wrong[0].tolist()
@@ -94,17 +94,18 @@ def write_units(codes: Tensor) -> str:
     return "".join(f"<s{k}_{code}>" for frame in codes.T.tolist() for k, code in enumerate(frame))
 
 
-def read_units(text: str) -> Tensor:
+def read_units(text: str, num_layers: int | None = None) -> Tensor:
     """The codes [K, T] of unit strings; white space between them is passed over, an unfinished last frame is dropped.
 
-    Raises ValueError for anything else among them, and for layers that are out of turn.
+    num_layers: K, where the text may hold less than a frame (None: the highest layer in it). Raises ValueError for
+    anything else among them, and for layers that are out of turn.
     """
     units = re.findall(r"<s(\d+)_(\d+)>|(\S)", text)
     stray = next((other for _, _, other in units if other), None)
     if stray is not None:
         raise ValueError(f"{stray!r} is no unit: units look like <s0_512>")
     layers = [int(layer) for layer, _, _ in units]
-    num_layers = max(layers, default=0) + 1
+    num_layers = num_layers or max(layers, default=0) + 1
     for position, layer in enumerate(layers):
         if layer != position % num_layers:
             raise ValueError(f"unit {position} is of layer {layer}, where layer {position % num_layers} has its turn")
@@ -120,10 +121,11 @@ def add_units(tokenizer: Any, num_layers: int, codebook_size: int) -> int:
     """
     add = need("tokenizers", "lm").AddedToken
     names = [f"<s{k}_{code}>" for k in range(num_layers) for code in range(codebook_size)]
-    added = tokenizer.add_tokens([add(name, normalized=False) for name in names])
+    there = tokenizer.get_vocab().keys() & set(names)
+    if there:
+        raise ValueError(f"{len(there)} of {len(names)} units are in this tokenizer already")
+    tokenizer.add_tokens([add(name, normalized=False) for name in names])
     first: int = tokenizer.convert_tokens_to_ids(names[0])
-    if added != len(names) or tokenizer.convert_tokens_to_ids(names[-1]) != first + len(names) - 1:
-        raise ValueError(f"{len(names) - added} of {len(names)} units were in this tokenizer already")
     return first
 
 

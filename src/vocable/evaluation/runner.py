@@ -20,6 +20,7 @@ import torch
 
 import vocable
 from vocable.corpus.manifest import Utterance
+from vocable.corpus.parallel import end_with_parent
 from vocable.files import atomic_path
 
 Row = dict[str, Any]  #: figures of one clip and one system, as JSON
@@ -77,6 +78,7 @@ _work: _Work[Any]
 
 def _start_process(task: Task[Any]) -> None:
     global _work
+    end_with_parent()
     torch.set_num_threads(1)
     _work = _Work(task)
 
