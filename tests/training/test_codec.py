@@ -349,8 +349,10 @@ def test_the_adversary_enters_late_and_is_saved_resumed_and_published(manifest: 
     published = trainer.adversary.discriminators.state_dict()
     assert all(torch.equal(t, published[k]) for k, t in tuned.adversary.discriminators.state_dict().items())
     other = {"weight": 1.0, "discriminators": "paper"}
-    with pytest.raises(ValueError, match="not paper discriminators"):
-        CodecTrainer(recipe(manifest, adversary=other, init=init), tmp_path / "other")
+    CodecTrainer(recipe(manifest, adversary=other, init=init), tmp_path / "other")  # these begin as random ones
+    (tmp_path / "whole/model/discriminators.safetensors").write_bytes(b"nonsense")
+    with pytest.raises(ValueError, match="damaged"):
+        CodecTrainer(recipe(manifest, adversary={"weight": 1.0}, init=init), tmp_path / "damaged")
 
 
 def test_reduced_precision_keeps_weights_and_codes_in_float32(manifest: Path, tmp_path: Path) -> None:

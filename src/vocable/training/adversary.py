@@ -87,17 +87,22 @@ class Adversary:
             safetensors.torch.save_file(tensors, temporary, {"kind": self.recipe.discriminators})
 
     def load(self, codec: str) -> None:
-        """Go on from the discriminators.safetensors beside a codec's weights; random ones stay where there is none.
+        """Go on from the discriminators.safetensors beside a codec's weights; random ones stay where there is none, or
+        where they are of another kind.
 
-        Raises ValueError for discriminators of another kind.
+        Raises ValueError for a file that is damaged.
         """
         path = checkpoint.locate(codec, DISCRIMINATORS) / DISCRIMINATORS
         if not path.is_file():
             return
         try:
+            with safetensors.safe_open(path, "pt") as file:
+                kind = (file.metadata() or {}).get("kind")
+            if kind != self.recipe.discriminators:
+                return
             self.discriminators.load_state_dict(safetensors.torch.load_file(path))
         except (RuntimeError, safetensors.SafetensorError) as error:
-            raise ValueError(f"{path}: not {self.recipe.discriminators} discriminators of this version") from error
+            raise ValueError(f"{path}: damaged, or not of this version: delete it to begin with random ones") from error
 
     def _shown(self, waveform: Tensor) -> Tensor:
         return waveform[: max(1, round(self.recipe.shown * len(waveform)))]
