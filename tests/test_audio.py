@@ -51,5 +51,6 @@ def test_blocks_are_the_file(rate: int, tmp_path: Path) -> None:
     joined = np.concatenate(blocks)
     assert len(joined) == len(whole)
     np.testing.assert_allclose(joined, whole, atol=1e-5)
+    assert audio.write_blocks(tmp_path / "out.flac", blocks, 16_000) == len(whole)
     assert audio.write_blocks(tmp_path / "out.wav", blocks, 16_000) == len(whole)
     np.testing.assert_allclose(audio.read(tmp_path / "out.wav")[0], whole.clip(-1, 1), atol=1 / 32_000)

@@ -105,6 +105,7 @@ def write_blocks(path: str | os.PathLike[str], blocks: Iterable[Tensor | np.ndar
     """Write what comes in blocks [n] as `write` does; returns the number of samples."""
     if Path(path).suffix.lstrip(".").upper() not in soundfile.available_formats():
         raise AudioError(f"{path}: unknown audio format; name the output .wav, .flac or .ogg")
+    written = 0
     with atomic_path(path) as temporary, soundfile.SoundFile(temporary, "w", sample_rate, 1) as file:
         for block in blocks:
             samples = block.detach().float().cpu().numpy() if isinstance(block, Tensor) else np.asarray(block)
@@ -113,7 +114,8 @@ def write_blocks(path: str | os.PathLike[str], blocks: Iterable[Tensor | np.ndar
             if not np.isfinite(samples).all():
                 raise AudioError(f"{path}: not written, the waveform holds NaN or infinite samples")
             file.write(np.clip(samples, -1.0, 1.0))
-        return int(file.tell())
+            written += len(samples)
+    return written
 
 
 def resample(waveform: np.ndarray, source_rate: int, target_rate: int) -> np.ndarray:
