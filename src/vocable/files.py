@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import secrets
@@ -35,6 +36,15 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         if isinstance(error, (RuntimeError, safetensors.SafetensorError)):
             raise OSError(f"{path}: not written ({error})") from error
         raise
+
+
+def file_digest(path: Path) -> str:
+    """A file's SHA-256."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def same_plan_or_refuse(folder: Path, plan: dict[str, Any], what: str, parts: str = "*.npy") -> None:

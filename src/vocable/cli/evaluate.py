@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -147,10 +147,7 @@ def codes(
     """How well codebooks are used: entries, perplexity, bits after entropy coding."""
     from vocable.evaluation import codes as suite
 
-    clips = select(manifest, corpus, limit)
-    with stages() as progress:
-        summary = suite.evaluate(clips, out, systems=systems.split(","), jobs=jobs, seed=seed, progress=progress)
-    finish(suite, summary, out)
+    evaluate(suite, select(manifest, corpus, limit), out, systems, jobs, seed)
 
 
 @app.command()
@@ -166,10 +163,7 @@ def disentanglement(
     """Which layers know who speaks, which phone it is, its pitch and loudness."""
     from vocable.evaluation import disentanglement as suite
 
-    clips = select(manifest, corpus, limit)
-    with stages() as progress:
-        summary = suite.evaluate(clips, out, systems=systems.split(","), jobs=jobs, seed=seed, progress=progress)
-    finish(suite, summary, out)
+    evaluate(suite, select(manifest, corpus, limit), out, systems, jobs, seed)
 
 
 @app.command()
@@ -297,10 +291,7 @@ def robustness(
     """The share of codes that stay under noise, echo, clipping, a telephone band, and gain."""
     from vocable.evaluation import robustness as suite
 
-    clips = select(manifest, corpus, limit)
-    with stages() as progress:
-        summary = suite.evaluate(clips, out, systems=systems.split(","), jobs=jobs, seed=seed, progress=progress)
-    finish(suite, summary, out)
+    evaluate(suite, select(manifest, corpus, limit), out, systems, jobs, seed)
 
 
 @app.command()
@@ -350,6 +341,9 @@ def metrics() -> None:
 class Suite(Protocol):
     """A module of `vocable.evaluation`: how its summary reads."""
 
+    @property
+    def evaluate(self) -> Callable[..., dict[str, Any]]: ...
+
     def tables(self, summary: Mapping[str, Any], /) -> dict[str, Table]: ...
 
     def notes(self, summary: Mapping[str, Any], /) -> list[str]: ...
@@ -377,6 +371,13 @@ def stages() -> Iterator[Progress]:
             bar.update(known[stage], completed=share)
 
         yield progress
+
+
+def evaluate(suite: Suite, clips: list[Utterance], out: Path, systems: str, jobs: int, seed: int) -> None:
+    """A suite that needs clips and systems alone."""
+    with stages() as progress:
+        summary = suite.evaluate(clips, out, systems=systems.split(","), jobs=jobs, seed=seed, progress=progress)
+    finish(suite, summary, out)
 
 
 def finish(suite: Suite, summary: dict[str, Any], out: Path) -> None:

@@ -161,7 +161,20 @@ class Up(nn.Module):
         return x, lengths
 
 
-class SEANetEncoder(nn.Module):
+class _Recurrent(nn.Module):
+    """The recurrence that encoder and decoder have alike."""
+
+    recurrence: Recurrence
+
+    @property
+    def recurrent_layers(self) -> list[nn.Module]:
+        return list(self.recurrence.layers)
+
+    def skip(self, x: Tensor, y: Tensor) -> Tensor:
+        return self.recurrence.skip(x, y)
+
+
+class SEANetEncoder(_Recurrent):
     """Speech [B, L] -> latents float32 [B, ceil(L / hop_length), D]."""
 
     def __init__(self, config: CodecConfig) -> None:
@@ -191,20 +204,13 @@ class SEANetEncoder(nn.Module):
             x, lengths = stage(x, lengths)
         return x
 
-    @property
-    def recurrent_layers(self) -> list[nn.Module]:
-        return list(self.recurrence.layers)
-
-    def skip(self, x: Tensor, y: Tensor) -> Tensor:
-        return self.recurrence.skip(x, y)
-
     def after(self, x: Tensor, num_frames: Tensor | None = None) -> Tensor:
         """[B, T, 2 C] -> latents [B, T, D]."""
         latents: Tensor = self.last(x, _full(x) if num_frames is None else num_frames)
         return latents.float()
 
 
-class SEANetDecoder(nn.Module):
+class SEANetDecoder(_Recurrent):
     """Latents [B, T, D] -> speech float32 [B, T * hop_length]."""
 
     def __init__(self, config: CodecConfig) -> None:
@@ -229,13 +235,6 @@ class SEANetDecoder(nn.Module):
         lengths = _full(latents) if num_frames is None else num_frames
         x: Tensor = self.first(latents.to(next(self.parameters()).dtype), lengths)
         return x
-
-    @property
-    def recurrent_layers(self) -> list[nn.Module]:
-        return list(self.recurrence.layers)
-
-    def skip(self, x: Tensor, y: Tensor) -> Tensor:
-        return self.recurrence.skip(x, y)
 
     def after(self, x: Tensor, num_frames: Tensor | None = None) -> Tensor:
         """[B, T, C] -> speech [B, T * hop_length]."""

@@ -93,7 +93,20 @@ class ConvNeXtBlock(nn.Module):
         return torch.addcmul(x, y.to(x.dtype), self.scale)
 
 
-class SpectralEncoder(nn.Module):
+class _Recurrent(nn.Module):
+    """The recurrence that encoder and decoder have alike."""
+
+    lstm: BiLSTM
+
+    @property
+    def recurrent_layers(self) -> list[nn.Module]:
+        return [self.lstm]
+
+    def skip(self, x: Tensor, y: Tensor) -> Tensor:
+        return x + y
+
+
+class SpectralEncoder(_Recurrent):
     """Speech [B, L] -> latents [B, ceil(L / hop_length), D]."""
 
     def __init__(self, config: CodecConfig) -> None:
@@ -163,20 +176,13 @@ class SpectralEncoder(nn.Module):
             y = block(y, mask)
         return y
 
-    @property
-    def recurrent_layers(self) -> list[nn.Module]:
-        return [self.lstm]
-
-    def skip(self, x: Tensor, y: Tensor) -> Tensor:
-        return x + y
-
     def after(self, x: Tensor, num_frames: Tensor | None = None) -> Tensor:
         """[B, T, frame_dim] -> latents [B, T, D]."""
         latents: Tensor = self.norm(self.project(x).float())
         return latents
 
 
-class SpectralDecoder(nn.Module):
+class SpectralDecoder(_Recurrent):
     """Latents [B, T, D] -> speech [B, T * hop_length]."""
 
     def __init__(self, config: CodecConfig) -> None:
@@ -230,13 +236,6 @@ class SpectralDecoder(nn.Module):
         """[B, T, D] -> [B, T, frame_dim]."""
         x: Tensor = self.embed(latents.to(self.embed.weight.dtype))
         return x
-
-    @property
-    def recurrent_layers(self) -> list[nn.Module]:
-        return [self.lstm]
-
-    def skip(self, x: Tensor, y: Tensor) -> Tensor:
-        return x + y
 
     def after(self, x: Tensor, num_frames: Tensor | None = None) -> Tensor:
         """[B, T, frame_dim] -> speech [B, T * hop_length]."""

@@ -34,7 +34,7 @@ from vocable.codec.model import SpeechTokenizer
 from vocable.codec.tokens import Encoded, TokensError
 from vocable.corpus.manifest import Utterance, groups_by_duration
 from vocable.extras import need
-from vocable.files import atomic_path, same_plan_or_refuse
+from vocable.files import atomic_path, file_digest, same_plan_or_refuse
 
 Format = Literal["tar", "parquet"]
 Entry = dict[str, Any]  #: of the index: one shard, as JSON
@@ -296,14 +296,6 @@ def read_shard(path: Path) -> Iterator[tuple[str, Encoded]]:
                     yield name, Encoded.from_bytes(file.read() if file else b"", f"{path}, {name}")
     except (tarfile.TarError, OSError) as error:
         raise TokensError(f"{path}: not a whole shard ({error})") from error
-
-
-def file_digest(path: Path) -> str:
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def read_index(out: Path) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.metadata
 from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass
@@ -10,6 +9,8 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 import numpy as np
+
+from vocable.files import file_digest
 
 SAMPLE_RATE = 16_000  #: Hz, of both waveforms
 
@@ -77,8 +78,4 @@ class Metric(ABC):
 
 def file_hash(path: Path) -> str:
     """The first ten digits of a file's SHA-256."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()[:10]
+    return file_digest(path)[:10]
