@@ -2,15 +2,21 @@
 
     python benchmarks/ablations.py --max-time 12m --threads 2
 
-The ablations are the recipes in the folder `ablations` beside the base; those for a GPU are left out. Two figures for
-each, on the dev clips of the base's recipe, with 95 % intervals by resampling speakers with all their clips:
+The ablations are the recipes in the folder `ablations` beside the base; those for a GPU are left out.
+
+Time becomes steps before anything is trained: a step of every recipe is timed, in turn, on a machine that does nothing
+else, and each recipe gets the steps that fit into the budget. So the runs may then share their machine, and a run that
+begins on one machine may end on another.
+
+Two figures for each, on the dev clips of the base's recipe, with 95 % intervals by resampling speakers with all their
+clips:
 
 phone accuracy   how often a linear classifier reads the phone from RVQ-1, of the phones that `hama` hears in the
                  original speech (`vocable.evaluation.phones`). It is fitted for each codec, on training clips.
 mel distance     of speech decoded from the first 8 layers (of all, where there are fewer): the trainer's log-mel loss,
                  at the default resolutions, whatever the recipe trained on.
 
-Interrupted, it goes on with the same command: runs that are finished are not trained again, nor measured again.
+Interrupted, it goes on with the same command: what stands in the results is not trained again.
 """
 
 from __future__ import annotations
@@ -20,9 +26,12 @@ import dataclasses
 import importlib.util
 import json
 import os
+import tempfile
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -37,25 +46,28 @@ from vocable.cli.options import parse_duration
 from vocable.corpus.manifest import Utterance, read_manifest, spread
 from vocable.evaluation import statistics
 from vocable.evaluation.phones import PHONE_LAG, SAMPLE_RATE, PhoneRecogniser, softmax_regression
+from vocable.evaluation.statistics import Figure
 from vocable.files import atomic_path
 from vocable.training.codec import CodecTrainer
 from vocable.training.losses import SpectralLoss
 from vocable.training.recipe import Losses, Recipe, load_recipe
-from vocable.training.report import read_run
 from vocable.training.stop import Interrupted
 
 RVQ1 = slice(0, 1)
 FRAME_RATE = 50  #: of the codecs that are compared
 LAYERS = 8  #: that the mel distance is of
 DECAY = 1e-4  #: of the phone classifier's coefficients
+TIMED_STEPS = 15  #: of each recipe
 BEGIN, END = "<!-- ablations: written by benchmarks/ablations.py -->", "<!-- /ablations -->"
 
 
 def main() -> None:
     args = arguments()
-    missing = [module for module in ("hama", "transformers", "yaml") if importlib.util.find_spec(module) is None]
+    missing = [
+        module for module in ("hama", "scipy", "transformers", "yaml") if importlib.util.find_spec(module) is None
+    ]
     if missing:
-        fail(f"missing {', '.join(missing)}: pip install '.[train]' hama")
+        fail(f"missing {', '.join(missing)}: pip install '.[train]' hama scipy")
     try:
         run(args)
     except ValueError as error:  # a recipe, a run or a recording that cannot be used
@@ -68,7 +80,7 @@ def main() -> None:
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--max-time", default="12m", help="training time of each: 90s, 12m, 2h")
-    parser.add_argument("--threads", type=int, default=0, help="CPU threads (0: as torch chooses)")
+    parser.add_argument("--threads", type=int, default=2, help="CPU threads")
     parser.add_argument(
         "--only", metavar="NAME", action="append", help="train only these, and the base; may be repeated"
     )
@@ -83,56 +95,68 @@ def arguments() -> argparse.Namespace:
 
 
 def run(args: argparse.Namespace) -> None:
-    seconds = parse_duration(args.max_time)
-    if args.threads:
-        torch.set_num_threads(args.threads)
-    plans = read_plans(args.base, args.threads)
+    torch.set_num_threads(args.threads)
+    plans = read_plans(args.base)
     base = next(iter(plans))
     if unknown := set(args.only or ()) - set(plans):
         raise ValueError(f"no ablation {', '.join(sorted(unknown))}; there are {', '.join(plans)}")
     if not all(marker in args.page.read_text(encoding="utf-8") for marker in (BEGIN, END)):
         raise ValueError(f"{args.page}: the lines {BEGIN} and {END} say where the table goes, and are not there")
-    # The budget is in the folder's name: runs of other lengths do not mix.
-    folders = {name: args.runs / f"{seconds:g}s" / name for name in plans}
-    with Progress(console=Console(stderr=True)) as progress:
-        for name, plan in plans.items():
-            if not is_finished(plan.recipe, folders[name]) and (not args.only or name in (base, *args.only)):
-                train(plan.recipe, folders[name], seconds, progress)
-
-        data = plans[base].recipe.data
-        fit, dev = spread(read_manifest(data.train), args.fit_clips), spread(read_manifest(data.dev), args.limit)
-        finished = {name: plan for name, plan in plans.items() if is_finished(plan.recipe, folders[name])}
-        measured = measure({name: folders[name] for name in finished}, fit, dev, progress)
-
-    speakers = [u.speaker or u.id for u in dev]  # a clip whose speaker is unknown stands for itself
-    report = {
+    data = plans[base].recipe.data
+    fit, dev = spread(read_manifest(data.train), args.fit_clips), spread(read_manifest(data.dev), args.limit)
+    setup = {
         "base": base,
-        "max_time": seconds,
-        "threads": torch.get_num_threads(),
-        "cpu": cpu_name(),
-        "ablations": {
-            name: {"question": plan.question, **row(measured[name], measured[base], folders[name], speakers, args.seed)}
-            for name, plan in finished.items()
-        },
-        "dev": {
-            "manifest": Path(data.dev).name,
-            "clips": len(dev),
-            "speakers": len(set(speakers)),
-            "phones": int(sum(measured[base]["phones"])),
-            "commonest_phone": sum(measured[base]["commonest"]) / sum(measured[base]["phones"]),
-        },
-        "fit": {"manifest": Path(data.train).name, "clips": len(fit)},
-        "settings": {"phone_lag": PHONE_LAG, "decay": DECAY, "resamples": statistics.RESAMPLES, "seed": args.seed},
+        "max_time": args.max_time,
+        "threads": args.threads,
+        "fit": [u.id for u in fit],
+        "dev": [u.id for u in dev],
+        "settings": {"phone_lag": PHONE_LAG, "decay": DECAY, "layers": LAYERS},
         "versions": versions("torch", "numpy", "hama"),
     }
-    with atomic_path(args.out) as temporary:
-        temporary.write_text(json.dumps(report, indent=2) + "\n")
-    links = {name: os.path.relpath(plan.path, args.page.parent) for name, plan in finished.items()}
-    text = table(report, links, args.max_time)
+    report = read_report(args.out, setup)
+
+    with Progress(console=Console(stderr=True)) as progress:
+        if set(plans) - set(report["steps"]):
+            report |= share_out(plans, base, args, report["steps"], progress)
+            write(report, args.out)
+        wanted = [name for name in plans if not args.only or name in (base, *args.only)]
+        waiting = [name for name in wanted if name not in report["runs"]]
+        if waiting:
+            recogniser = PhoneRecogniser()
+            heard_fit, heard_dev = (list(hear(recogniser, clips, progress)) for clips in (fit, dev))
+        for name in waiting:
+            # The budget is in the folder's name: runs of other lengths do not mix.
+            folder = args.runs / args.max_time / name
+            recipe = dataclasses.replace(plans[name].recipe, threads=args.threads, max_steps=report["steps"][name])
+            train(recipe, folder, progress)
+            tok = SpeechTokenizer.from_pretrained(folder / "model")
+            reader = PhoneReader(tok, recogniser.num_phones)
+            report["runs"][name] = count(tok, reader, heard_fit, heard_dev, progress, name)
+            write(report, args.out)
+
+    links = {name: os.path.relpath(plan.path, args.page.parent) for name, plan in plans.items()}
+    speakers = [u.speaker or u.id for u in dev]  # a clip whose speaker is unknown stands for itself
+    text = table(report, plans, links, speakers, args.seed)
     before, _, rest = args.page.read_text(encoding="utf-8").partition(BEGIN)
     with atomic_path(args.page) as temporary:
         temporary.write_text(before + f"{BEGIN}\n\n{text}\n\n{END}" + rest.partition(END)[2], encoding="utf-8")
     print(text)
+
+
+def read_report(path: Path, setup: dict[str, Any]) -> dict[str, Any]:
+    """What stands in the results, or the beginning of them. Raises ValueError where they are of another set-up."""
+    if not path.exists():
+        return {"setup": setup, "step_seconds": {}, "steps": {}, "runs": {}}
+    report: dict[str, Any] = json.loads(path.read_text())
+    if report["setup"] != setup:
+        differing = ", ".join(key for key in setup if report["setup"].get(key) != setup[key])
+        raise ValueError(f"{path} holds results of another set-up ({differing}): name another --out, or remove it")
+    return report
+
+
+def write(report: dict[str, Any], path: Path) -> None:
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(report) + "\n")
 
 
 @dataclass(frozen=True)
@@ -142,11 +166,11 @@ class Plan:
     recipe: Recipe
 
 
-def read_plans(base: Path, threads: int) -> dict[str, Plan]:
+def read_plans(base: Path) -> dict[str, Plan]:
     """The base and its ablations that run on a CPU, by name, the base first."""
     plans = {}
     for path in (base, *sorted((base.parent / "ablations").glob("*.yaml"))):
-        recipe = dataclasses.replace(load_recipe(path), threads=threads)
+        recipe = load_recipe(path)
         if recipe.device == "cpu":
             question = "the base" if path == base else path.read_text().split("\n")[0].removeprefix("# ")
             plans[recipe.name] = Plan(path, question, recipe)
@@ -156,21 +180,55 @@ def read_plans(base: Path, threads: int) -> dict[str, Plan]:
 # ---- training --------------------------------------------------------------------------------------------------------
 
 
-def is_finished(recipe: Recipe, folder: Path) -> bool:
-    """Whether the run is there. Raises ValueError where another recipe's is."""
-    if not (folder / "model" / "model.safetensors").exists():
-        return False
-    if json.loads((folder / "recipe.json").read_text()) != json.loads(json.dumps(dataclasses.asdict(recipe))):
-        raise ValueError(
-            f"{folder} was trained by another recipe, or on other threads: remove it, or name other --runs"
-        )
-    return True
+def share_out(
+    plans: dict[str, Plan], base: str, args: argparse.Namespace, steps: dict[str, int], progress: Progress
+) -> dict[str, Any]:
+    """How many steps of each recipe the budget holds, and the seconds of a step that this follows from: median wall
+    clock, before its discriminators enter and after.
+
+    Recipes that have steps already keep them. One that came later is measured beside the base, on whatever machine, and
+    gets its share of the base's steps.
+    """
+    names = [name for name in plans if name == base or name not in steps]
+    costs = step_seconds({name: plans[name].recipe for name in names}, args.threads, progress)
+    budget = parse_duration(args.max_time)
+    if base in steps:
+        budget = steps[base] * costs[base][0]
+    found = {}
+    for name, (before, after) in costs.items():
+        start = plans[name].recipe.adversary.start_step if plans[name].recipe.adversary.weight else 0
+        found[name] = round(start + (budget - start * before) / after)
+    return {"step_seconds": costs, "steps": found | steps, "timed_on": cpu_name()}
 
 
-def train(recipe: Recipe, folder: Path, seconds: float | None, progress: Progress) -> None:
+def step_seconds(recipes: dict[str, Recipe], threads: int, progress: Progress) -> dict[str, tuple[float, float]]:
+    """Median wall-clock seconds of a quantized step of each recipe, before its discriminators enter and after. The
+    recipes take turns; the first turn warms up. Nothing else should run on the machine meanwhile."""
+    trainers = {}
+    with tempfile.TemporaryDirectory() as scratch:
+        for name, recipe in progress.track(recipes.items(), description="reading"):
+            data = dataclasses.replace(recipe.data, preload=False)
+            quantizer = dataclasses.replace(recipe.quantizer, start_step=0)
+            recipe = dataclasses.replace(recipe, data=data, quantizer=quantizer, threads=threads)
+            trainers[name] = CodecTrainer(recipe, Path(scratch))
+        batches = {name: trainer.data[0] for name, trainer in trainers.items()}
+        times: dict[tuple[str, int], list[float]] = {}
+        for turn in progress.track(range(1 + TIMED_STEPS), description="timing steps"):
+            for name, trainer in trainers.items():
+                for step in sorted({0, trainer.recipe.adversary.start_step}):
+                    trainer.step = step
+                    begin = time.perf_counter()
+                    trainer.train_step([batches[name]])
+                    if turn:
+                        times.setdefault((name, step), []).append(time.perf_counter() - begin)
+    starts = {name: trainer.recipe.adversary.start_step for name, trainer in trainers.items()}
+    return {name: (median(times[name, 0]), median(times[name, start])) for name, start in starts.items()}
+
+
+def train(recipe: Recipe, folder: Path, progress: Progress) -> None:
     """Begin the run, or go on with it, and end it."""
     task = progress.add_task(f"{recipe.name}: reading", total=None)
-    trainer = CodecTrainer(recipe, folder, max_time=seconds, on_load=lambda heard: progress.advance(task, heard))
+    trainer = CodecTrainer(recipe, folder, on_load=lambda heard: progress.advance(task, heard))
     if (folder / "state.safetensors").exists():
         trainer.resume()
     progress.reset(task, total=1.0, description=f"{recipe.name}: training")
@@ -181,36 +239,6 @@ def train(recipe: Recipe, folder: Path, seconds: float | None, progress: Progres
 # ---- measuring -------------------------------------------------------------------------------------------------------
 
 Heard = tuple[np.ndarray, Tensor, Tensor]  #: speech float32 [L], frames [N] in which phones are heard, and which [N]
-
-
-def measure(
-    folders: dict[str, Path], fit: list[Utterance], dev: list[Utterance], progress: Progress
-) -> dict[str, dict[str, Any]]:
-    """What each run counts on each dev clip; kept in RUN/dev.json."""
-    setup = {
-        "fit": [u.id for u in fit],
-        "dev": [u.id for u in dev],
-        "settings": [PHONE_LAG, DECAY, LAYERS],
-        "versions": versions("hama"),
-    }
-    measured, missing = {}, []
-    for name, folder in folders.items():
-        kept = json.loads((folder / "dev.json").read_text()) if (folder / "dev.json").exists() else {}
-        if kept.get("setup") == setup:
-            measured[name] = kept
-        else:
-            missing.append(name)
-    if not missing:
-        return measured
-    recogniser = PhoneRecogniser()
-    heard_fit, heard_dev = (list(hear(recogniser, clips, progress)) for clips in (fit, dev))
-    for name in missing:
-        tok = SpeechTokenizer.from_pretrained(folders[name] / "model")
-        counts = count(tok, PhoneReader(tok, recogniser.num_phones), heard_fit, heard_dev, progress, name)
-        measured[name] = {"setup": setup, "codec": tok.id, "layers": min(LAYERS, tok.num_quantizers), **counts}
-        with atomic_path(folders[name] / "dev.json") as temporary:
-            temporary.write_text(json.dumps(measured[name]))
-    return measured
 
 
 def hear(recogniser: PhoneRecogniser, clips: list[Utterance], progress: Progress) -> Iterator[Heard]:
@@ -252,73 +280,70 @@ class PhoneReader:
 
 def count(
     tok: SpeechTokenizer, reader: PhoneReader, fit: list[Heard], dev: list[Heard], progress: Progress, name: str
-) -> dict[str, list[float]]:
-    """Phones that are read right from RVQ-1, phones in all, and the mel distance, a number for each dev clip."""
+) -> dict[str, Any]:
+    """What a codec is measured by: phones that are read right from RVQ-1, phones in all, and the mel distance, a number
+    for each dev clip."""
     for waveform, frames, phones in progress.track(fit, description=f"{name}: fitting"):
         reader.learn(tok.encode(waveform, layers=RVQ1).codes[0, 0], frames, phones)
     reader.fit()
     distance = SpectralLoss(SAMPLE_RATE, Losses().resolutions)
     counts: dict[str, list[float]] = {"right": [], "commonest": [], "phones": [], "mel": []}
+    layers = min(LAYERS, tok.num_quantizers)
     for waveform, frames, phones in progress.track(dev, description=f"{name}: dev"):
-        encoded = tok.encode(waveform, layers=slice(0, min(LAYERS, tok.num_quantizers)))
+        encoded = tok.encode(waveform, layers=slice(0, layers))
         decoded = tok.decode(encoded).clips()[0]
         counts["right"].append(reader.right(encoded.codes[0, 0], frames, phones))
         counts["commonest"].append(float((phones == reader.commonest).sum()))
         counts["phones"].append(len(phones))
-        counts["mel"].append(float(distance(decoded[None], torch.from_numpy(waveform)[None])["mel"]))
-    return counts
+        counts["mel"].append(round(float(distance(decoded[None], torch.from_numpy(waveform)[None])["mel"]), 5))
+    return {"codec": tok.id, "layers": layers, **counts}
 
 
 # ---- the report ------------------------------------------------------------------------------------------------------
 
 
-def row(own: dict[str, Any], base: dict[str, Any], folder: Path, speakers: list[str], seed: int) -> dict[str, Any]:
-    """One run's figures, and what they are above the base's on the same clips."""
-    end = read_run(folder).rows[-1]
-    sizes = {"phone_accuracy": np.array(own["phones"], float), "mel_distance": np.ones(len(speakers))}
-    figures = {}
-    for figure, key in (("phone_accuracy", "right"), ("mel_distance", "mel")):
-        values, size = np.array(own[key], float), sizes[figure]
-        difference = values - np.array(base[key], float)
-        found, above = (
-            statistics.figure(np.stack([scores, size], 1).tolist(), speakers, seed) for scores in (values, difference)
-        )
-        figures[figure] = {
-            "value": found.value,
-            "interval": [found.low, found.high],
-            "difference": above.value,
-            "difference_interval": [above.low, above.high],
-        }
-    return {"codec": own["codec"], "layers": own["layers"], "steps": end["step"], "seconds": end["elapsed"], **figures}
+def figures(own: dict[str, Any], base: dict[str, Any], speakers: list[str], seed: int) -> list[tuple[Figure, Figure]]:
+    """One run's phone accuracy and mel distance, each with what it is above the base's on the same clips."""
+    found = []
+    for key in ("right", "mel"):
+        sizes = own["phones"] if key == "right" else [1.0] * len(speakers)
+        scores, theirs = (list(zip(run[key], sizes, strict=True)) for run in (own, base))
+        found.append((statistics.figure(scores, speakers, seed), statistics.difference(scores, theirs, speakers, seed)))
+    return found
 
 
-def table(report: dict[str, Any], links: dict[str, str], max_time: str) -> str:
+def table(report: dict[str, Any], plans: dict[str, Plan], links: dict[str, str], speakers: list[str], seed: int) -> str:
     """The Markdown table, and how it was made."""
-    base, dev = report["base"], report["dev"]
-    threads = f"{report['threads']} thread{'s' * (report['threads'] > 1)}"
+    setup, runs = report["setup"], report["runs"]
+    base = setup["base"]
+    threads = f"{setup['threads']} thread{'s' * (setup['threads'] > 1)}"
+    phones = sum(runs[base]["phones"])
+    commonest = 100 * sum(runs[base]["commonest"]) / phones
     lines = [
-        f"{max_time} of training each, on {threads} of {report['cpu']}. {dev['clips']} dev clips of {dev['speakers']}",
-        f"speakers, {dev['phones']} phones; the commonest phone for every frame is right at",
-        f"{100 * dev['commonest_phone']:.1f} %. The classifier is fitted on {report['fit']['clips']} training clips.",
-        "Differences are to the base; in brackets, 95 % intervals over speakers.",
+        f"The steps that {setup['max_time']} hold on {threads} of {report['timed_on']}. {len(speakers)} dev clips of",
+        f"{len(set(speakers))} speakers, {int(phones)} phones; the commonest phone for every frame is right at",
+        f"{commonest:.1f} %. The classifier is fitted on {len(setup['fit'])} training clips. Differences are to the",
+        "base; in brackets, 95 % intervals over speakers.",
         "",
         "```sh",
-        f"python benchmarks/ablations.py --max-time {max_time} --threads {report['threads']}",
+        f"python benchmarks/ablations.py --max-time {setup['max_time']} --threads {setup['threads']}",
         "```",
         "",
         "| recipe | question | steps | phone accuracy, % ↑ | difference | mel distance, nats ↓ | difference |",
         "|---|---|---|---|---|---|---|",
     ]
-    for name, row in report["ablations"].items():
-        cells = [f"[{name}]({links[name]})", row["question"], f"{row['steps']}"]
-        for figure, scale, places in (("phone_accuracy", 100, 1), ("mel_distance", 1, 3)):
-            f = row[figure]
-            low, high = (f"{scale * bound:.{places}f}" for bound in f["interval"])
-            fewer = f" at :{row['layers']}" if figure == "mel_distance" and row["layers"] < LAYERS else ""
-            cells.append(f"{scale * f['value']:.{places}f} ({low} to {high}){fewer}")
-            low, high = (f"{scale * bound:+.{places}f}" for bound in f["difference_interval"])
-            cells.append("" if name == base else f"{scale * f['difference']:+.{places}f} ({low} to {high})")
+    for name in (name for name in plans if name in runs):
+        cells = [f"[{name}]({links[name]})", plans[name].question, f"{report['steps'][name]}"]
+        both = figures(runs[name], runs[base], speakers, seed)
+        for (found, above), (scale, places) in zip(both, ((100, 1), (1, 3)), strict=True):
+            low, high = (f"{scale * bound:.{places}f}" for bound in (found.low, found.high))
+            fewer = f" at :{runs[name]['layers']}" if scale == 1 and runs[name]["layers"] < LAYERS else ""
+            cells.append(f"{scale * found.value:.{places}f} ({low} to {high}){fewer}")
+            low, high = (f"{scale * bound:+.{places}f}" for bound in (above.low, above.high))
+            cells.append("" if name == base else f"{scale * above.value:+.{places}f} ({low} to {high})")
         lines.append(f"| {' | '.join(cells)} |")
+    if missing := [name for name in plans if name not in runs]:
+        lines += ["", f"Not run yet: {', '.join(missing)}."]
     return "\n".join(lines)
 
 

@@ -170,7 +170,7 @@ def test_signals(number: int, expected: int, tiny_folder: Path, tmp_path: Path) 
     env = os.environ | {"OMP_NUM_THREADS": "1"}
     process = subprocess.Popen([str(c) for c in command], stderr=subprocess.PIPE, text=True, env=env)
     deadline = time.monotonic() + 60
-    while not list(out.glob("*.safetensors")) and time.monotonic() < deadline:
+    while not list(out.glob("[0-9]*.safetensors")) and time.monotonic() < deadline:  # a whole file: no hidden one
         time.sleep(0.02)
     process.send_signal(number)
     _, err = process.communicate(timeout=30)

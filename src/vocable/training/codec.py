@@ -416,6 +416,7 @@ class CodecTrainer:
             dropout=r.quantizer.dropout,
             seed=r.seed,
             preload=r.data.preload,
+            workers=r.data.workers,
             targets=targets,
             progress=on_load,
         )

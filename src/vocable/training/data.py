@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,7 +42,7 @@ class CropBatches:
     """Random crops that begin on a frame, longer utterances proportionally more often; item n is batch n.
 
     Utterances shorter than a crop come in batches of their own, with shorter crops. A batch can be had in parts, for
-    several processes: what is in it does not depend on that.
+    several processes: what is in it does not depend on that. workers: threads that decode the clips to preload.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class CropBatches:
         dropout: float,
         seed: int,
         preload: bool,
+        workers: int = 1,
         targets: FeatureCache | UnitCache | None = None,
         progress: Callable[[float], None] = lambda seconds: None,
     ) -> None:
@@ -78,10 +80,14 @@ class CropBatches:
         self.buckets = _buckets(durations, np.array([n for n in frames if n >= shortest]), crop_frames)
         self._chances = np.array([durations[b.utterances].sum() for b in self.buckets]) / durations.sum()
         self._clips: list[np.ndarray] = []
-        for utterance in self.utterances if preload else []:
-            samples = audio.read(utterance.path, sample_rate)[0]
-            self._clips.append((samples * 32768.0).round().clip(-32768, 32767).astype(np.int16))
-            progress(utterance.duration)
+        if preload:
+            pool = ThreadPoolExecutor(workers)
+            try:
+                for utterance, clip in zip(self.utterances, pool.map(self._decode, self.utterances), strict=True):
+                    self._clips.append(clip)
+                    progress(utterance.duration)
+            finally:
+                pool.shutdown(cancel_futures=True)
 
     def __getitem__(self, step: int) -> Batch:
         return self.part(step, 0, 1)
@@ -118,6 +124,12 @@ class CropBatches:
         start = int(where * places)
         waveform = samples[start * self.hop_length : (start + frames) * self.hop_length]
         return waveform, self.targets(utterance.id, start, frames) if self.targets else None
+
+    def _decode(self, utterance: Utterance) -> np.ndarray:
+        """A whole utterance as int16."""
+        samples = audio.read(utterance.path, self.sample_rate)[0]
+        decoded: np.ndarray = (samples * 32768.0).round().clip(-32768, 32767).astype(np.int16)
+        return decoded
 
     def _samples(self, index: int) -> np.ndarray:
         if self._clips:

@@ -20,7 +20,7 @@ class Data:
     crop_seconds: float = 1.0
     batch_size: int = 12  #: clips a step, all processes and parts together
     preload: bool = True  #: decode every clip once, into memory as int16 (115 MB an hour)
-    workers: int = 2  #: threads that read and cut batches ahead
+    workers: int = 2  #: threads that decode clips, and cut batches ahead
 
 
 @dataclass(frozen=True)
