@@ -25,10 +25,12 @@ import argparse
 import dataclasses
 import importlib.util
 import json
+import multiprocessing
 import os
 import tempfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -57,30 +59,30 @@ RVQ1 = slice(0, 1)
 FRAME_RATE = 50  #: of the codecs that are compared
 LAYERS = 8  #: that the mel distance is of
 DECAY = 1e-4  #: of the phone classifier's coefficients
+CLIPS: dict[str, list[np.ndarray]] = {}  #: that this process has decoded, by manifest: its runs share them
 TIMED_STEPS = 15  #: of each recipe
 BEGIN, END = "<!-- ablations: written by benchmarks/ablations.py -->", "<!-- /ablations -->"
 
 
 def main() -> None:
     args = arguments()
-    missing = [
-        module for module in ("hama", "scipy", "transformers", "yaml") if importlib.util.find_spec(module) is None
-    ]
-    if missing:
+    needs = ("hama", "scipy", "transformers", "yaml")
+    if missing := [module for module in needs if importlib.util.find_spec(module) is None]:
         fail(f"missing {', '.join(missing)}: pip install '.[train]' hama scipy")
     try:
         run(args)
     except ValueError as error:  # a recipe, a run or a recording that cannot be used
         fail(str(error))
-    except (Interrupted, KeyboardInterrupt) as stopped:
+    except KeyboardInterrupt:
         print("stopped; the same command goes on from here")
-        raise SystemExit(128 + getattr(stopped, "signal", 2)) from None
+        raise SystemExit(130) from None
 
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--max-time", default="12m", help="training time of each: 90s, 12m, 2h")
-    parser.add_argument("--threads", type=int, default=2, help="CPU threads")
+    parser.add_argument("--threads", type=int, default=2, help="CPU threads that the training time is of")
+    parser.add_argument("--jobs", type=int, default=1, help="runs side by side, which share these threads")
     parser.add_argument(
         "--only", metavar="NAME", action="append", help="train only these, and the base; may be repeated"
     )
@@ -117,22 +119,25 @@ def run(args: argparse.Namespace) -> None:
 
     with Progress(console=Console(stderr=True)) as progress:
         if set(plans) - set(report["steps"]):
-            report |= share_out(plans, base, args, report["steps"], progress)
+            share_out(plans, args, report, progress)
             write(report, args.out)
         wanted = [name for name in plans if not args.only or name in (base, *args.only)]
         waiting = [name for name in wanted if name not in report["runs"]]
         if waiting:
             recogniser = PhoneRecogniser()
             heard_fit, heard_dev = (list(hear(recogniser, clips, progress)) for clips in (fit, dev))
-        for name in waiting:
+            threads = max(1, args.threads // args.jobs)
             # The budget is in the folder's name: runs of other lengths do not mix.
-            folder = args.runs / args.max_time / name
-            recipe = dataclasses.replace(plans[name].recipe, threads=args.threads, max_steps=report["steps"][name])
-            train(recipe, folder, progress)
-            tok = SpeechTokenizer.from_pretrained(folder / "model")
-            reader = PhoneReader(tok, recogniser.num_phones)
-            report["runs"][name] = count(tok, reader, heard_fit, heard_dev, progress, name)
-            write(report, args.out)
+            folders = {name: args.runs / args.max_time / name for name in waiting}
+            task = progress.add_task("training", total=len(waiting))
+            changes = {name: {"threads": threads, "max_steps": report["steps"][name]} for name in waiting}
+            recipes = {folders[name]: dataclasses.replace(plans[name].recipe, **changes[name]) for name in waiting}
+            for name in trained(recipes, args.jobs):
+                tok = SpeechTokenizer.from_pretrained(folders[name] / "model")
+                reader = PhoneReader(tok, recogniser.num_phones)
+                report["runs"][name] = count(tok, reader, heard_fit, heard_dev, progress, name)
+                write(report, args.out)
+                progress.advance(task)
 
     links = {name: os.path.relpath(plan.path, args.page.parent) for name, plan in plans.items()}
     speakers = [u.speaker or u.id for u in dev]  # a clip whose speaker is unknown stands for itself
@@ -180,25 +185,23 @@ def read_plans(base: Path) -> dict[str, Plan]:
 # ---- training --------------------------------------------------------------------------------------------------------
 
 
-def share_out(
-    plans: dict[str, Plan], base: str, args: argparse.Namespace, steps: dict[str, int], progress: Progress
-) -> dict[str, Any]:
-    """How many steps of each recipe the budget holds, and the seconds of a step that this follows from: median wall
-    clock, before its discriminators enter and after.
+def share_out(plans: dict[str, Plan], args: argparse.Namespace, report: dict[str, Any], progress: Progress) -> None:
+    """Note in the report how many steps of each recipe the budget holds, and the seconds of a step that this follows
+    from: median wall clock, before its discriminators enter and after.
 
     Recipes that have steps already keep them. One that came later is measured beside the base, on whatever machine, and
     gets its share of the base's steps.
     """
+    base, steps = report["setup"]["base"], report["steps"]
     names = [name for name in plans if name == base or name not in steps]
     costs = step_seconds({name: plans[name].recipe for name in names}, args.threads, progress)
-    budget = parse_duration(args.max_time)
-    if base in steps:
-        budget = steps[base] * costs[base][0]
-    found = {}
+    budget = steps[base] * costs[base][0] if base in steps else parse_duration(args.max_time)
     for name, (before, after) in costs.items():
-        start = plans[name].recipe.adversary.start_step if plans[name].recipe.adversary.weight else 0
-        found[name] = round(start + (budget - start * before) / after)
-    return {"step_seconds": costs, "steps": found | steps, "timed_on": cpu_name()}
+        adversary = plans[name].recipe.adversary
+        start = adversary.start_step if adversary.weight else 0
+        steps.setdefault(name, round(start + (budget - start * before) / after))
+    report["step_seconds"] |= costs
+    report.setdefault("timed_on", cpu_name())
 
 
 def step_seconds(recipes: dict[str, Recipe], threads: int, progress: Progress) -> dict[str, tuple[float, float]]:
@@ -225,15 +228,33 @@ def step_seconds(recipes: dict[str, Recipe], threads: int, progress: Progress) -
     return {name: (median(times[name, 0]), median(times[name, start])) for name, start in starts.items()}
 
 
-def train(recipe: Recipe, folder: Path, progress: Progress) -> None:
-    """Begin the run, or go on with it, and end it."""
-    task = progress.add_task(f"{recipe.name}: reading", total=None)
-    trainer = CodecTrainer(recipe, folder, on_load=lambda heard: progress.advance(task, heard))
+def trained(recipes: dict[Path, Recipe], jobs: int) -> Iterator[str]:
+    """Train recipes in their folders, `jobs` side by side; yields the name of each that has ended."""
+    pool = ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"))
+    try:
+        runs = {pool.submit(train, recipe, folder): recipe.name for folder, recipe in recipes.items()}
+        for run in as_completed(runs):
+            if not run.result():
+                raise KeyboardInterrupt
+            yield runs[run]
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def train(recipe: Recipe, folder: Path) -> bool:
+    """Begin the run, or go on with it; whether it came to its end, or was stopped by a signal."""
+    data = dataclasses.replace(recipe.data, preload=False)
+    trainer = CodecTrainer(dataclasses.replace(recipe, data=data), folder)
+    if data.train not in CLIPS:
+        CLIPS[data.train] = [trainer.data.decode(utterance) for utterance in trainer.data.utterances]
+    trainer.data.clips = CLIPS[data.train]
     if (folder / "state.safetensors").exists():
         trainer.resume()
-    progress.reset(task, total=1.0, description=f"{recipe.name}: training")
-    trainer.on_log = lambda record: progress.update(task, completed=record["progress"])
-    trainer.run()
+    try:
+        trainer.run()
+    except Interrupted:
+        return False
+    return True
 
 
 # ---- measuring -------------------------------------------------------------------------------------------------------

@@ -79,12 +79,13 @@ class CropBatches:
         durations = np.array([u.duration for u in self.utterances])
         self.buckets = _buckets(durations, np.array([n for n in frames if n >= shortest]), crop_frames)
         self._chances = np.array([durations[b.utterances].sum() for b in self.buckets]) / durations.sum()
-        self._clips: list[np.ndarray] = []
+        #: The utterances decoded, int16, or nothing; those of other batches of the same utterances will do.
+        self.clips: list[np.ndarray] = []
         if preload:
             pool = ThreadPoolExecutor(workers)
             try:
-                for utterance, clip in zip(self.utterances, pool.map(self._decode, self.utterances), strict=True):
-                    self._clips.append(clip)
+                for utterance, clip in zip(self.utterances, pool.map(self.decode, self.utterances), strict=True):
+                    self.clips.append(clip)
                     progress(utterance.duration)
             finally:
                 pool.shutdown(cancel_futures=True)
@@ -125,15 +126,15 @@ class CropBatches:
         waveform = samples[start * self.hop_length : (start + frames) * self.hop_length]
         return waveform, self.targets(utterance.id, start, frames) if self.targets else None
 
-    def _decode(self, utterance: Utterance) -> np.ndarray:
+    def decode(self, utterance: Utterance) -> np.ndarray:
         """A whole utterance as int16."""
         samples = audio.read(utterance.path, self.sample_rate)[0]
         decoded: np.ndarray = (samples * 32768.0).round().clip(-32768, 32767).astype(np.int16)
         return decoded
 
     def _samples(self, index: int) -> np.ndarray:
-        if self._clips:
-            return self._clips[index].astype(np.float32) / 32768.0
+        if self.clips:
+            return self.clips[index].astype(np.float32) / 32768.0
         return audio.read(self.utterances[index].path, self.sample_rate)[0]
 
 
