@@ -42,7 +42,7 @@ from rich.console import Console
 from rich.progress import Progress
 from torch import Tensor
 
-from script import cpu_name, fail, versions
+from script import cpu_name, fail, versions, write_between
 from vocable import SpeechTokenizer, audio
 from vocable.cli.options import parse_duration
 from vocable.corpus.manifest import Utterance, read_manifest, spread
@@ -61,7 +61,7 @@ LAYERS = 8  #: that the mel distance is of
 DECAY = 1e-4  #: of the phone classifier's coefficients
 CLIPS: dict[str, list[np.ndarray]] = {}  #: that this process has decoded, by manifest: its runs share them
 TIMED_STEPS = 15  #: of each recipe
-BEGIN, END = "<!-- ablations: written by benchmarks/ablations.py -->", "<!-- /ablations -->"
+MARK = "ablations: written by benchmarks/ablations.py"
 
 
 def main() -> None:
@@ -102,8 +102,6 @@ def run(args: argparse.Namespace) -> None:
     base = next(iter(plans))
     if unknown := set(args.only or ()) - set(plans):
         raise ValueError(f"no ablation {', '.join(sorted(unknown))}; there are {', '.join(plans)}")
-    if not all(marker in args.page.read_text(encoding="utf-8") for marker in (BEGIN, END)):
-        raise ValueError(f"{args.page}: the lines {BEGIN} and {END} say where the table goes, and are not there")
     data = plans[base].recipe.data
     fit, dev = spread(read_manifest(data.train), args.fit_clips), spread(read_manifest(data.dev), args.limit)
     setup = {
@@ -124,27 +122,27 @@ def run(args: argparse.Namespace) -> None:
         wanted = [name for name in plans if not args.only or name in (base, *args.only)]
         waiting = [name for name in wanted if name not in report["runs"]]
         if waiting:
-            recogniser = PhoneRecogniser()
-            heard_fit, heard_dev = (list(hear(recogniser, clips, progress)) for clips in (fit, dev))
             threads = max(1, args.threads // args.jobs)
             # The budget is in the folder's name: runs of other lengths do not mix.
             folders = {name: args.runs / args.max_time / name for name in waiting}
             task = progress.add_task("training", total=len(waiting))
             changes = {name: {"threads": threads, "max_steps": report["steps"][name]} for name in waiting}
             recipes = {folders[name]: dataclasses.replace(plans[name].recipe, **changes[name]) for name in waiting}
+            heard: list[list[Heard]] = []
             for name in trained(recipes, args.jobs):
+                if not heard:  # while the others train
+                    recogniser = PhoneRecogniser()
+                    heard = [list(hear(recogniser, clips, progress)) for clips in (fit, dev)]
                 tok = SpeechTokenizer.from_pretrained(folders[name] / "model")
                 reader = PhoneReader(tok, recogniser.num_phones)
-                report["runs"][name] = count(tok, reader, heard_fit, heard_dev, progress, name)
+                report["runs"][name] = count(tok, reader, *heard, progress, name)
                 write(report, args.out)
                 progress.advance(task)
 
     links = {name: os.path.relpath(plan.path, args.page.parent) for name, plan in plans.items()}
     speakers = [u.speaker or u.id for u in dev]  # a clip whose speaker is unknown stands for itself
     text = table(report, plans, links, speakers, args.seed)
-    before, _, rest = args.page.read_text(encoding="utf-8").partition(BEGIN)
-    with atomic_path(args.page) as temporary:
-        temporary.write_text(before + f"{BEGIN}\n\n{text}\n\n{END}" + rest.partition(END)[2], encoding="utf-8")
+    write_between(args.page, MARK, text)
     print(text)
 
 

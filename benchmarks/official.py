@@ -29,7 +29,7 @@ from rich.progress import track
 from rich.table import Table
 
 import peers
-from script import cpu_name, fail, quartiles, timed, versions
+from script import cpu_name, fail, peak_resident, quartiles, timed, versions
 from vocable import SpeechTokenizer, audio
 from vocable.codec import checkpoint
 from vocable.codec.official import find_weights
@@ -195,14 +195,6 @@ def peak_memory(system: str, folder: str) -> dict[str, float]:
             if part == "all":
                 ours.decode(encoded)
     return {"load": loaded - base, "use": peak_resident() - base}
-
-
-def peak_resident() -> float:
-    """MiB of the process's resident set at its largest. Linux only."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) / 1024
-    raise OSError("/proc/self/status has no VmHWM")
 
 
 def show(report: dict[str, Any]) -> None:

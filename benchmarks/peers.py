@@ -7,7 +7,8 @@ import importlib
 import importlib.util
 import sys
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -212,3 +213,76 @@ class MelScale:
         rising = (bins - points[:-2]) / (points[1:-1] - points[:-2])
         falling = (points[2:] - bins) / (points[2:] - points[1:-1])
         self.fb = (torch.minimum(rising, falling).clamp_min(0) * 2 / (points[2:] - points[:-2])).T
+
+
+# ---- what speed.py compares with -------------------------------------------------------------------------------------
+
+
+@dataclass
+class Peer:
+    """A codec as speed.py calls it."""
+
+    what: str  #: name and bitrate, for the tables
+    sample_rate: int
+    encode: Callable[[list[torch.Tensor]], Any]  #: clips, float32 [L] each, to whatever `decode` takes
+    decode: Callable[[Any], torch.Tensor]  #: speech, [B, ..., L]
+
+
+def padded(clips: Sequence[torch.Tensor]) -> torch.Tensor:
+    """[B, 1, L], zeros behind the shorter clips."""
+    return torch.nn.utils.rnn.pad_sequence(list(clips), batch_first=True).unsqueeze(1)
+
+
+def _official() -> Peer:
+    codec: Any = official(OFFICIAL_CONFIG)
+    for layer in codec.quantizer.vq.layers:
+        layer._codebook.embed.normal_()
+        layer._codebook.inited.fill_(1)
+    return Peer("SpeechTokenizer, the authors', 4 kbit/s", 16_000, lambda x: codec.encode(padded(x)), codec.decode)
+
+
+def _transformers(what: str, name: str, changes: dict[str, Any], options: dict[str, Any]) -> Peer:
+    """A codec of transformers: its default configuration with `changes`, random weights; options of its encode."""
+    transformers: Any = importlib.import_module("transformers")
+    torch.manual_seed(0)
+    codec = getattr(transformers, f"{name}Model")(getattr(transformers, f"{name}Config")(**changes)).eval()
+    for module in codec.modules():
+        # Fresh codebooks are all zero, so that the decoder would be given silence: give it something to do.
+        if isinstance(getattr(module, "embed", None), torch.Tensor):
+            module.embed.normal_()
+    rate = codec.config.sample_rate if name == "Xcodec" else codec.config.sampling_rate
+
+    def decode(encoded: Any) -> torch.Tensor:
+        if name == "Encodec":
+            waveform: torch.Tensor = codec.decode(encoded.audio_codes, encoded.audio_scales).audio_values
+        else:
+            waveform = codec.decode(audio_codes=encoded.audio_codes).audio_values
+        return waveform
+
+    return Peer(what, rate, lambda clips: codec.encode(padded(clips), **options), decode)
+
+
+def _snac() -> Peer:
+    """SNAC of 24 kHz for speech, by the configuration of its published checkpoint."""
+    torch.manual_seed(0)
+    codec = (
+        importlib.import_module("snac")
+        .SNAC(
+            **{"sampling_rate": 24_000, "encoder_dim": 48, "encoder_rates": [2, 4, 8, 8], "decoder_dim": 1024},
+            **{"decoder_rates": [8, 8, 4, 2], "attn_window_size": None, "codebook_size": 4096, "codebook_dim": 8},
+            **{"vq_strides": [4, 2, 1], "noise": True, "depthwise": True},
+        )
+        .eval()
+    )
+    return Peer("SNAC 24 kHz, 1 kbit/s", 24_000, lambda clips: codec.encode(padded(clips)), codec.decode)
+
+
+_DAC_24_KHZ = {"sampling_rate": 24_000, "downsampling_ratios": [2, 4, 5, 8], "upsampling_ratios": [8, 5, 4, 2]}
+PEERS: dict[str, Callable[[], Peer]] = {
+    "official": _official,
+    "encodec": lambda: _transformers("EnCodec 24 kHz, 6 kbit/s", "Encodec", {}, {"bandwidth": 6.0}),
+    "mimi": lambda: _transformers("Mimi, 4.4 kbit/s", "Mimi", {}, {"num_quantizers": 32}),
+    "dac": lambda: _transformers("DAC 24 kHz, 6 kbit/s", "Dac", {**_DAC_24_KHZ, "n_codebooks": 8}, {}),
+    "snac": _snac,
+    "xcodec": lambda: _transformers("X-Codec, 4 kbit/s", "Xcodec", {}, {"bandwidth": 4.0}),
+}

@@ -13,6 +13,7 @@ from typing import NoReturn, TypeVar
 import numpy as np
 
 import vocable
+from vocable.files import atomic_path
 
 T = TypeVar("T")
 
@@ -47,3 +48,22 @@ def timed(work: Callable[[], T]) -> tuple[T, float]:
 def quartiles(values: np.ndarray) -> dict[str, float]:
     low, median, high = np.quantile(values, [0.25, 0.5, 0.75]).tolist()
     return {"median": median, "quartile_1": low, "quartile_3": high}
+
+
+def peak_resident() -> float:
+    """MiB of the process's resident set at its largest. Linux only."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) / 1024
+    raise OSError("/proc/self/status has no VmHWM")
+
+
+def write_between(page: Path, mark: str, text: str) -> None:
+    """Put `text` between the lines <!-- mark --> and <!-- /mark's first word --> of a page. ValueError without them."""
+    begin, end = f"<!-- {mark} -->", f"<!-- /{mark.split(':')[0]} -->"
+    before, found, rest = page.read_text(encoding="utf-8").partition(begin)
+    _, closed, after = rest.partition(end)
+    if not (found and closed):
+        raise ValueError(f"{page}: the lines {begin} and {end} say where the table goes, and are not there")
+    with atomic_path(page) as temporary:
+        temporary.write_text(f"{before}{begin}\n\n{text}\n\n{end}{after}", encoding="utf-8")

@@ -1,22 +1,30 @@
-"""How fast is the codec on one CPU thread, beside EnCodec of the same bitrate class?
+"""How fast is the codec, how much memory does it take, and how do others do on the same machine?
 
     python benchmarks/speed.py --manifest ../shared/data/eval.jsonl
 
-Each run takes the next 10 s of real speech and times, in turn, encode and decode of vocable and of transformers'
-EnCodec 24 kHz at 6 kbps: 8 codebooks, as here. The measure is the CPU time of the process: other work on the machine
-disturbs it less than it does a clock on the wall. EnCodec's weights are random: its speed does not depend on them, and
-nothing needs downloading. Both are called as a user calls them, checks and all; EnCodec's input is resampled outside
-the timing.
+Ours (`fast`, and `paper` with random weights), the authors' package, and EnCodec, Mimi, DAC, SNAC and X-Codec in the
+configuration nearest to 4 kbit/s, with random weights: speed does not depend on them, and nothing is downloaded. Real
+speech; single clips of 2, 10 and 30 s, and a batch of 8 clips of 2 to 10 s, which the others, who know no lengths, get
+padded to the longest. Each codec is called as its users call it; resampling is not timed. The systems take turns: a
+slow minute slows all.
 
-RTF is CPU time over audio time, encode and decode together; the ratio is how many times as fast as EnCodec encode and
-decode are.
+One thread: CPU time of the process. Two threads: a clock on the wall, with nothing else running. Figures are seconds of
+audio a second: median and quartiles of several runs, after one that warms up. Memory: the largest resident set of a
+process of its own that encodes and decodes the batch, over what its imports took.
+
+Writes results/speed.json, the table and the plot of the README, and the whole table in benchmarks/README.md.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import importlib.util
 import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,125 +32,253 @@ import numpy as np
 import torch
 from rich.console import Console
 from rich.progress import track
-from rich.table import Table
 
-from script import cpu_name, fail, quartiles, timed, versions
+from peers import PEERS, Peer
+from script import cpu_name, fail, peak_resident, quartiles, timed, versions, write_between
 from vocable import SpeechTokenizer, audio
+from vocable.codec.config import PRESETS
 from vocable.corpus.manifest import read_manifest
 from vocable.files import atomic_path
 
-SECONDS = 10
-WARM_UP = 2
-#: What the project promises of encode and of decode, in x real time.
-TARGET = 50.0
-#: kbps; with 8 codebooks of 10 bits at 75 Hz.
-ENCODEC_BANDWIDTH = 6.0
+CONDITIONS = {  #: seconds of each clip
+    "2 s": (2.0,),
+    "10 s": (10.0,),
+    "30 s": (30.0,),
+    "8 clips": (2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 10.0),
+}
+LONGEST = max(sum(seconds) for seconds in CONDITIONS.values())  #: seconds of speech that a run takes
+HEADLINE = "10 s"  #: of the README's table and plot
+THREADS = (1, 2)
+PARTS = ("encode", "decode")
+OURS = ("fast", "paper")
+#: What the project promises of `fast`, each way on one thread, at 10 s: x real time, and times as fast as EnCodec.
+PROMISED = {"x_real_time": 80.0, "x_encodec": 6.0}
+HERE = Path(__file__).parent
+MARK = "speed: written by benchmarks/speed.py"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--manifest", type=Path, default=Path("../shared/data/eval.jsonl"))
-    parser.add_argument("--model", help="a folder or a hub id; without it, the embedded model")
-    parser.add_argument("--runs", type=int, default=10)
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/speed.json"))
+    parser.add_argument("--systems", nargs="+", choices=[*OURS, *PEERS], default=[*OURS, *PEERS])
+    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--out", type=Path, default=HERE / "results" / "speed.json")
+    parser.add_argument(
+        "--no-pages", action="store_true", help="leave the README, its plot and benchmarks/README.md alone"
+    )
+    parser.add_argument("--memory-of", choices=[*OURS, *PEERS], help=argparse.SUPPRESS)
     args = parser.parse_args()
-    if importlib.util.find_spec("transformers") is None:
-        fail("EnCodec is missing: pip install transformers")
     torch.set_num_threads(1)
+    if args.memory_of:  # the process of its own
+        print(memory(args.memory_of))
+        return
     torch.set_num_interop_threads(1)
-
+    missing = [name for name in ("transformers", "snac", "matplotlib") if importlib.util.find_spec(name) is None]
+    if missing:
+        fail(
+            f"missing {', '.join(missing)}: pip install transformers matplotlib einops; --no-deps snac speechtokenizer"
+        )
     try:
-        tok = SpeechTokenizer.from_pretrained(args.model)
-        clips = speech(args.manifest, args.runs, tok.sample_rate)
-    except ValueError as error:  # a model, a manifest or a recording that cannot be used
+        speech = read_speech(args.manifest, LONGEST * (args.runs + 1))
+        systems = {name: load(name) for name in args.systems}
+    except (ImportError, ValueError) as error:  # a package, a manifest or a recording that cannot be used
         fail(str(error))
-    name = "EnCodec 6 kbps"
-    times = measure(tok, encodec(), clips, ours=tok.id, theirs=name)
-    systems: dict[str, dict[str, Any]] = {
-        system: {part: speeds(runs) for part, runs in parts.items()} for system, parts in times.items()
+    report: dict[str, Any] = {
+        "systems": {name: {"what": s.what, "rate": s.sample_rate, "threads": {}} for name, s in systems.items()}
     }
-    for system, parts in times.items():
-        systems[system]["rtf"] = float(np.median(np.add(parts["encode"], parts["decode"])) / SECONDS)
-    ratio = {part: systems[tok.id][part]["median"] / systems[name][part]["median"] for part in ("encode", "decode")}
-    reached = min(systems[tok.id][part]["median"] for part in ("encode", "decode")) >= TARGET
-
-    show(systems, ratio, tok.id, cpu_name())
-    print(f"target, encode and decode each >= {TARGET:.0f} x real time: {'reached' if reached else 'NOT reached'}")
-    report = {
-        "codec": tok.id,
-        "systems": systems,
-        "ratio": ratio,
-        "target": {"x_real_time": TARGET, "reached": reached},
-        "settings": {"seconds": SECONDS, "runs": args.runs, "warm_up": WARM_UP, "threads": torch.get_num_threads()},
+    for threads in THREADS:
+        torch.set_num_threads(threads)
+        clock = cpu_time if threads == 1 else wall_time
+        for name, figures in measure(systems, speech, args.runs, clock, f"{threads} thread(s)").items():
+            report["systems"][name]["threads"][str(threads)] = figures
+    for name in systems:
+        command = [sys.executable, "-W", "ignore", __file__, "--memory-of", name]
+        printed = subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout
+        report["systems"][name]["memory_mib"] = round(float(printed))
+    report |= {
         "cpu": cpu_name(),
-        "versions": versions("torch", "transformers", "numpy"),
+        "settings": {"conditions": CONDITIONS, "runs": args.runs, "threads": THREADS},
+        "versions": versions("torch", "transformers", "numpy", "snac", "speechtokenizer"),
     }
     with atomic_path(args.out) as temporary:
-        temporary.write_text(json.dumps(report, indent=2) + "\n")
+        temporary.write_text(json.dumps(report, indent=1) + "\n")
+    print(whole_table(report))
+    print(verdict(report))
+    if not args.no_pages:
+        write_between(HERE / "README.md", MARK, f"{whole_table(report)}\n\n{verdict(report)}")
+        write_between(HERE.parent / "README.md", MARK, short_table(report))
+        plot(report, HERE.parent / "docs" / "speed.svg")
 
 
-def speech(manifest: Path, count: int, sample_rate: int) -> list[np.ndarray]:
-    """`count` waveforms of exactly SECONDS: the manifest's recordings one after another, cut into equal parts."""
-    length = SECONDS * sample_rate
-    held = np.zeros(0, np.float32)
+# ---- the systems -----------------------------------------------------------------------------------------------------
+
+
+def load(name: str) -> Peer:
+    return ours(name) if name in OURS else PEERS[name]()
+
+
+def ours(name: str) -> Peer:
+    """The embedded model, or one of random weights, folded as they are when a model is loaded."""
+    if name == "fast":
+        codec = SpeechTokenizer.from_pretrained()
+    else:
+        torch.manual_seed(0)
+        config = PRESETS[name]
+        assert config.seanet
+        folded = dataclasses.replace(config.seanet, weight_norm=False)
+        codec = SpeechTokenizer(dataclasses.replace(config, seanet=folded)).eval()
+    bitrate = f"{codec.bitrate() / 1000:g} kbit/s"
+    return Peer(
+        f"vocable `{name}`, {bitrate}", codec.sample_rate, codec.encode, lambda codes: codec.decode(codes).waveform
+    )
+
+
+def read_speech(manifest: Path, seconds: float) -> np.ndarray:
+    """The manifest's recordings one after another, at 16 kHz: float32 [L]."""
+    parts: list[np.ndarray] = []
     for utterance in read_manifest(manifest):
-        held = np.concatenate([held, audio.read(utterance.path, sample_rate)[0]])
-        if len(held) >= count * length:
-            return list(held[: count * length].reshape(count, length))
-    raise ValueError(f"{manifest}: holds {len(held) / sample_rate:.0f} s of speech, {count * SECONDS} s are needed")
+        parts.append(audio.read(utterance.path, 16_000)[0])
+        if sum(map(len, parts)) >= 16_000 * seconds:
+            return np.concatenate(parts)
+    raise ValueError(f"{manifest}: holds less than the {seconds:.0f} s of speech that are needed")
 
 
-def encodec() -> torch.nn.Module:
-    """transformers' EnCodec with its default config (24 kHz) and random weights."""
-    from transformers import EncodecConfig, EncodecModel
+# ---- measuring -------------------------------------------------------------------------------------------------------
 
-    torch.manual_seed(0)
-    model = EncodecModel(EncodecConfig()).eval()
-    for layer in model.quantizer.layers:
-        # Fresh codebooks are all zero, so that the decoder would be given silence: give it something to do.
-        layer.codebook.embed.normal_()
-    return model
+Clock = Callable[[Callable[[], Any]], tuple[Any, float]]
 
 
-@torch.no_grad()
+def cpu_time(work: Callable[[], Any]) -> tuple[Any, float]:
+    return timed(work)
+
+
+def wall_time(work: Callable[[], Any]) -> tuple[Any, float]:
+    begin = time.perf_counter()
+    result = work()
+    return result, time.perf_counter() - begin
+
+
+@torch.inference_mode()
 def measure(
-    tok: SpeechTokenizer, peer: torch.nn.Module, clips: list[np.ndarray], ours: str, theirs: str
-) -> dict[str, dict[str, list[float]]]:
-    """CPU seconds of each run, by system and part. The systems take turns, so that a slow minute slows both."""
-    times: dict[str, dict[str, list[float]]] = {name: {"encode": [], "decode": []} for name in (ours, theirs)}
-    peer_rate = peer.config.sampling_rate
-    warm_up = clips[:1] * WARM_UP
-    for i, clip in enumerate(track(warm_up + clips, "timing", console=Console(stderr=True))):
-        peer_clip = torch.from_numpy(audio.resample(clip, tok.sample_rate, peer_rate))[None, None]
-        codes, our_encode = timed(lambda clip=clip: tok.encode(clip))
-        peer_codes, their_encode = timed(lambda x=peer_clip: peer.encode(x, bandwidth=ENCODEC_BANDWIDTH))
-        decoded, our_decode = timed(lambda codes=codes: tok.decode(codes))
-        peer_decoded, their_decode = timed(lambda c=peer_codes: peer.decode(c.audio_codes, c.audio_scales))
-        # A wrong shape would make a wrong time: all codebooks in, all of the speech out.
-        assert codes.codes.shape[1] == tok.num_quantizers and decoded.waveform.shape[1] == len(clip)
-        assert peer_codes.audio_codes.shape[2] == 8 and peer_decoded.audio_values.shape[-1] >= peer_clip.shape[-1]
-        if i >= len(warm_up):
-            for name, encode, decode in ((ours, our_encode, our_decode), (theirs, their_encode, their_decode)):
-                times[name]["encode"].append(encode)
-                times[name]["decode"].append(decode)
-    return times
+    systems: dict[str, Peer], speech: np.ndarray, runs: int, clock: Clock, title: str
+) -> dict[str, dict[str, dict[str, dict[str, float]]]]:
+    """x real time by system, condition and part."""
+    times: dict[tuple[str, str, str], list[float]] = {}
+    turns = [(condition, run) for condition in CONDITIONS for run in range(runs + 1)]
+    for condition, run in track(turns, title, console=Console(stderr=True)):
+        seconds = CONDITIONS[condition]
+        clips = cut(speech[int(run * LONGEST * 16_000) :], seconds)
+        for name, system in systems.items():
+            batch = [torch.from_numpy(audio.resample(clip, 16_000, system.sample_rate)) for clip in clips]
+            codes, encode = clock(lambda system=system, batch=batch: system.encode(batch))
+            decoded, decode = clock(lambda system=system, codes=codes: system.decode(codes))
+            # A wrong shape would make a wrong time.
+            assert len(decoded) == len(batch) and decoded.shape[-1] >= 0.98 * max(map(len, batch)), (
+                name,
+                decoded.shape,
+            )
+            if run:  # the first warms up
+                for part, took in (("encode", encode), ("decode", decode)):
+                    times.setdefault((name, condition, part), []).append(sum(seconds) / took)
+    return {
+        name: {c: {part: quartiles(np.array(times[name, c, part])) for part in PARTS} for c in CONDITIONS}
+        for name in systems
+    }
 
 
-def speeds(runs: list[float]) -> dict[str, float]:
-    """Median and quartiles of x real time."""
-    return quartiles(SECONDS / np.array(runs))
+def cut(speech: np.ndarray, seconds: Sequence[float]) -> list[np.ndarray]:
+    """Clips of these lengths, one after another."""
+    stops = (16_000 * np.cumsum(seconds)).astype(int)
+    return [speech[stop - int(16_000 * s) : stop] for s, stop in zip(seconds, stops, strict=True)]
 
 
-def show(systems: dict[str, dict[str, Any]], ratio: dict[str, float], ours: str, cpu: str) -> None:
-    """The table: medians, with quartiles in brackets."""
-    table = Table(title=f"x real time on one thread ({cpu}), median (quartiles)")
-    for column in ("system", "encode x RT", "decode x RT", "RTF", "ratio"):
-        table.add_column(column, justify="left" if column == "system" else "right")
-    for name, parts in systems.items():
-        cells = ["{median:.1f} ({quartile_1:.1f}-{quartile_3:.1f})".format(**parts[p]) for p in ("encode", "decode")]
-        times_as_fast = f"{ratio['encode']:.1f} / {ratio['decode']:.1f}" if name == ours else "1 / 1"
-        table.add_row(name, *cells, f"{parts['rtf']:.4f}", times_as_fast)
-    Console().print(table)
+@torch.inference_mode()
+def memory(name: str) -> float:
+    """MiB of the process at its largest, loading a system and running the batch, over what imports took."""
+    base = peak_resident()
+    system = load(name)
+    generator = torch.Generator().manual_seed(0)
+    lengths = [int(s * system.sample_rate) for s in CONDITIONS["8 clips"]]
+    system.decode(system.encode([0.1 * torch.randn(n, generator=generator) for n in lengths]))
+    return peak_resident() - base
+
+
+# ---- the report ------------------------------------------------------------------------------------------------------
+
+
+def whole_table(report: dict[str, Any]) -> str:
+    """Everything, in Markdown: encode / decode."""
+    columns = [(t, c) for t in map(str, THREADS) for c in CONDITIONS]
+    heads = [f"{c}, {t} thread{'s' * (t != '1')}" for t, c in columns]
+    lines = [
+        f"Encode / decode, x real time, medians of {report['settings']['runs']} runs on {report['cpu']}.",
+        "Quartiles are in `results/speed.json`.",
+        "",
+        f"| system | {' | '.join(heads)} | MiB |",
+        "|---" * (len(heads) + 2) + "|",
+    ]
+    for row in report["systems"].values():
+        cells = [pair(row["threads"][t][c]) for t, c in columns]
+        lines.append(f"| {row['what']} | {' | '.join(cells)} | {row['memory_mib']} |")
+    return "\n".join(lines)
+
+
+def short_table(report: dict[str, Any]) -> str:
+    """The README's: one thread."""
+    lines = ["| x real time, one CPU thread | encode | decode | memory, MiB |", "|---|---|---|---|"]
+    for row in report["systems"].values():
+        encode, decode = (f"{row['threads']['1'][HEADLINE][part]['median']:.1f}" for part in PARTS)
+        lines.append(f"| {row['what']} | {encode} | {decode} | {row['memory_mib']} |")
+    return "\n".join(lines)
+
+
+def pair(figures: dict[str, dict[str, float]]) -> str:
+    return " / ".join(f"{figures[part]['median']:.1f}" for part in PARTS)
+
+
+def verdict(report: dict[str, Any]) -> str:
+    """What was promised, and what came."""
+    systems = report["systems"]
+    if not {"fast", "encodec"} <= set(systems):
+        return ""
+    fast, encodec = (
+        [systems[name]["threads"]["1"][HEADLINE][part]["median"] for part in PARTS] for name in ("fast", "encodec")
+    )
+    ratios = [a / b for a, b in zip(fast, encodec, strict=True)]
+    lines = []
+    for what, found, wanted in (
+        ("x real time", fast, PROMISED["x_real_time"]),
+        ("x EnCodec", ratios, PROMISED["x_encodec"]),
+    ):
+        reached = "reached" if min(found) >= wanted else "NOT reached"
+        lines.append(
+            f"`fast`, one thread, {HEADLINE}: {found[0]:.1f} / {found[1]:.1f} {what}; {wanted:g} each way: {reached}."
+        )
+    return "\n".join(lines)
+
+
+def plot(report: dict[str, Any], path: Path) -> None:
+    """Bars of the README's table."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    rows = list(report["systems"].values())[::-1]
+    figure, axes = plt.subplots(figsize=(7.5, 0.5 * len(rows) + 0.9), layout="constrained")
+    places = np.arange(len(rows))
+    for part, shift, colour in (("encode", 0.2, "#1f5fa8"), ("decode", -0.2, "#e08b27")):
+        values = [row["threads"]["1"][HEADLINE][part]["median"] for row in rows]
+        bars = axes.barh(places + shift, values, 0.38, label=part, color=colour)
+        axes.bar_label(bars, [f"{value:.0f}" if value >= 10 else f"{value:.1f}" for value in values], padding=2, size=8)
+    axes.set_xscale("log")
+    axes.set_yticks(places, [row["what"].replace("`", "") for row in rows])
+    axes.set_xlabel(f"x real time on one CPU thread, clips of {HEADLINE}")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(loc="lower right", frameon=False)
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, metadata={"Date": None})
+    plt.close(figure)
 
 
 if __name__ == "__main__":
