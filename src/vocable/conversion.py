@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import torch
 
-from vocable.codec.model import Decoded, SpeechTokenizer, Waveforms
+from vocable.codec.clips import Waveforms
+from vocable.codec.model import Decoded, SpeechTokenizer
 
 MIN_SECONDS = 1.0  #: of reference
 

@@ -21,6 +21,8 @@ def tokenize(
     workers: int = typer.Option(1, min=1, help="Processes of one thread each, or actors."),
     address: str = typer.Option(None, help="Of a Ray cluster (default: one that is begun here)."),
     device: str = typer.Option("cpu", help="cpu, or cuda: a GPU for each actor."),
+    recurrence: str = typer.Option("float32", help="Of the recurrent layers: bfloat16, int8; changes some codes."),
+    compile: bool = typer.Option(False, help="torch.compile the encoder: a minute, then faster batches."),
     format: str = typer.Option("tar", help="tar of safetensors, or parquet."),
     shard_minutes: float = typer.Option(30.0, help="Speech in a shard."),
 ) -> None:
@@ -51,7 +53,7 @@ def tokenize(
     else:
         utterances, unreadable = read_manifest(path, root), []
     here = device if engine == "local" else "cpu"  # a device that is not there is said here
-    codec = SpeechTokenizer.from_pretrained(model, device=here, parts="encoder")
+    codec = SpeechTokenizer.from_pretrained(model, device=here, parts="encoder", recurrence=recurrence)  # type: ignore[arg-type]
     codec.bitrate(chosen)  # a wrong --layers is said here
     start, stop, _ = (chosen or slice(None)).indices(codec.num_quantizers)
     plan = Plan(
@@ -62,6 +64,8 @@ def tokenize(
         format,  # type: ignore[arg-type]
         shard_seconds=60 * shard_minutes,
         device=device,
+        recurrence=codec.recurrence,
+        compile=compile,
     )
     works = Local(workers) if engine == "local" else Ray(workers, address)
     hours = sum(u.duration for u in utterances) / 3600

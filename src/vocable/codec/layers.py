@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
+from typing import Any, Literal
+
 import torch
 from torch import Tensor, nn
+
+#: Of the products in recurrent layers.
+Recurrence = Literal["float32", "bfloat16", "int8"]
 
 
 def frame_mask(lengths: Tensor | None, width: int, like: Tensor) -> Tensor | None:
@@ -98,3 +104,42 @@ class BiLSTM(nn.Module):
             back = self.backward_lstm(x.gather(1, order.expand_as(x)))
             back = back.gather(1, order.expand_as(back))
         return torch.cat([ahead, back], -1)
+
+
+class ReducedLSTM(nn.Module):
+    """An LSTM layer, for inference on a CPU, whose weights are bfloat16 or int8. What goes in and out stays as it was.
+
+    Weights are what a recurrence reads at every frame: fewer bytes, less time. States that go from chunk to chunk are
+    rounded too, and int8 rounds what the weights are multiplied with, over a whole batch alike: a clip's codes then
+    depend a little on how it is cut, and on the clips beside it.
+    """
+
+    def __init__(self, lstm: LSTM, recurrence: Recurrence) -> None:
+        super().__init__()
+        plain = nn.LSTM(lstm.input_size, lstm.hidden_size, batch_first=True)
+        plain.load_state_dict(lstm.state_dict())
+        self.dtype = torch.bfloat16 if recurrence == "bfloat16" else torch.float32
+        self.lstm: nn.Module = plain.to(self.dtype)
+        if recurrence == "int8":
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # torch's, of the module's move to another package
+                from torch.ao.quantization import quantize_dynamic
+
+                self.lstm = quantize_dynamic(nn.Sequential(plain), {nn.LSTM}, torch.qint8)[0]  # type: ignore[no-untyped-call]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.go_on(x, None)[0]
+
+    def go_on(self, x: Tensor, state: Any) -> tuple[Tensor, Any]:
+        """As LSTM's."""
+        y, state = self.lstm(x.to(self.dtype), state)
+        return y.to(x.dtype), state
+
+
+def reduce_recurrence(module: nn.Module, recurrence: Recurrence) -> None:
+    """Put a ReducedLSTM in the place of every LSTM layer below `module`."""
+    for name, child in list(module.named_children()):
+        if isinstance(child, LSTM):
+            setattr(module, name, ReducedLSTM(child, recurrence))
+        else:
+            reduce_recurrence(child, recurrence)

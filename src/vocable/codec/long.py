@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import IO, Protocol
+from typing import IO, Protocol, cast
 
 import numpy as np
 import torch
@@ -108,10 +108,9 @@ def _recur(staged: Staged, chunks: Iterable[Tensor]) -> Iterator[Tensor]:
             for i in reversed(range(len(current))):
                 y, state = layer.backward_lstm.go_on(current.get(i).flip(0)[None], state)
                 back.put(i, y[0].flip(0))
-            ahead: LSTM = layer.forward_lstm
+            ahead = layer.forward_lstm
         else:
-            assert isinstance(layer, LSTM)
-            back, ahead = _Spool(), layer
+            back, ahead = _Spool(), cast(LSTM, layer)
         state = None
         for i in range(len(current)):
             y, state = ahead.go_on(current.get(i)[None], state)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -13,17 +13,14 @@ from torch import Tensor, nn
 
 from vocable import audio
 from vocable.audio import AudioError
+from vocable.codec.clips import Waveforms, as_clips, check_fit, checked_lengths
 from vocable.codec.config import CodecConfig
-from vocable.codec.layers import frame_mask
+from vocable.codec.layers import Recurrence, frame_mask, reduce_recurrence
 from vocable.codec.long import CHUNK_FRAMES, Staged, run_staged
 from vocable.codec.rvq import Quantized, ResidualVectorQuantizer
 from vocable.codec.seanet import SEANetDecoder, SEANetEncoder
 from vocable.codec.spectral import SpectralDecoder, SpectralEncoder
 from vocable.codec.tokens import Encoded, TokensError
-
-#: A waveform [L], a batch [B, L], or a list of [L]: float, full scale at 1.0.
-Waveforms = Tensor | np.ndarray | Sequence[Tensor | np.ndarray]
-
 
 Parts = Literal["all", "encoder", "decoder"]
 
@@ -90,6 +87,8 @@ class SpeechTokenizer(nn.Module):
         #: Maps RVQ-1 to the teacher's channels; used in training alone.
         self.transform = nn.Linear(config.dimension, config.semantic_dimension)
         self._id: str | None = None
+        #: What its recurrent layers run in; a reduced one is for inference alone.
+        self.recurrence: Recurrence = "float32"
 
     # ---- where it comes from -------------------------------------------------------------------------------------
 
@@ -101,21 +100,37 @@ class SpeechTokenizer(nn.Module):
         dtype: torch.dtype = torch.float32,
         parts: Parts = "all",
         weight_norm: bool = False,
+        recurrence: Recurrence = "float32",
+        compile: bool = False,
     ) -> SpeechTokenizer:
         """Load the embedded model (None or "fast"), a folder, or a hub id, in eval mode.
 
         name: a folder written by `save_pretrained`, or one with a checkpoint of the official package; on the hub,
         "owner/name" or "owner/name/subfolder". parts: "encoder" leaves the decoder unbuilt, "decoder" the encoder.
         weight_norm: keep the weight norm of a `paper` codec, for training; else it is folded into the weights.
+        recurrence: "bfloat16" or "int8" weights of the recurrent layers, for a CPU that they keep waiting; some codes
+        differ (benchmarks/README.md says how many). compile: torch.compile encoder and decoder, a minute's work at the
+        first calls; it needs a C++ compiler.
         Raises CheckpointError when there is no such model, or its files are not a codec of this version.
         """
         from vocable.codec import checkpoint
 
+        if recurrence not in get_args(Recurrence):
+            raise ValueError(f"recurrence is {', '.join(get_args(Recurrence))}, not {recurrence!r}")
+        if recurrence != "float32" and (torch.device(device).type, dtype) != ("cpu", torch.float32):
+            raise ValueError(f"recurrence {recurrence} is for float32 models on the CPU: give a dtype alone elsewhere")
         model = checkpoint.load(name, parts, weight_norm)
         try:
-            return model.to(device=device, dtype=dtype).eval()
+            model = model.to(device=device, dtype=dtype).eval()
         except (RuntimeError, AssertionError) as error:  # what torch says of a device it has not
             raise ValueError(f"device {device!r} cannot be used here: {str(error).splitlines()[0]}") from error
+        if recurrence != "float32":
+            reduce_recurrence(model.requires_grad_(False), recurrence)
+            model.eval().recurrence = recurrence
+        if compile:
+            model.encoder.compile(dynamic=True)
+            model.decoder.compile(dynamic=True)
+        return model
 
     def save_pretrained(self, folder: str | os.PathLike[str], dtype: torch.dtype = torch.float32) -> None:
         """Write config.json and model.safetensors to `folder`; dtype float16 halves the file (and changes the id).
@@ -127,9 +142,13 @@ class SpeechTokenizer(nn.Module):
 
         if self.parts != "all":
             raise ValueError(f"this codec holds its {self.parts} alone: load it whole to save it")
+        if self.recurrence != "float32":
+            raise ValueError(f"this codec's recurrence was made {self.recurrence}: load it as it is to save it")
         checkpoint.save(self, folder, dtype)
 
     def train(self, mode: bool = True) -> SpeechTokenizer:
+        if mode and self.recurrence != "float32":
+            raise ValueError(f"this codec's recurrence was made {self.recurrence}: load it as it is to train it")
         if mode:
             self._id = None  # its weights are about to change
         super().train(mode)
@@ -236,8 +255,8 @@ class SpeechTokenizer(nn.Module):
             codes, layers = self._held(codes, layers)
         codes, start = self._checked(codes, layers)
         hop, (batch, _, frames) = self.hop_length, codes.shape
-        lengths = torch.full((batch,), frames * hop) if num_samples is None else _lengths(num_samples, batch)
-        _fits(lengths, frames, hop)
+        lengths = torch.full((batch,), frames * hop) if num_samples is None else checked_lengths(num_samples, batch)
+        check_fit(lengths, frames, hop)
         latents = self.quantizer.decode(codes, start)
         waveform = self.decoder(latents, -(-lengths // hop))[:, : int(lengths.max())]
         return Decoded(_silence_after(waveform, lengths), lengths)
@@ -271,7 +290,7 @@ class SpeechTokenizer(nn.Module):
             nonlocal samples
             for block in [blocks] if isinstance(blocks, (Tensor, np.ndarray)) else blocks:
                 if len(block):
-                    clips = _as_clips(block, None)
+                    clips = as_clips(block, None)
                     if len(clips) != 1:
                         raise AudioError(f"a block of one recording is [n], not {list(block.shape)}")
                     samples += len(clips[0])
@@ -297,7 +316,7 @@ class SpeechTokenizer(nn.Module):
             raise TokensError(f"{len(encoded)} clips: decode them one by one, as `clips()` gives them")
         codes, start = self._checked(*self._held(encoded, layers))
         left = int(encoded.num_samples)
-        _fits(encoded.num_samples, codes.shape[2], self.hop_length)
+        check_fit(encoded.num_samples, codes.shape[2], self.hop_length)
         starts = range(0, self.num_frames(left), _at_least_one(chunk_frames))
         codes = codes[:, :, : self.num_frames(left)]
         latents = (self.quantizer.decode(codes[:, :, at : at + chunk_frames], start)[0] for at in starts)
@@ -332,7 +351,7 @@ class SpeechTokenizer(nn.Module):
         each clip is decoded from (quantizer dropout). Codebooks are not changed: that is CodebookEMA's work.
         """
         batch, samples = waveform.shape
-        lengths = torch.full((batch,), samples) if num_samples is None else _lengths(num_samples, batch)
+        lengths = torch.full((batch,), samples) if num_samples is None else checked_lengths(num_samples, batch)
         if int(lengths.min()) < 1 or int(lengths.max()) > samples:
             raise ValueError(f"num_samples must be 1 to {samples}, not {lengths.tolist()}")
         frames = -(-lengths // self.hop_length)
@@ -377,7 +396,7 @@ class SpeechTokenizer(nn.Module):
         self, waveform: Waveforms, sample_rate: int | None, num_samples: Tensor | Sequence[int] | None
     ) -> tuple[Tensor, Tensor]:
         """Any accepted input as float32 [B, L], zero behind each clip's end, and num_samples [B] on the CPU."""
-        clips = _as_clips(waveform, num_samples)
+        clips = as_clips(waveform, num_samples)
         if sample_rate is not None and sample_rate != self.sample_rate:
             clips = [torch.from_numpy(audio.resample(c.cpu().numpy(), sample_rate, self.sample_rate)) for c in clips]
         lengths = torch.tensor([len(c) for c in clips])
@@ -419,69 +438,6 @@ def _at_least_one(chunk_frames: int) -> int:
     if chunk_frames < 1:
         raise ValueError(f"chunk_frames must be at least 1, not {chunk_frames}")
     return chunk_frames
-
-
-def _fits(lengths: Tensor, frames: int, hop: int) -> None:
-    if int(lengths.max()) > frames * hop or int(lengths.min()) < 1:
-        raise TokensError(f"num_samples must be 1 to {frames * hop} for {frames} frames, not {lengths.tolist()}")
-
-
-def _as_clips(waveform: Waveforms, num_samples: Tensor | Sequence[int] | None) -> list[Tensor]:
-    """The clips of a batch as checked float32 [L] tensors."""
-    if isinstance(waveform, (Tensor, np.ndarray)):
-        whole = _as_tensor(waveform)
-        if whole.ndim not in (1, 2):
-            raise AudioError(f"a waveform is [L] or [B, L], not {list(whole.shape)}; drop or average the channel axis")
-        clips = list(whole) if whole.ndim == 2 else [whole]
-    elif isinstance(waveform, Sequence) and not isinstance(waveform, (str, bytes)):
-        if not all(isinstance(w, (Tensor, np.ndarray)) for w in waveform):
-            raise AudioError("a list of waveforms holds tensors or arrays [L]; read files with vocable.audio.read")
-        clips = [_as_tensor(w) for w in waveform]
-    else:
-        raise AudioError(f"a waveform is a tensor or a numpy array, not {type(waveform).__name__}")
-    if not clips:
-        raise AudioError("an empty batch: give at least one waveform")
-    if num_samples is not None:
-        lengths = _lengths(num_samples, len(clips)).tolist()
-        if any(not 0 <= n <= len(c) for c, n in zip(clips, lengths, strict=True)):
-            raise AudioError(f"num_samples {lengths} do not fit the waveforms' lengths {[len(c) for c in clips]}")
-        clips = [c[:n] for c, n in zip(clips, lengths, strict=True)]
-    for i, clip in enumerate(clips):
-        if clip.ndim != 1:
-            raise AudioError(f"waveform {i} has shape {list(clip.shape)}; each one in a list is [L]")
-        if not clip.dtype.is_floating_point:
-            raise AudioError(f"waveform {i} is {clip.dtype}; floats with full scale 1.0 are expected (int16: / 32768)")
-        if len(clip) == 0:
-            raise AudioError(f"waveform {i} is empty")
-        if not bool(torch.isfinite(clip).all()):
-            raise AudioError(f"waveform {i} holds NaN or infinite samples")
-        peak = float(clip.abs().max())
-        if peak > 100.0:
-            raise AudioError(f"waveform {i} peaks at {peak:.0f}; full scale is 1.0 (int16: / 32768)")
-    return [c.detach().float() for c in clips]
-
-
-def _as_tensor(waveform: Tensor | np.ndarray) -> Tensor:
-    try:
-        tensor = torch.as_tensor(waveform)
-    except TypeError as error:  # an array of objects, strings, long doubles
-        raise AudioError(f"a waveform of {waveform.dtype} cannot be used; use float32") from error
-    if tensor.ndim == 0:
-        raise AudioError("a waveform has at least one axis, this is a single number")
-    return tensor
-
-
-def _lengths(num_samples: Tensor | Sequence[int], batch: int) -> Tensor:
-    try:
-        lengths = torch.as_tensor(num_samples).cpu()
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise ValueError(f"num_samples are whole numbers, not {num_samples!r}") from error
-    if lengths.dtype.is_floating_point and lengths.numel():
-        raise ValueError(f"num_samples are whole numbers, not {lengths.tolist()}")
-    lengths = lengths.long()
-    if lengths.shape != (batch,):
-        raise ValueError(f"num_samples needs one number for each of the {batch} clips, not shape {list(lengths.shape)}")
-    return lengths
 
 
 def _silence_after(waveform: Tensor, lengths: Tensor) -> Tensor:

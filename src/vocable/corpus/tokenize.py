@@ -30,6 +30,7 @@ import torch
 
 from vocable import audio
 from vocable.audio import AudioError
+from vocable.codec.layers import Recurrence
 from vocable.codec.model import SpeechTokenizer
 from vocable.codec.tokens import Encoded, TokensError
 from vocable.corpus.manifest import Utterance, groups_by_duration
@@ -52,6 +53,8 @@ class Plan:
     shard_seconds: float = 1800.0  #: of speech in a shard: what a kill costs at most, for each worker
     batch_seconds: float = 60.0  #: of speech in a batch, padding included; a longer clip is encoded in chunks
     device: str = "cpu"  #: or cuda: its sums come out in another order, and near ties with them
+    recurrence: Recurrence = "float32"  #: as from_pretrained has it
+    compile: bool = False  #: the same
 
     def decides(self) -> dict[str, Any]:
         """As JSON, what two corpora must have in common to be one."""
@@ -179,7 +182,9 @@ class Worker:
     def __init__(self, plan: Plan, out: Path) -> None:
         torch.set_num_threads(1)
         self.plan, self.out = plan, out
-        self.codec = SpeechTokenizer.from_pretrained(plan.codec, device=plan.device, parts="encoder")
+        self.codec = SpeechTokenizer.from_pretrained(
+            plan.codec, device=plan.device, parts="encoder", recurrence=plan.recurrence, compile=plan.compile
+        )
         if self.codec.id != plan.codec_id:
             raise ValueError(f"{plan.codec} is {self.codec.id} here, and was {plan.codec_id} when this was planned")
 

@@ -1,0 +1,73 @@
+"""Reduced recurrences and compiled models: which codes stay, and what they refuse."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from conftest import SPEECH, make_tiny_paper
+from vocable import SpeechTokenizer, audio
+from vocable.codec.layers import LSTM, ReducedLSTM
+
+
+@pytest.fixture(scope="module")
+def speech() -> np.ndarray:
+    return audio.read(SPEECH, 16_000)[0][:64_000]
+
+
+@pytest.mark.parametrize(("recurrence", "first", "all_layers"), [("bfloat16", 0.99, 0.98), ("int8", 0.97, 0.85)])
+def test_most_codes_stay(
+    recurrence: str, first: float, all_layers: float, fast: SpeechTokenizer, speech: np.ndarray
+) -> None:
+    reduced = SpeechTokenizer.from_pretrained(recurrence=recurrence)
+    assert reduced.id == fast.id, "a way to run it, not another codec"
+    whole, mine = fast.encode(speech), reduced.encode(speech)
+    same = (whole.codes == mine.codes)[0].float()
+    assert first <= same[0].mean() and all_layers <= same.mean() < 1, "and some do not"
+    decoded = reduced.decode(whole).waveform
+    assert (decoded - fast.decode(whole).waveform).abs().max() < 0.1 * decoded.abs().max()
+
+
+def test_bfloat16_in_batches_and_chunks(speech: np.ndarray) -> None:
+    codec = SpeechTokenizer.from_pretrained(recurrence="bfloat16")
+    alone = codec.encode(speech).codes
+    assert torch.equal(codec.encode([speech, speech[:20_000]]).codes[0], alone[0])
+    chunked = codec.encode_long(speech, chunk_frames=40).codes  # states are rounded from chunk to chunk
+    assert (chunked == alone).float().mean() > 0.99
+
+
+@pytest.mark.parametrize("recurrence", ["bfloat16", "int8"])
+def test_the_papers_model(recurrence: str, tmp_path: Path) -> None:
+    codec = make_tiny_paper()
+    codec.save_pretrained(tmp_path)
+    reduced = SpeechTokenizer.from_pretrained(tmp_path, recurrence=recurrence)
+    layers = list(reduced.modules())
+    assert sum(isinstance(m, ReducedLSTM) for m in layers) == 6 and not any(isinstance(m, LSTM) for m in layers)
+    waveform = 0.2 * torch.randn(2, 8000, generator=torch.Generator().manual_seed(0))
+    latents, theirs = reduced.latents(waveform), codec.latents(waveform)
+    assert (latents - theirs).abs().max() < 0.05 * theirs.abs().max()
+    assert reduced.reconstruct(waveform).waveform.shape == (2, 8000)
+
+
+def test_what_a_reduced_codec_refuses(tiny_folder: Path, tmp_path: Path) -> None:
+    codec = SpeechTokenizer.from_pretrained(tiny_folder, recurrence="int8")
+    with pytest.raises(ValueError, match="made int8: load it as it is to save it"):
+        codec.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="to train it"):
+        codec.train()
+    with pytest.raises(ValueError, match="recurrence is float32, bfloat16, int8, not 'int4'"):
+        SpeechTokenizer.from_pretrained(tiny_folder, recurrence="int4")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="float32 models on the CPU"):
+        SpeechTokenizer.from_pretrained(tiny_folder, dtype=torch.bfloat16, recurrence="int8")
+
+
+@pytest.mark.slow
+def test_compiling_changes_no_code(fast: SpeechTokenizer, speech: np.ndarray) -> None:
+    compiled = SpeechTokenizer.from_pretrained(compile=True)
+    for clips in ([speech], [speech, speech[:20_000], speech[:999]]):
+        whole, mine = fast.encode(clips), compiled.encode(clips)
+        assert (whole.codes != mine.codes).float().mean() <= 1e-3
+        torch.testing.assert_close(compiled.decode(whole).waveform, fast.decode(whole).waveform, atol=1e-4, rtol=0)
