@@ -159,9 +159,9 @@ def table(report: dict[str, Any]) -> str:
         f"There were {same}; killed {kills['count']} times and taken up again, {after}.",
         "",
         f"So a core does {speed:.0f} hours of speech in one. {PLAN_HOURS:,} hours take a machine of {PLAN_CORES} cores "
-        f"{hours:.0f} hours, or {PLAN_MACHINES} of them {hours / PLAN_MACHINES:.1f}; each then reads {reading:.0f} MB/s "
-        f"of 16-bit audio, or an eighth of that as Opus. The codes take {terabyte:.2f} TB a layer in uint16. With shards "
-        "of 30 minutes, a machine that dies loses half an hour of speech for each of its workers, "
+        f"{hours:.0f} hours, or {PLAN_MACHINES} of them {hours / PLAN_MACHINES:.1f}; each then reads {reading:.0f} MB/s, "
+        f"16-bit audio, or an eighth as Opus. The codes take {terabyte:.2f} TB a layer in uint16. With shards of 30 "
+        "minutes, a machine that dies loses half an hour of speech for each of its workers, "
         f"{1800 / speed:.0f} s of work.",
     ]
     return "\n".join(lines)
