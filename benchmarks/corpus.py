@@ -160,8 +160,8 @@ def table(report: dict[str, Any]) -> str:
         "",
         f"So a core does {speed:.0f} hours of speech in one. {PLAN_HOURS:,} hours take a machine of {PLAN_CORES} cores "
         f"{hours:.0f} hours, or {PLAN_MACHINES} of them {hours / PLAN_MACHINES:.1f}; each then reads {reading:.0f} "
-        f"MB/s, 16-bit audio, or an eighth as Opus. The codes take {terabyte:.2f} TB a layer in uint16. With shards of 30 "
-        "minutes, a machine that dies loses half an hour of speech for each of its workers, "
+        f"MB/s, 16-bit audio, or an eighth as Opus. The codes take {terabyte:.2f} TB a layer in uint16. With shards of "
+        "30 minutes, a machine that dies loses half an hour of speech for each of its workers, "
         f"{1800 / speed:.0f} s of work.",
     ]
     return "\n".join(lines)
