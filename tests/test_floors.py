@@ -14,6 +14,7 @@ FLOORS = [
     {"corpus"},
     {"semantic"},
     {"training"},
+    {"lm"},
     {"conversion"},
     {"evaluation"},
     {"cli", "__main__"},

@@ -340,8 +340,8 @@ def test_the_adversary_enters_late_and_is_saved_resumed_and_published(manifest: 
     again = CodecTrainer(plan, tmp_path / "half")
     again.resume()
     again.run()
-    for name, part in trainer._parts().items():
-        resumed = again._parts()[name].state_dict()
+    for name, part in trainer.parts().items():
+        resumed = again.parts()[name].state_dict()
         assert all(torch.equal(tensor, resumed[key]) for key, tensor in part.state_dict().items()), name
 
     init = str(tmp_path / "whole/model")

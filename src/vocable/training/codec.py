@@ -1,24 +1,14 @@
-"""The codec trainer: recipe in, model out, on one device or many. Reads top to bottom.
+"""The codec trainer: recipe in, model out, on one device or many. `loop.py` has the loop.
 
-RUN/recipe.json         the recipe as it ran
-RUN/state.safetensors   everything that resuming needs
-RUN/log.jsonl           a line every few steps, and one for each pass over dev
-RUN/model/              config.json and model.safetensors, as from_pretrained takes them; discriminators.safetensors
-RUN/tensorboard/        the same figures, and dev audio and spectrograms at :1, :2, :4, :8
+RUN/model/         config.json and model.safetensors, as from_pretrained takes them; discriminators.safetensors
+RUN/tensorboard/   besides, dev audio and spectrograms at :1, :2, :4, :8
 """
 
 from __future__ import annotations
 
 import dataclasses
-import itertools
-import json
-import math
 import os
-import time
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any, cast
 
 import numpy as np
@@ -29,7 +19,6 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from vocable import audio
 from vocable.codec.model import CodecOutput, SpeechTokenizer
 from vocable.corpus.manifest import read_manifest, spread
-from vocable.files import atomic_path
 from vocable.semantic.cache import FeatureCache, extract
 from vocable.semantic.distillation import NO_UNIT, d_axis_cosine, d_axis_loss, t_axis_loss, unit_loss
 from vocable.semantic.teacher import HOP_LENGTH, SAMPLE_RATE, Teacher, canonical_layer
@@ -39,28 +28,23 @@ from vocable.training.adversary import Adversary
 from vocable.training.codebooks import CodebookEMA
 from vocable.training.data import Batch, CropBatches
 from vocable.training.log import Writer
+from vocable.training.loop import Trainer
 from vocable.training.losses import SpectralLoss
 from vocable.training.optimizer import Updater
 from vocable.training.recipe import Recipe
-from vocable.training.state import load_state, save_state
-from vocable.training.stop import Interrupted, StopSignals
 
-#: What a resumed run may change; the rest of the recipe makes it the run that it is.
-FREE_TO_CHANGE = ("max_steps", "device", "threads", "compile", "save_every", "evaluate_every", "dev_clips")
-LOG_EVERY = 20  #: steps
-PATIENCE = 10  #: losses in a row that are not finite
 LISTEN = 4  #: dev clips whose audio is logged
 DISTILLATION = {"d_axis": d_axis_loss, "t_axis": t_axis_loss, "units": unit_loss}
-FINAL_SHARE = 0.01  #: of the learning rate, at the end of the run
 
 
-class CodecTrainer:
+class CodecTrainer(Trainer):
     """One training run in a folder.
 
-    max_time: seconds of training (all parts of a resumed run together) after which it ends, annealed.
-    on_log: called with each log record. on_load: called with seconds of audio as the teacher hears
-    and the trainer reads them.
+    max_time and on_log: the loop's. on_load: called with seconds of audio as the teacher hears and the trainer reads
+    them.
     """
+
+    recipe: Recipe
 
     def __init__(
         self,
@@ -71,13 +55,8 @@ class CodecTrainer:
         on_log: Callable[[dict[str, Any]], None] = lambda record: None,
         on_load: Callable[[float], None] = lambda seconds: None,
     ) -> None:
-        self.recipe, self.folder, self.max_time, self.on_log = recipe, Path(folder), max_time, on_log
-        if recipe.threads:
-            torch.set_num_threads(recipe.threads)
-        torch.manual_seed(recipe.seed)
-        self.device, self.processes = processes.join(recipe.device)
-        if recipe.precision == "float16" and self.device.type == "cpu":
-            raise ValueError("CPUs do not train recurrences in float16: --set precision=bfloat16")
+        super().__init__(recipe, folder, max_time, on_log)
+        self.workers = recipe.data.workers
         if not recipe.init:
             self.model = SpeechTokenizer(recipe.codec).to(self.device)
         else:  # its config replaces the recipe's, and its codebooks are started already
@@ -113,94 +92,51 @@ class CodecTrainer:
             for network in (self.model.encoder, self.model.decoder, *discriminators):
                 network.compile()
         self.dev_clips = self._dev_clips()
-        self.data = self._data(targets, on_load)
-        self.step, self.elapsed, self.skipped, self.skipped_in_a_row, self.replaced = 0, 0.0, 0, 0, 0
+        self.data: CropBatches = self._data(targets, on_load)
 
-    # ---- the loop ------------------------------------------------------------------------------------------------
+    def parts(self) -> dict[str, Any]:
+        parts: dict[str, Any] = {"model": self.model, "codebooks": self.codebooks, "optimizer": self.updater}
+        if self.adversary:
+            parts |= {"discriminators": self.adversary.discriminators, "adversary": self.adversary.updater}
+        return parts | ({"average": self.average} if self.average else {})
 
-    def run(self) -> dict[str, Any]:
-        """Train to the end; returns a summary. Raises Interrupted after Ctrl-C or SIGTERM, with the state saved."""
-        if self.is_main:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with atomic_path(self.folder / "recipe.json") as temporary:
-                temporary.write_text(json.dumps(self._recipe_json(), indent=2) + "\n")
-        stop, stopped_by = StopSignals(), 0
-        started, before = time.monotonic(), self.elapsed
-        with (
-            stop,
-            Writer(self.folder if self.is_main else None, self.step) as writer,
-            ThreadPoolExecutor(self.recipe.data.workers) as pool,
-        ):
-            batches = self._batches(pool)
-            while self.progress < 1.0 and not stopped_by:
-                if self.step == self.recipe.quantizer.start_step > 0:
-                    self._start_codebooks()
-                record = self.train_step(next(batches))
-                self.step += 1
-                elapsed = before + time.monotonic() - started
-                # A signal that comes later than this, to one process say, waits for the next step: all leave together.
-                self.elapsed, received = processes.largest((elapsed, stop.received), self.device)
-                stopped_by = int(received)
-                if self.step % LOG_EVERY == 0 or self.progress >= 1.0:
-                    self._log(writer, record)
-                if self.step % self.recipe.save_every == 0:
-                    self.save()
-                if self.step % self.recipe.evaluate_every == 0 or self.progress >= 1.0:
-                    self._log(writer, self.evaluate(writer) if self.is_main else {})
-            self.save()
-            self.processes.wait_for_everyone()  # a launcher ends all as soon as one has ended
-        if stopped_by and self.progress < 1.0:
-            raise Interrupted(stopped_by)
-        if self.is_main:
-            self.published.eval().save_pretrained(self.folder / "model")
-            if self.adversary:
-                self.adversary.save(self.folder / "model")
-        self.processes.wait_for_everyone()
-        return {
-            "codec": self.published.id,
-            "steps": self.step,
-            "seconds": round(self.elapsed),
-            "skipped": self.skipped,
-            "left_out": self.data.left_out,
-        }
+    def publish(self) -> None:
+        self.published.eval().save_pretrained(self.folder / "model")
+        if self.adversary:
+            self.adversary.save(self.folder / "model")
 
-    @property
-    def is_main(self) -> bool:
-        """Whether this process is the one that writes and reports."""
-        return processes.rank() == 0
+    def about(self) -> dict[str, Any]:
+        return {"codec": self.published.id, "left_out": self.data.left_out}
 
     @property
     def published(self) -> SpeechTokenizer:
         """The model that dev is decoded with, and that the run leaves."""
         return cast(SpeechTokenizer, self.average.module) if self.average else self.model
 
-    @property
-    def progress(self) -> float:
-        """Part of the run that is done, by steps or by time, whichever is further: it drives the schedule."""
-        by_time = self.elapsed / max(self.max_time, 1e-9) if self.max_time is not None else 0.0
-        return max(self.step / self.recipe.max_steps, by_time)
+    # ---- a step --------------------------------------------------------------------------------------------------
 
-    def train_step(self, parts: Sequence[Batch]) -> dict[str, float]:
-        """One step of optimizers and codebooks on this process's parts of a batch; returns the means of its losses."""
+    def train_step(self, parts: list[Batch]) -> dict[str, float]:
+        if self.step == self.recipe.quantizer.start_step > 0:
+            self._start_codebooks()
         self.model.train()
-        share = self._learning_rate_share()
+        share = self.learning_rate_share()
         quantizing, fighting = self._quantizing, self._fighting
         records: list[dict[str, Any]] = []
         quantized = []
         for batch in parts:
             original = batch.waveform.to(self.device)
-            with self._autocast():
+            with self.autocast():
                 output = self._forward(original, batch.num_layers.to(self.device))
             losses, figures = self._losses(output, original, batch.targets)
             judged: dict[str, float] = {}
             if fighting:
-                with self._autocast():
+                with self.autocast():
                     real = fighting.look(original)
                     losses |= fighting.losses(output.waveform, real)
             total = sum((self._weights()[name] * loss for name, loss in losses.items()), original.new_zeros(()))
             self.updater.backward(total / len(parts))
             if fighting:
-                with self._autocast():
+                with self.autocast():
                     judged = fighting.judge(output.waveform, real, 1 / len(parts))
             detached = {name: loss.detach() for name, loss in losses.items()}
             records.append({"total": total.detach(), **detached, **figures, **judged})
@@ -209,26 +145,17 @@ class CodecTrainer:
         if norm is None:
             if fighting:
                 fighting.updater.clear()
-            return self._skip()
-        self.skipped_in_a_row = 0
+            return self.skip()
+        self.skipped_in_a_row, replaced = 0, 0
         if quantizing:
-            self.replaced = self.codebooks.update(quantized, self._generator())
+            replaced = self.codebooks.update(quantized, self.generator())
         if fighting and fighting.updater.update(share) is None:
             self.skipped += 1
         if self.average:
             self.average.update_parameters(self.model)
         means = {name: float(sum(record[name] for record in records)) / len(records) for name in records[0]}
-        return {**means, "gradient": norm, "learning_rate": share * self.recipe.optimizer.learning_rate}
-
-    def _skip(self) -> dict[str, float]:
-        self.skipped += 1
-        self.skipped_in_a_row += 1
-        if self.skipped_in_a_row == PATIENCE:
-            raise ValueError(
-                f"the loss was not finite {PATIENCE} times in a row: lower optimizer.learning_rate or clip_norm, "
-                "or check the data with `vocable prepare check`; the last state saved is from before"
-            )
-        return {"skipped": float(self.skipped)}
+        rate = share * self.recipe.optimizer.learning_rate
+        return {**means, "gradient": norm, "learning_rate": rate, "dead_codes": replaced}
 
     def _forward(self, original: Tensor, num_layers: Tensor) -> CodecOutput:
         if self._quantizing:
@@ -292,17 +219,10 @@ class CodecTrainer:
         latents: list[Tensor] = []
         while sum(map(len, latents)) < wanted:
             batch = self.data.part(self.step + len(latents), processes.rank(), processes.world_size())
-            with self._autocast():
+            with self.autocast():
                 encoded = self.model.encoder(batch.waveform.to(self.device)).flatten(0, 1).float()
             latents.append(processes.gather_rows(encoded))
-        self.codebooks.kmeans_start(torch.cat(latents), recipe.quantizer.kmeans_iterations, self._generator())
-
-    def _learning_rate_share(self) -> float:
-        o, p = self.recipe.optimizer, min(self.progress, 1.0)
-        if p < o.warmup:
-            return min(1.0, max(p, 1 / self.recipe.max_steps) / o.warmup)
-        cosine = 0.5 * (1 + math.cos(math.pi * (p - o.warmup) / (1 - o.warmup)))
-        return FINAL_SHARE + (1 - FINAL_SHARE) * cosine
+        self.codebooks.kmeans_start(torch.cat(latents), recipe.quantizer.kmeans_iterations, self.generator())
 
     # ---- dev -----------------------------------------------------------------------------------------------------
 
@@ -328,48 +248,6 @@ class CodecTrainer:
             shares = torch.bincount(codes, minlength=model.codebook_size) / len(codes)
             figures[f"dev/perplexity{k + 1}"] = float(torch.special.entr(shares).sum().exp())
         return figures
-
-    # ---- state ---------------------------------------------------------------------------------------------------
-
-    def save(self) -> None:
-        """Write RUN/state.safetensors, atomically."""
-        if not self.is_main:  # the others hold the same
-            return
-        header = {"step": self.step, "elapsed": self.elapsed, "skipped": self.skipped, "max_time": self.max_time}
-        groups = {name: dict(part.state_dict()) for name, part in self._parts().items()}
-        save_state(self.folder / "state.safetensors", groups, header)
-
-    def _parts(self) -> dict[str, Any]:
-        """All that has a state; data order, learning rate and every random number follow from seed and step."""
-        parts: dict[str, Any] = {"model": self.model, "codebooks": self.codebooks, "optimizer": self.updater}
-        if self.adversary:
-            parts |= {"discriminators": self.adversary.discriminators, "adversary": self.adversary.updater}
-        return parts | ({"average": self.average} if self.average else {})
-
-    def resume(self) -> None:
-        """Go on from RUN/state.safetensors. With max_steps, the result equals an uninterrupted run's bit for bit."""
-        groups, header = load_state(self.folder / "state.safetensors")
-        before, now = json.loads((self.folder / "recipe.json").read_text()), self._recipe_json()
-        changed = [key for key in now if before.get(key) != now[key] and key not in FREE_TO_CHANGE]
-        if changed:
-            raise ValueError(f"{self.folder} was begun with another {', '.join(changed)}: give the same options again")
-        if self.max_time is None:
-            self.max_time = header["max_time"]
-        try:
-            for name, part in self._parts().items():
-                part.load_state_dict(groups.get(name, {}))
-        except (RuntimeError, KeyError, ValueError) as error:
-            raise ValueError(f"{self.folder}: the state is of another recipe; start in a new folder") from error
-        self.step, self.elapsed, self.skipped = header["step"], header["elapsed"], header["skipped"]
-
-    def _recipe_json(self) -> dict[str, Any]:
-        """The recipe as JSON gives it back: tuples are lists."""
-        values: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self.recipe)))
-        return values
-
-    def _generator(self) -> torch.Generator:
-        """Randomness that follows from the seed and the step, so that none of it needs saving."""
-        return torch.Generator().manual_seed(self.recipe.seed * 1_000_003 + self.step)
 
     # ---- what it stands on -----------------------------------------------------------------------------------------
 
@@ -420,30 +298,3 @@ class CodecTrainer:
             targets=targets,
             progress=on_load,
         )
-
-    def _batches(self, pool: ThreadPoolExecutor) -> Iterator[list[Batch]]:
-        """This process's parts of the batches from this step on, a few steps ahead. Threads will do: numpy and
-        libsndfile let go of the lock."""
-        count = self.recipe.accumulate
-        parts = processes.world_size() * count
-
-        def begin(step: int) -> list[Future[Batch]]:
-            mine = range(processes.rank() * count, (processes.rank() + 1) * count)
-            return [pool.submit(self.data.part, step, part, parts) for part in mine]
-
-        steps = iter(range(self.step, self.recipe.max_steps))
-        ahead = deque(begin(step) for step in itertools.islice(steps, 2 * self.recipe.data.workers))
-        while ahead:
-            yield [future.result() for future in ahead.popleft()]
-            ahead.extend(begin(step) for step in itertools.islice(steps, 1))
-
-    def _autocast(self) -> torch.autocast:
-        reduced = {"bfloat16": torch.bfloat16, "float16": torch.float16}.get(self.recipe.precision)
-        return torch.autocast(self.device.type, reduced, enabled=reduced is not None)
-
-    def _log(self, writer: Writer, record: dict[str, float]) -> None:
-        head = {"step": self.step, "elapsed": round(self.elapsed, 1), "progress": round(self.progress, 4)}
-        whole = {**head, **record, "dead_codes": self.replaced}
-        writer.record(whole, record, self.step)
-        if self.is_main:
-            self.on_log(whole)

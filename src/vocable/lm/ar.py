@@ -1,0 +1,225 @@
+"""The autoregressive model: text to RVQ-1 (SpeechTokenizer, arXiv 2308.16692, section 2.4; VALL-E, 2301.02111).
+
+A clip is one sequence over one vocabulary, so that any causal language model can take it from here:
+
+    [PROMPT] codes of the voice [TEXT] symbols [SPEECH] symbol codes symbol codes ... [END]
+
+The symbols of the text stand in the speech once more, each before the frames that speak it. Which one comes next is
+known; the model says when. So it cannot skip a word, repeat one, or forget to stop, however little speech taught it.
+Without timings (`timed: false`, the papers' way) the speech is codes alone, and all of this has to be learned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vocable.lm.aligner import PAUSE, Timing
+from vocable.lm.sampling import Sampling, draw
+from vocable.lm.transformer import Transformer, TransformerConfig, export_llama
+
+IGNORED = -100  #: in targets: not learned from
+LONGEST_SYMBOL = 40  #: frames; then the next one is forced: 0.8 s
+#: Without timings: fewer frames a symbol than this is an early stop, more is a speech without end.
+FEWEST_FRAMES, MOST_FRAMES = 2, 15
+LOOP = 50  #: frames in which nothing new is said: a second
+
+
+@dataclass(frozen=True)
+class ARConfig:
+    codebook_size: int
+    num_symbols: int
+    transformer: TransformerConfig
+    timed: bool = True
+
+
+@dataclass
+class Spoken:
+    """What the model wrote for a text."""
+
+    codes: list[int] = field(default_factory=list)  #: RVQ-1
+    symbols: list[int] = field(default_factory=list)  #: of each frame, PAUSE among them; without timings, empty
+    log_likelihood: float = 0.0  #: of all that it chose, natural logarithm
+    warnings: list[str] = field(default_factory=list)  #: what went wrong, by name
+
+
+class AR(nn.Module):
+    """Ids [B, S] -> logits [B, S, V]."""
+
+    def __init__(self, config: ARConfig) -> None:
+        super().__init__()
+        self.config = config
+        size = config.codebook_size
+        self.prompt, self.text, self.speech, self.end, self.pause = range(size, size + 5)
+        self.first_symbol = size + 5
+        self.vocabulary = self.first_symbol + config.num_symbols
+        self.embedding = nn.Embedding(self.vocabulary, config.transformer.dim)
+        nn.init.normal_(self.embedding.weight, std=0.02)
+        self.transformer = Transformer(config.transformer)
+        self.head = nn.Linear(config.transformer.dim, self.vocabulary, bias=False)
+        nn.init.normal_(self.head.weight, std=0.02)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.transformer(self.embedding(ids), causal=True))
+        return logits
+
+    # ---- training ------------------------------------------------------------------------------------------------
+
+    def before_speech(self, symbols: Sequence[int], prompt: Tensor | None) -> list[int]:
+        """Ids up to SPEECH. prompt: RVQ-1 of the voice, int64 [P], or None."""
+        voice = [] if prompt is None or not len(prompt) else [self.prompt, *prompt.tolist()]
+        return [*voice, self.text, *(self.first_symbol + s for s in symbols), self.speech]
+
+    def example(
+        self, symbols: Sequence[int], codes: Tensor, timing: Timing | None, prompt: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Ids and targets of a clip, int64 [S]; only what follows SPEECH is learned."""
+        ids = self.before_speech(symbols, prompt)
+        silent = len(ids)
+        if self.config.timed:
+            assert timing is not None
+            at = 0
+            for symbol, frames in zip(timing.symbols, timing.frames, strict=True):
+                ids += [self._id(symbol), *codes[at : at + frames].tolist()]
+                at += frames
+        else:
+            ids += codes.tolist()
+        ids.append(self.end)
+        inputs, targets = torch.tensor(ids[:-1]), torch.tensor(ids[1:])
+        targets[: silent - 1] = IGNORED
+        return inputs, targets
+
+    def loss(self, inputs: Tensor, targets: Tensor) -> Tensor:
+        """Cross-entropy, nats a token: int64 [B, S], targets IGNORED behind a clip's end."""
+        return F.cross_entropy(self(inputs).flatten(0, 1), targets.flatten(), ignore_index=IGNORED)
+
+    def _id(self, symbol: int) -> int:
+        return self.pause if symbol == PAUSE else self.first_symbol + symbol
+
+    # ---- speaking ------------------------------------------------------------------------------------------------
+
+    @torch.inference_mode()
+    def speak(
+        self,
+        symbols: Sequence[int],
+        prompt: Tensor | None = None,
+        *,
+        sampling: Sampling = Sampling(),
+        takes: int = 1,
+        seed: int = 0,
+    ) -> Iterator[list[Spoken]]:
+        """Write the codes of a text. Yields the takes after every step, the same objects, until all have ended.
+
+        symbols: of the text. prompt: RVQ-1 of the voice, int64 [P]. takes: written side by side from one seed. Raises
+        ValueError for a text without symbols.
+        """
+        if not symbols:
+            raise ValueError("a text without symbols: there is nothing to say")
+        generator = torch.Generator().manual_seed(seed)
+        ids = torch.tensor([self.before_speech(symbols, prompt)], device=self.head.weight.device)
+        # The longest that can come: every symbol and a pause before each, at their longest.
+        steps = len(symbols) * (2 * (LONGEST_SYMBOL + 1) if self.config.timed else MOST_FRAMES) + LONGEST_SYMBOL + 2
+        cache = self.transformer.cache(takes, ids.shape[1] + steps)
+        hidden = self.transformer(self.embedding(ids.expand(takes, -1)), causal=True, cache=cache)[:, -1]
+        tracks = [_Track(self, list(symbols)) for _ in range(takes)]
+        spoken = [track.spoken for track in tracks]
+        while True:
+            logits = self.head(hidden).float()
+            allowed = torch.stack([track.allowed() for track in tracks]).to(logits.device)
+            open_logits = logits.masked_fill(~allowed, -torch.inf)
+            last = torch.tensor([_last(s.codes, sampling.window) for s in spoken], device=logits.device)
+            drawn = draw(open_logits, sampling, generator, last)
+            scores = open_logits.log_softmax(-1).gather(1, drawn[:, None])[:, 0]
+            for track, token, score in zip(tracks, drawn.tolist(), scores.tolist(), strict=True):
+                track.take(token, score)
+            yield spoken
+            if all(track.ended for track in tracks):
+                return
+            hidden = self.transformer(self.embedding(drawn[:, None]), causal=True, cache=cache)[:, -1]
+
+    def best(self, symbols: Sequence[int], prompt: Tensor | None = None, **how: object) -> Spoken:
+        """The take that the model itself finds likeliest, by frame, one without warnings before any with."""
+        written: list[Spoken] = []
+        for written in self.speak(symbols, prompt, **how):  # type: ignore[arg-type]  # noqa: B007 (the last is wanted)
+            pass
+        return max(written, key=lambda take: (not take.warnings, take.log_likelihood / max(1, len(take.codes))))
+
+    # ---- elsewhere -----------------------------------------------------------------------------------------------
+
+    def export_llama(self, folder: Path, max_positions: int = 4096) -> None:
+        """Write a transformers LlamaForCausalLM over the joint vocabulary."""
+        export_llama(self.transformer, self.embedding.weight, self.head.weight, folder, max_positions)
+
+
+class _Track:
+    """One take: where in the text it is, and what may come next."""
+
+    def __init__(self, model: AR, symbols: list[int]) -> None:
+        self.model, self.symbols = model, symbols
+        self.spoken, self.ended = Spoken(), False
+        self.place = -1  # in the text, of the symbol that is spoken or was before a pause
+        self.now: int | None = None  # the symbol that is spoken, PAUSE perhaps
+        self.frames = 0  # of it
+        self.since_new = 0  # frames since a code that the last second had not
+
+    def allowed(self) -> Tensor:
+        """bool [V]."""
+        m = self.model
+        may = torch.zeros(m.vocabulary, dtype=torch.bool)
+        if self.ended:
+            may[m.end] = True
+        elif not m.config.timed:
+            count = len(self.spoken.codes)
+            may[: m.config.codebook_size] = count < MOST_FRAMES * len(self.symbols)
+            may[m.end] = count > 0
+        else:
+            begun, more = self.now is not None, self.place + 1 < len(self.symbols)
+            may[: m.config.codebook_size] = begun and self.frames < LONGEST_SYMBOL
+            if not begun or self.frames:  # every symbol has a frame
+                if more:
+                    may[m.first_symbol + self.symbols[self.place + 1]] = True
+                else:
+                    may[m.end] = True
+                may[m.pause] = self.now != PAUSE
+        return may
+
+    def take(self, token: int, score: float) -> None:
+        """Go on by a token of the allowed."""
+        m, s = self.model, self.spoken
+        if self.ended:
+            return
+        s.log_likelihood += score
+        if token < m.config.codebook_size:
+            self.since_new = 0 if token not in s.codes[-LOOP:] else self.since_new + 1
+            s.codes.append(token)
+            self.frames += 1
+            if m.config.timed:
+                assert self.now is not None
+                s.symbols.append(self.now)
+                if self.frames == LONGEST_SYMBOL and self.now != PAUSE:
+                    s.warnings.append(f"symbol {self.place + 1} of {len(self.symbols)} was held for too long")
+            elif self.since_new == LOOP:
+                s.warnings.append(f"a loop from frame {len(s.codes) - LOOP} on")
+        elif token == m.end:
+            self.ended = True
+            if not m.config.timed:
+                fewest, most = (n * len(self.symbols) for n in (FEWEST_FRAMES, MOST_FRAMES))
+                if len(s.codes) < fewest:
+                    s.warnings.append(f"stopped early: {len(s.codes)} frames for {len(self.symbols)} symbols")
+                if len(s.codes) >= most:
+                    s.warnings.append("did not come to an end")
+        else:
+            self.now = PAUSE if token == m.pause else self.symbols[self.place + 1]
+            self.place += token != m.pause
+            self.frames = 0
+
+
+def _last(codes: list[int], window: int) -> list[int]:
+    """The newest codes, filled up in front with what is no code."""
+    newest = codes[-window:] if window else []
+    return [-1] * (window - len(newest)) + newest

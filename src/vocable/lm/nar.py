@@ -1,0 +1,133 @@
+"""The non-autoregressive model: a voice's layers over RVQ-1, each from those below (arXiv 2308.16692, section 2.4).
+
+It reads the prompt's frames, all layers of them, and behind them the target's frames with the layers that are there,
+and says the next layer of the target, all frames at once. What a frame holds is the sum of its code vectors, as the
+codec gives it to its decoder; and, where a timing is known, the symbol that it speaks. Which layer is asked for is a
+stage, a gain of every norm.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vocable.lm.sampling import Sampling, draw
+from vocable.lm.transformer import Transformer, TransformerConfig
+
+UNKNOWN = 0  #: the symbol of a frame whose symbol is not known; others are one higher than in their table
+IGNORED = -100
+
+
+@dataclass(frozen=True)
+class NARConfig:
+    num_quantizers: int
+    codebook_size: int
+    dimension: int  #: of the codec's code vectors
+    num_symbols: int
+    transformer: TransformerConfig  #: with a stage for each layer but the first
+
+
+class NAR(nn.Module):
+    """Predicts layer k from layers 0 to k - 1, k from 1."""
+
+    codebooks: Tensor
+
+    def __init__(self, config: NARConfig, codebooks: Tensor) -> None:
+        """codebooks: the codec's, float32 [K, N, D]; they are not trained here, and not saved."""
+        super().__init__()
+        self.config = config
+        dim = config.transformer.dim
+        assert config.transformer.stages == config.num_quantizers - 1
+        self.register_buffer("codebooks", codebooks, persistent=False)
+        self.vectors = nn.Linear(config.dimension, dim)
+        self.symbols = nn.Embedding(config.num_symbols + 2, dim)  # unknown, pause, and those of the table
+        self.part = nn.Embedding(2, dim)  # prompt, target
+        for embedding in (self.symbols, self.part):
+            nn.init.normal_(embedding.weight, std=0.02)
+        self.transformer = Transformer(config.transformer)
+        #: A code's score is what its own vector and what the model expects have in common: 1,024 codes a layer need no
+        #: 1,024 rows of weights.
+        self.expect = nn.ModuleList(nn.Linear(dim, config.dimension) for _ in range(config.num_quantizers - 1))
+        self.bias = nn.Parameter(torch.zeros(config.num_quantizers - 1, config.codebook_size))
+
+    def forward(
+        self, prompt: Tensor, num_prompt: Tensor, below: Tensor, num_frames: Tensor, symbols: Tensor, stage: Tensor
+    ) -> Tensor:
+        """Scores of layer stage + 1 of every target frame, [B, T, N].
+
+        prompt, below: summed code vectors float32 [B, P, D] and [B, T, D], right-padded; num_prompt, num_frames: int64
+        [B]; symbols: int64 [B, T]; stage: int64 [B], from 0.
+        """
+        batch, width = below.shape[:2]
+        parts = [
+            self.vectors(prompt) + self.part.weight[0],
+            self.vectors(below) + self.part.weight[1] + self.symbols(symbols),
+        ]
+        # Prompt and target stand one behind the other without a gap, so that padding is at the end alone.
+        total = num_prompt + num_frames
+        x = below.new_zeros(batch, int(total.max()), parts[0].shape[2])
+        for i, (n, m) in enumerate(zip(num_prompt.tolist(), num_frames.tolist(), strict=True)):
+            x[i, :n], x[i, n : n + m] = parts[0][i, :n], parts[1][i, :m]
+        x = self.transformer(x, causal=False, num_valid=total, stage=stage)
+        place = (num_prompt[:, None] + torch.arange(width, device=x.device)).clamp_max(x.shape[1] - 1)
+        x = x.gather(1, place[..., None].expand(-1, -1, x.shape[2]))
+        scores = torch.stack(
+            [
+                self.expect[k](row) @ self.codebooks[k + 1].T + self.bias[k]
+                for k, row in zip(stage.tolist(), x, strict=True)
+            ]
+        )
+        return scores
+
+    def sum_below(self, codes: Tensor) -> Tensor:
+        """The summed vectors of the first layers: int64 [k, T] -> float32 [T, D]."""
+        rows = torch.arange(len(codes), device=codes.device)[:, None]
+        summed: Tensor = self.codebooks[rows, codes].sum(0)
+        return summed
+
+    def loss(self, scores: Tensor, targets: Tensor) -> Tensor:
+        """Cross-entropy, nats a code; targets int64 [B, T], IGNORED behind a clip's end."""
+        return F.cross_entropy(scores.flatten(0, 1), targets.flatten(), ignore_index=IGNORED)
+
+    @torch.inference_mode()
+    def fill(
+        self,
+        semantic: Tensor,
+        prompt: Tensor | None = None,
+        symbols: Sequence[int] | None = None,
+        *,
+        sampling: Sampling = Sampling(temperature=0.0),
+        seed: int = 0,
+    ) -> Tensor:
+        """All layers of a clip: RVQ-1 int64 [T], the voice's codes int64 [K, P] or None -> int64 [K, T].
+
+        symbols: of each frame, -1 a pause, or None where they are not known.
+        """
+        device = self.codebooks.device
+        generator = torch.Generator().manual_seed(seed)
+        codes = semantic[None].to(device)
+        spoken = frame_symbols(symbols, len(semantic)).to(device)[None]
+        voice = (
+            self.sum_below(prompt.to(device))[None]
+            if prompt is not None
+            else codes.new_zeros(1, 0, self.config.dimension).float()
+        )
+        sizes = torch.tensor([voice.shape[1]], device=device), torch.tensor([codes.shape[1]], device=device)
+        for stage in range(self.config.num_quantizers - 1):
+            scores = self(
+                voice, sizes[0], self.sum_below(codes)[None], sizes[1], spoken, torch.tensor([stage], device=device)
+            )[0]
+            codes = torch.cat([codes, draw(scores, sampling, generator)[None]])
+        return codes
+
+
+def frame_symbols(symbols: Sequence[int] | None, frames: int) -> Tensor:
+    """Symbols of frames, -1 a pause, as the model counts them: int64 [T]."""
+    if symbols is None:
+        return torch.full((frames,), UNKNOWN)
+    assert len(symbols) == frames
+    return torch.tensor(symbols) + 2  # -1, a pause, is 1

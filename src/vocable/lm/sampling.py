@@ -1,0 +1,61 @@
+"""How a token is drawn from what a model thinks of all of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How to draw.
+
+    temperature 0 takes the likeliest. top_k: of the likeliest k alone (0: of all). top_p: of the likeliest that hold
+    this much of the probability (Holtzman et al., arXiv 1904.09751). repeats: a code drawn more often than this
+    among the last `window` is drawn again from all of them, so that loops end (VALL-E 2, arXiv 2406.05370; 0: never).
+    """
+
+    temperature: float = 0.8
+    top_k: int = 0
+    top_p: float = 0.95
+    window: int = 10
+    repeats: int = 5
+
+    def __post_init__(self) -> None:
+        if self.temperature < 0 or self.top_k < 0 or not 0 < self.top_p <= 1 or self.window < 0 or self.repeats < 0:
+            raise ValueError(
+                f"temperature, top_k, window and repeats are 0 or more, and top_p is above 0 and at most 1, not {self}"
+            )
+
+
+def draw(logits: Tensor, sampling: Sampling, generator: torch.Generator, last: Tensor | None = None) -> Tensor:
+    """One token of each row: logits [B, V], -inf for what is not allowed, -> int64 [B].
+
+    last: int64 [B, W], the tokens drawn before, the newest at the end; for repetitions.
+    """
+    if sampling.temperature == 0:
+        return logits.argmax(-1)
+    scores = logits.float() / sampling.temperature
+    drawn = _multinomial(_narrowed(scores, sampling), generator)
+    if last is not None and sampling.repeats and last.shape[1]:
+        counts = (last[:, -sampling.window :] == drawn[:, None]).sum(1)
+        again = _multinomial(scores, generator)
+        drawn = torch.where(counts > sampling.repeats, again, drawn)
+    return drawn
+
+
+def _narrowed(scores: Tensor, sampling: Sampling) -> Tensor:
+    """Scores with -inf for all but the likeliest."""
+    ordered, order = scores.sort(-1, descending=True)
+    chances = ordered.softmax(-1)
+    dropped = chances.cumsum(-1) - chances >= sampling.top_p  # the first is never dropped
+    if sampling.top_k:
+        dropped[:, sampling.top_k :] = True
+    return scores.masked_fill(torch.zeros_like(dropped).scatter(-1, order, dropped), -torch.inf)
+
+
+def _multinomial(scores: Tensor, generator: torch.Generator) -> Tensor:
+    # On the CPU, whatever the model runs on: one seed gives one result everywhere.
+    return torch.multinomial(scores.softmax(-1).cpu(), 1, generator=generator)[:, 0].to(scores.device)

@@ -1,0 +1,101 @@
+"""Timings: the best path of a text, where symbols meet, pauses; and an aligner that learns them."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from vocable.lm.aligner import PAUSE, Aligner, best_path, timing
+
+
+def paths(symbols: list[int], frames: int) -> list[list[int]]:
+    """Every CTC path of a text, as places of symbols, -1 the blank; by trying all."""
+    found = []
+    for path in itertools.product(range(-1, len(symbols)), repeat=frames):
+        runs = [place for place, _ in itertools.groupby(path) if place >= 0]
+        apart = all(
+            symbols[a] != symbols[b] or -1 in path[len(path) - 1 - path[::-1].index(a) : path.index(b)]
+            for a, b in itertools.pairwise(runs)
+        )
+        if runs == list(range(len(symbols))) and apart:
+            found.append(list(path))
+    return found
+
+
+@settings(max_examples=30)
+@given(st.lists(st.integers(0, 2), min_size=1, max_size=3), st.integers(1, 6), st.integers(0, 999))
+def test_the_best_of_all_paths(symbols: list[int], frames: int, seed: int) -> None:
+    scores = np.random.default_rng(seed).normal(size=(frames, 4))
+    every = paths(symbols, frames)
+    if not every:
+        with pytest.raises(ValueError, match="too few"):
+            best_path(scores, symbols)
+        return
+
+    def score(path: list[int]) -> float:
+        return sum(scores[t, symbols[place] if place >= 0 else 3] for t, place in enumerate(path))
+
+    assert score(best_path(scores, symbols).tolist()) == pytest.approx(max(map(score, every)))
+
+
+@given(st.data())
+def test_timings_cover_every_frame(data: st.DataObject) -> None:
+    symbols = data.draw(st.lists(st.integers(0, 9), min_size=1, max_size=8))
+    path: list[int] = []
+    for place in range(len(symbols)):
+        path += [-1] * data.draw(st.integers(0, 40)) + [place] * data.draw(st.integers(1, 4))
+    path += [-1] * data.draw(st.integers(0, 40))
+    found = timing(np.array(path), symbols)
+    assert sum(found.frames) == len(path) and min(found.frames) >= 1
+    assert [s for s in found.symbols if s != PAUSE] == symbols
+    assert all({a, b} != {PAUSE} for a, b in itertools.pairwise(found.symbols)), "no pause after a pause"
+    frames = found.by_frame()
+    for t, place in enumerate(path):
+        if place >= 0:
+            assert frames[t] == symbols[place], "a symbol is spoken where it was heard"
+
+
+def test_symbols_meet_halfway_and_long_gaps_are_pauses() -> None:
+    path = [-1] * 10 + [0] * 2 + [-1] * 4 + [1] * 2 + [-1] * 30 + [2] + [-1] * 2
+    found = timing(np.array(path), [7, 8, 9])
+    assert found.symbols == [PAUSE, 7, 8, PAUSE, 9]
+    assert found.frames == [7, 7, 8, 23, 6]
+
+
+def test_it_learns_when_symbols_are_spoken() -> None:
+    """Clips of held symbols with noise: after a few steps their borders are found within two frames."""
+    torch.manual_seed(0)
+    rng = np.random.default_rng(0)
+    voice = rng.normal(size=(5, 12))
+
+    def clip() -> tuple[torch.Tensor, list[int], list[int]]:
+        symbols = [int(rng.integers(5))]
+        while len(symbols) < 6:
+            symbols.append(int((symbols[-1] + rng.integers(1, 5)) % 5))
+        lengths = rng.integers(4, 9, 6).tolist()
+        frames = np.repeat(voice[symbols], lengths, 0)
+        return torch.tensor(frames + 0.3 * rng.normal(size=frames.shape)).float(), symbols, lengths
+
+    model = Aligner(12, 5, hidden=24)
+    optimizer = torch.optim.Adam(model.parameters(), 1e-2)
+    for _ in range(60):
+        batch = [clip() for _ in range(8)]
+        vectors = torch.nn.utils.rnn.pad_sequence([v for v, _, _ in batch], batch_first=True)
+        sizes = torch.tensor([len(v) for v, _, _ in batch])
+        loss = model.loss(vectors, sizes, torch.tensor([s for _, s, _ in batch]), torch.full((8,), 6))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    errors = []
+    for _ in range(10):
+        vectors, symbols, lengths = clip()
+        found = model.align(vectors, symbols)
+        assert [s for s in found.symbols if s != PAUSE] == symbols
+        if PAUSE not in found.symbols:
+            errors += np.abs(np.cumsum(found.frames) - np.cumsum(lengths))[:-1].tolist()
+    assert len(errors) > 20 and np.mean(errors) < 2
