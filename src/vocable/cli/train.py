@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
+from rich.progress import Progress
 
 from vocable.cli.bars import bars
 from vocable.cli.options import parse_duration
+
+if TYPE_CHECKING:
+    from vocable.training.loop import Trainer
 
 app = typer.Typer(help="Train a model from a recipe.", no_args_is_help=True)
 
@@ -19,24 +24,87 @@ def _train() -> None:
     pass
 
 
+RECIPE: Path = typer.Argument(help="A YAML recipe.")
+OUT: Path = typer.Option(None, "-o", "--out", help="The run's folder (default: runs/NAME).")
+SETTINGS: list[str] = typer.Option([], "--set", metavar="KEY=VALUE", help="Override a field of the recipe.")
+MAX_TIME: str = typer.Option(None, help="End, annealed, after this long: 90s, 110m, 2h.")
+RESUME: bool = typer.Option(False, help="Go on with the run in this folder.")
+
+
 @app.command()
 def codec(
-    recipe: Path = typer.Argument(help="A YAML recipe."),
-    out: Path = typer.Option(None, "-o", "--out", help="The run's folder (default: runs/NAME)."),
-    settings: list[str] = typer.Option([], "--set", metavar="KEY=VALUE", help="Override a field of the recipe."),
+    recipe: Path = RECIPE,
+    out: Path = OUT,
+    settings: list[str] = SETTINGS,
     init: str = typer.Option(None, help="Begin from this codec: fast (the embedded model), a folder or a hub id."),
-    max_time: str = typer.Option(None, help="End, annealed, after this long: 90s, 110m, 2h."),
-    resume: bool = typer.Option(False, help="Go on with the run in this folder."),
+    max_time: str = MAX_TIME,
+    resume: bool = RESUME,
 ) -> None:
     """Train the codec."""
     seconds = parse_duration(max_time)
 
     from vocable.training.codec import CodecTrainer
     from vocable.training.recipe import load_recipe
-    from vocable.training.stop import Interrupted
 
     plan = load_recipe(recipe, settings + ([f"init={init}"] if init else []))
     folder = out or Path("runs") / plan.name
+
+    def make(bar: Progress) -> CodecTrainer:
+        reading = bar.add_task("reading audio", total=None)
+        trainer = CodecTrainer(plan, folder, max_time=seconds, on_load=lambda s: bar.advance(reading, s))
+        bar.remove_task(reading)
+        return trainer
+
+    summary = _run(make, folder, resume, ("total", "mel", "teacher_cosine"))
+    if summary:
+        steps, spent, short = summary["steps"], summary["seconds"], summary["left_out"]
+        typer.echo(f"trained {summary['codec']}: {steps} steps in {spent} s; model in {folder}/model", err=True)
+        if short:
+            typer.echo(f"{short} utterances were too short to train on and left out", err=True)
+
+
+@app.command()
+def lm(
+    recipe: Path = RECIPE,
+    out: Path = OUT,
+    settings: list[str] = SETTINGS,
+    init: str = typer.Option(None, help="Begin from the models in this folder."),
+    max_time: str = MAX_TIME,
+    resume: bool = RESUME,
+) -> None:
+    """Train the language models of speech, AR and NAR, on a tokenized corpus."""
+    seconds = parse_duration(max_time)
+
+    from vocable.lm.recipe import load_recipe
+    from vocable.lm.train import LMTrainer
+
+    plan = load_recipe(recipe, settings + ([f"init={init}"] if init else []))
+    folder = out or Path("runs") / plan.name
+
+    def make(bar: Progress) -> LMTrainer:
+        task = bar.add_task("reading tokens", total=1.0)
+        trainer = LMTrainer(
+            plan,
+            folder,
+            max_time=seconds,
+            on_load=lambda stage, share: bar.update(task, description=stage, completed=share),
+        )
+        bar.remove_task(task)
+        return trainer
+
+    summary = _run(make, folder, resume, ("total", "ar", "nar", "dev/ar", "dev/nar"))
+    if summary:
+        steps, spent, left_out = summary["steps"], summary["seconds"], summary["left_out"]
+        typer.echo(f"trained {summary['models']} on {summary['codec']}: {steps} steps in {spent} s", err=True)
+        typer.echo(f"models in {folder}/model; {left_out} clips were left out", err=True)
+
+
+def _run(
+    make: Callable[[Progress], Trainer], folder: Path, resume: bool, shown: Sequence[str]
+) -> dict[str, Any] | None:
+    """Begin a run or go on with it, with a live line; returns its summary, in the first process alone."""
+    from vocable.training.stop import Interrupted
+
     begun = (folder / "state.safetensors").exists()
     if begun and not resume:
         raise ValueError(f"{folder} holds a run already: --resume goes on with it, -o names another folder")
@@ -44,15 +112,13 @@ def codec(
         raise ValueError(f"{folder} holds no run to resume; leave out --resume to begin one")
     first = os.environ.get("RANK", "0") == "0"  # of the processes that accelerate or torchrun started
     with bars(shown=first) as bar:
-        reading = bar.add_task("reading audio", total=None)
-        trainer = CodecTrainer(plan, folder, max_time=seconds, on_load=lambda s: bar.advance(reading, s))
-        bar.remove_task(reading)
+        trainer = make(bar)
         if resume:
             trainer.resume()
         training = bar.add_task("training", total=1.0)
 
         def show(record: dict[str, Any]) -> None:
-            figures = " ".join(f"{k} {record[k]:.3f}" for k in ("total", "mel", "teacher_cosine") if k in record)
+            figures = " ".join(f"{k} {record[k]:.3f}" for k in shown if k in record)
             bar.update(training, completed=record["progress"], description=f"step {record['step']} {figures}")
             if bar.disable and first:
                 typer.echo(f"step {record['step']} progress {record['progress']:.3f} {figures}", err=True)
@@ -64,12 +130,7 @@ def codec(
             if first:
                 typer.echo(f"vocable: {stopped}: saved at step {trainer.step}; go on with --resume", err=True)
             raise typer.Exit(128 + stopped.signal) from None
-    if not first:
-        return
-    steps, spent, short = summary["steps"], summary["seconds"], summary["left_out"]
-    typer.echo(f"trained {summary['codec']}: {steps} steps in {spent} s; model in {folder}/model", err=True)
-    if short:
-        typer.echo(f"{short} utterances were too short to train on and left out", err=True)
+    return summary if first else None
 
 
 @app.command()

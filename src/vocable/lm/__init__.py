@@ -1,0 +1,1 @@
+"""Speech from text, by language models over the tokens of a codec."""

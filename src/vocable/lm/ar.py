@@ -16,14 +16,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vocable.lm.aligner import PAUSE, Timing
 from vocable.lm.sampling import Sampling, draw
-from vocable.lm.transformer import Transformer, TransformerConfig, export_llama
+from vocable.lm.transformer import IGNORED, Transformer, TransformerConfig, export_llama
 
-IGNORED = -100  #: in targets: not learned from
 LONGEST_SYMBOL = 40  #: frames; then the next one is forced: 0.8 s
 #: Without timings: fewer frames a symbol than this is an early stop, more is a speech without end.
 FEWEST_FRAMES, MOST_FRAMES = 2, 15
@@ -93,10 +91,6 @@ class AR(nn.Module):
         inputs, targets = torch.tensor(ids[:-1]), torch.tensor(ids[1:])
         targets[: silent - 1] = IGNORED
         return inputs, targets
-
-    def loss(self, inputs: Tensor, targets: Tensor) -> Tensor:
-        """Cross-entropy, nats a token: int64 [B, S], targets IGNORED behind a clip's end."""
-        return F.cross_entropy(self(inputs).flatten(0, 1), targets.flatten(), ignore_index=IGNORED)
 
     def _id(self, symbol: int) -> int:
         return self.pause if symbol == PAUSE else self.first_symbol + symbol

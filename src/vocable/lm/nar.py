@@ -12,14 +12,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vocable.lm.sampling import Sampling, draw
 from vocable.lm.transformer import Transformer, TransformerConfig
 
 UNKNOWN = 0  #: the symbol of a frame whose symbol is not known; others are one higher than in their table
-IGNORED = -100
 
 
 @dataclass(frozen=True)
@@ -83,16 +81,6 @@ class NAR(nn.Module):
         )
         return scores
 
-    def sum_below(self, codes: Tensor) -> Tensor:
-        """The summed vectors of the first layers: int64 [k, T] -> float32 [T, D]."""
-        rows = torch.arange(len(codes), device=codes.device)[:, None]
-        summed: Tensor = self.codebooks[rows, codes].sum(0)
-        return summed
-
-    def loss(self, scores: Tensor, targets: Tensor) -> Tensor:
-        """Cross-entropy, nats a code; targets int64 [B, T], IGNORED behind a clip's end."""
-        return F.cross_entropy(scores.flatten(0, 1), targets.flatten(), ignore_index=IGNORED)
-
     @torch.inference_mode()
     def fill(
         self,
@@ -112,17 +100,22 @@ class NAR(nn.Module):
         codes = semantic[None].to(device)
         spoken = frame_symbols(symbols, len(semantic)).to(device)[None]
         voice = (
-            self.sum_below(prompt.to(device))[None]
+            sum_of(self.codebooks, prompt.to(device))[None]
             if prompt is not None
             else codes.new_zeros(1, 0, self.config.dimension).float()
         )
         sizes = torch.tensor([voice.shape[1]], device=device), torch.tensor([codes.shape[1]], device=device)
         for stage in range(self.config.num_quantizers - 1):
-            scores = self(
-                voice, sizes[0], self.sum_below(codes)[None], sizes[1], spoken, torch.tensor([stage], device=device)
-            )[0]
+            below, number = sum_of(self.codebooks, codes)[None], torch.tensor([stage], device=device)
+            scores = self(voice, sizes[0], below, sizes[1], spoken, number)[0]
             codes = torch.cat([codes, draw(scores, sampling, generator)[None]])
         return codes
+
+
+def sum_of(codebooks: Tensor, codes: Tensor) -> Tensor:
+    """The summed vectors of the first layers: int64 [k, T] -> float32 [T, D]."""
+    rows = torch.arange(len(codes), device=codes.device)[:, None]
+    return codebooks[rows, codes].sum(0)
 
 
 def frame_symbols(symbols: Sequence[int] | None, frames: int) -> Tensor:

@@ -17,6 +17,12 @@ from torch import Tensor, nn
 from vocable.extras import need
 
 NORM_EPSILON = 1e-5
+IGNORED = -100  #: in targets: not learned from
+
+
+def cross_entropy(scores: Tensor, targets: Tensor) -> Tensor:
+    """Nats a token, a scalar: scores [B, S, V], targets int64 [B, S], IGNORED where nothing is learned."""
+    return F.cross_entropy(scores.float().flatten(0, 1), targets.flatten(), ignore_index=IGNORED)
 
 
 @dataclass(frozen=True)

@@ -128,6 +128,11 @@ def load_recipe(path: str | os.PathLike[str], overrides: list[str] = []) -> Reci
 
     A recipe with `base: other.yaml`, a path relative to its own, has that one's values under its own.
     """
+    return from_dict(read_values(path, overrides))
+
+
+def read_values(path: str | os.PathLike[str], overrides: list[str]) -> dict[str, Any]:
+    """What `load_recipe` builds a recipe from."""
     yaml = need("yaml", "train")
     path = Path(path)
     values = _read(path)
@@ -143,7 +148,7 @@ def load_recipe(path: str | os.PathLike[str], overrides: list[str] = []) -> Reci
             node[last] = yaml.safe_load(text)
     except (yaml.YAMLError, AttributeError, TypeError) as error:
         raise ValueError(f"{path}: not a recipe ({error})") from error
-    return from_dict(values)
+    return values
 
 
 def _read(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
@@ -173,11 +178,11 @@ def _merge(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
 
 def from_dict(values: Any) -> Recipe:
     """Build a Recipe from nested dictionaries, checking every key and the type of every value."""
-    recipe: Recipe = _build(Recipe, values, "recipe")
+    recipe: Recipe = build(Recipe, values, "recipe")
     return recipe
 
 
-def _build(kind: Any, value: Any, where: str) -> Any:
+def build(kind: Any, value: Any, where: str) -> Any:
     """`value` as `kind`: a dataclass from a dictionary, a tuple from a list, a number from a number."""
     if kind is CodecConfig:
         return CodecConfig.from_dict(value)
@@ -189,14 +194,14 @@ def _build(kind: Any, value: Any, where: str) -> Any:
         if unknown:
             raise ValueError(f"{where}: no field {', '.join(map(str, unknown))}; there are {', '.join(kinds)}")
         try:
-            return kind(**{key: _build(kinds[key], item, f"{where}.{key}") for key, item in value.items()})  # type: ignore[operator]
+            return kind(**{key: build(kinds[key], item, f"{where}.{key}") for key, item in value.items()})  # type: ignore[operator]
         except TypeError as error:
             raise ValueError(f"{where}: {error}") from error
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin is tuple and isinstance(value, (list, tuple)):
         inner = arguments[:1] * len(value) if arguments[-1] is Ellipsis else arguments
         if len(inner) == len(value):
-            return tuple(_build(k, v, where) for k, v in zip(inner, value, strict=True))
+            return tuple(build(k, v, where) for k, v in zip(inner, value, strict=True))
     if origin is Literal and value in arguments:
         return value
     if kind is float and isinstance(value, (int, float, str)) and not isinstance(value, bool):
@@ -211,7 +216,7 @@ def _build(kind: Any, value: Any, where: str) -> Any:
     if arguments and origin not in (tuple, Literal):  # a union: the first member that fits
         for member in arguments:
             try:
-                return _build(member, value, where)
+                return build(member, value, where)
             except ValueError:
                 continue
     raise ValueError(f"{where}: {value!r} is not {kind}")

@@ -1,0 +1,132 @@
+"""The autoregressive model: its sequence, what it may say when, and that it says what it has learned."""
+
+from __future__ import annotations
+
+from itertools import groupby
+from pathlib import Path
+
+import pytest
+import torch
+
+from vocable.lm.aligner import PAUSE, Timing
+from vocable.lm.ar import AR, LONGEST_SYMBOL, MOST_FRAMES, ARConfig, Spoken
+from vocable.lm.sampling import Sampling
+from vocable.lm.transformer import IGNORED, TransformerConfig, cross_entropy
+
+SIZE, SYMBOLS = 12, 6
+GREEDY = Sampling(temperature=0.0)
+
+
+def make(timed: bool = True, seed: int = 0) -> AR:
+    torch.manual_seed(seed)
+    return AR(ARConfig(SIZE, SYMBOLS, TransformerConfig(dim=32, layers=2, heads=2, hidden=48), timed)).eval()
+
+
+def last(model: AR, *args: object, **how: object) -> list[Spoken]:
+    *_, takes = model.speak(*args, **how)
+    return takes
+
+
+def test_the_sequence_of_a_clip() -> None:
+    model = make()
+    timing = Timing([PAUSE, 3, 1], [1, 2, 1])
+    inputs, targets = model.example([3, 1], torch.tensor([7, 8, 9, 5]), timing, torch.tensor([2, 4]))
+    symbol = model.first_symbol
+    speech = [model.pause, 7, symbol + 3, 8, 9, symbol + 1, 5]
+    before = [model.prompt, 2, 4, model.text, symbol + 3, symbol + 1, model.speech]
+    assert inputs.tolist() == before + speech
+    assert targets.tolist() == [IGNORED] * 6 + [*speech, model.end]
+    plain, learned = make(timed=False).example([3, 1], torch.tensor([7, 8]), None, None)
+    assert plain.tolist() == [model.text, symbol + 3, symbol + 1, model.speech, 7, 8]
+    assert learned.tolist()[-3:] == [7, 8, model.end]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_timed_model_says_every_symbol_once_and_ends(seed: int) -> None:
+    """Whatever its weights: random ones here."""
+    symbols = torch.randint(SYMBOLS, (7,), generator=torch.Generator().manual_seed(seed)).tolist()
+    for take in last(make(seed=seed), symbols, sampling=Sampling(1.0, top_p=1.0), takes=3, seed=seed):
+        assert len(take.codes) == len(take.symbols) and all(0 <= code < SIZE for code in take.codes)
+        runs = [(symbol, len(list(run))) for symbol, run in groupby(take.symbols)]
+        said = [symbol for symbol, _ in runs if symbol != PAUSE]
+        assert said == [symbol for symbol, _ in groupby(symbols)] or len(said) == len(symbols)
+        assert max(length for _, length in runs) <= LONGEST_SYMBOL * len(symbols)
+
+
+@pytest.mark.parametrize("timed", [True, False])
+def test_its_likelihood_is_that_of_the_full_forward(timed: bool) -> None:
+    """What it adds up step by step, with a cache, from what it may choose."""
+    model, symbols, prompt = make(timed), [2, 0, 5], torch.tensor([1, 1, 4])
+    (take,) = last(model, symbols, prompt, sampling=Sampling(1.0, top_p=1.0, repeats=0), seed=3)
+    if timed:
+        runs = [(symbol, len(list(run))) for symbol, run in groupby(take.symbols)]
+        if [s for s, _ in runs if s != PAUSE] != symbols:
+            pytest.skip("a symbol came twice in a row")
+        timing = Timing([s for s, _ in runs], [n for _, n in runs])
+    else:
+        timing = None
+    inputs, targets = model.example(symbols, torch.tensor(take.codes), timing, prompt)
+    with torch.no_grad():
+        scores = model(inputs[None])[0].log_softmax(-1)
+    learned = targets != IGNORED
+    full = scores[learned].gather(1, targets[learned][:, None]).sum()
+    # It chooses among fewer tokens than the model knows, so what it chose is no less likely there.
+    assert take.log_likelihood >= float(full) - 1e-3 and take.log_likelihood < 0
+
+
+def test_one_seed_repeats_and_takes_differ() -> None:
+    model, symbols = make(), [0, 1, 2, 3]
+    first, again = (last(model, symbols, takes=3, seed=5, sampling=Sampling(1.0)) for _ in range(2))
+    assert [take.codes for take in first] == [take.codes for take in again]
+    assert first[0].codes != first[1].codes
+    best = model.best(symbols, takes=3, seed=5, sampling=Sampling(1.0))
+    assert best.codes in [take.codes for take in first]
+
+
+def test_it_learns_clips_by_heart() -> None:
+    model = make().train()
+    clips = [
+        ([0, 1, 2], torch.tensor([3, 3, 4, 5, 5, 6]), Timing([0, 1, PAUSE, 2], [2, 1, 1, 2])),
+        ([2, 1], torch.tensor([6, 6, 1]), Timing([2, 1], [2, 1])),
+        ([4], torch.tensor([9, 8, 9, 8]), Timing([4], [4])),
+    ]
+    examples = [model.example(symbols, codes, timing, None) for symbols, codes, timing in clips]
+    inputs = torch.nn.utils.rnn.pad_sequence([i for i, _ in examples], batch_first=True)
+    targets = torch.nn.utils.rnn.pad_sequence([t for _, t in examples], batch_first=True, padding_value=IGNORED)
+    optimizer = torch.optim.Adam(model.parameters(), 1e-2)
+    for _ in range(120):
+        loss = cross_entropy(model(inputs), targets)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    model.eval()
+    for symbols, codes, timing in clips:
+        (take,) = last(model, symbols, sampling=GREEDY)
+        assert take.codes == codes.tolist() and take.symbols == timing.by_frame() and not take.warnings
+
+
+def test_what_goes_wrong_is_named() -> None:
+    untimed = make(timed=False)
+    with torch.no_grad():
+        untimed.head.weight.zero_()
+    (take,) = last(untimed, [0] * 6, sampling=GREEDY)  # all scores are equal: code 0, for ever
+    assert len(take.codes) == MOST_FRAMES * 6
+    assert take.warnings == ["a loop from frame 1 on", "did not come to an end"]
+    timed = make()
+    with torch.no_grad():
+        timed.head.weight.zero_()
+    (take,) = last(timed, [0, 1], sampling=GREEDY)
+    assert len(take.codes) == 4 * LONGEST_SYMBOL and len(take.warnings) == 2, "with a pause after each"
+    assert take.warnings[0] == "symbol 1 of 2 was held for too long"
+    with pytest.raises(ValueError, match="nothing to say"):
+        last(timed, [])
+
+
+def test_transformers_takes_it_from_here(tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers", reason="comes with vocable[train]")
+    model = make()
+    model.export_llama(tmp_path)
+    theirs = transformers.LlamaForCausalLM.from_pretrained(tmp_path)
+    ids = torch.randint(model.vocabulary, (2, 20), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        torch.testing.assert_close(theirs(input_ids=ids).logits, model(ids), atol=1e-5, rtol=0)

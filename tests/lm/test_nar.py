@@ -1,0 +1,94 @@
+"""The non-autoregressive model: batches, what it reads, and that it learns a voice's layers."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from vocable.lm.nar import NAR, NARConfig, frame_symbols, sum_of
+from vocable.lm.transformer import IGNORED, TransformerConfig, cross_entropy
+
+LAYERS, SIZE, D = 4, 10, 6
+
+
+def make(seed: int = 0) -> NAR:
+    torch.manual_seed(seed)
+    transformer = TransformerConfig(dim=32, layers=2, heads=2, hidden=48, stages=LAYERS - 1)
+    return NAR(NARConfig(LAYERS, SIZE, D, 5, transformer), torch.randn(LAYERS, SIZE, D)).eval()
+
+
+def codes(frames: int, seed: int) -> torch.Tensor:
+    return torch.randint(SIZE, (LAYERS, frames), generator=torch.Generator().manual_seed(seed))
+
+
+@torch.no_grad()
+def test_a_clip_is_the_same_alone_and_in_a_batch() -> None:
+    model = make()
+    clips = [(codes(5, 1), codes(9, 2), 0), (codes(3, 3), codes(12, 4), 2), (codes(1, 5), codes(4, 6), 1)]
+
+    def inputs(prompt: torch.Tensor, target: torch.Tensor, stage: int) -> tuple[torch.Tensor, ...]:
+        symbols = frame_symbols([-1, *range(4)] * 3, 15)[: target.shape[1]]
+        return sum_of(model.codebooks, prompt), sum_of(model.codebooks, target[: stage + 1]), symbols
+
+    alone, rows = [], []
+    for prompt, target, stage in clips:
+        p, t, s = inputs(prompt, target, stage)
+        rows.append((p, t, s, stage))
+        sizes = torch.tensor([len(p)]), torch.tensor([len(t)])
+        alone.append(model(p[None], sizes[0], t[None], sizes[1], s[None], torch.tensor([stage]))[0])
+    pad = torch.nn.utils.rnn.pad_sequence
+    p, t, s = (pad([row[i] for row in rows], batch_first=True, padding_value=1) for i in range(3))
+    sizes = [torch.tensor([len(row[i]) for row in rows]) for i in range(2)]
+    batch = model(p, sizes[0], t, sizes[1], s, torch.tensor([row[3] for row in rows]))
+    for one, row in zip(alone, batch, strict=True):
+        torch.testing.assert_close(row[: len(one)], one, atol=1e-5, rtol=0)
+
+
+def test_filling_keeps_rvq_1_and_reads_everything_it_is_given() -> None:
+    model, semantic, prompt = make(), codes(8, 1)[0], codes(6, 2)
+    with torch.no_grad():
+        for parameter in model.parameters():  # random weights as they come hardly tell one input from another
+            parameter *= 8
+    symbols = [0, 0, 1, 1, -1, 2, 2, 2]
+    filled = model.fill(semantic, prompt, symbols)
+    assert filled.shape == (LAYERS, 8) and torch.equal(filled[0], semantic)
+    assert torch.equal(model.fill(semantic, prompt, symbols), filled)
+    for other in (model.fill(semantic, codes(6, 3), symbols), model.fill(semantic, prompt), model.fill(semantic)):
+        assert other.shape == filled.shape and not torch.equal(other, filled)
+
+
+def test_it_learns_layers_that_hang_on_the_voice() -> None:
+    """Layer k is RVQ-1 shifted by the voice, which only the prompt tells."""
+    model = make().train()
+    generator = torch.Generator().manual_seed(0)
+
+    def clip(voice: int, frames: int) -> torch.Tensor:
+        first = torch.randint(SIZE, (frames,), generator=generator)
+        return torch.stack([(first + k * voice) % SIZE for k in range(LAYERS)])
+
+    optimizer = torch.optim.Adam(model.parameters(), 3e-3)
+    for _ in range(350):
+        voices = torch.randint(3, (16,), generator=generator).tolist()
+        prompts, targets = ([clip(v, n) for v in voices] for n in (6, 8))
+        stage = torch.randint(LAYERS - 1, (16,), generator=generator)
+        prompt = torch.stack([sum_of(model.codebooks, p) for p in prompts])
+        below = torch.stack([sum_of(model.codebooks, t[: k + 1]) for t, k in zip(targets, stage.tolist(), strict=True)])
+        wanted = torch.stack([t[k + 1] for t, k in zip(targets, stage.tolist(), strict=True)])
+        unknown = torch.stack([frame_symbols(None, 8)] * 16)
+        scores = model(prompt, torch.full((16,), 6), below, torch.full((16,), 8), unknown, stage)
+        loss = cross_entropy(scores, wanted)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    model.eval()
+    right = [(model.fill(t[0], clip(v, 6)) == t)[1:].float().mean() for v in range(3) for t in [clip(v, 30)]]
+    assert torch.stack(right).mean() > 0.9
+
+
+def test_targets_behind_a_clip_count_nothing() -> None:
+    scores = torch.randn(2, 3, SIZE)
+    targets = torch.tensor([[1, 2, 3], [4, IGNORED, IGNORED]])
+    rows = torch.cat([scores[0], scores[1, :1]])
+    assert cross_entropy(scores, targets) == pytest.approx(
+        float(cross_entropy(rows[None], torch.tensor([[1, 2, 3, 4]])))
+    )

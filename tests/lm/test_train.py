@@ -1,0 +1,129 @@
+"""The language models' trainer: a corpus in, models out; resuming; what it refuses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from conftest import make_tiny
+from vocable.codec.model import SpeechTokenizer
+from vocable.corpus.engines import Local
+from vocable.corpus.manifest import Utterance, write_manifest
+from vocable.corpus.tokenize import Plan, tokenize
+from vocable.lm.aligner import PAUSE
+from vocable.lm.model import build_models, load_models
+from vocable.lm.recipe import LMRecipe, load_recipe
+from vocable.lm.text import SymbolTable
+from vocable.lm.train import LMTrainer
+from vocable.training.recipe import build
+from vocable.training.stop import Interrupted
+
+WORDS = ("one", "two", "three", "four")
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Sixteen clips of noise with texts, of four speakers, tokenized by a tiny codec, which lies beside them."""
+    folder = tmp_path_factory.mktemp("lm")
+    codec = make_tiny(num_quantizers=4)
+    codec.quantizer.codebooks.copy_(torch.randn(4, 32, 8, generator=torch.Generator().manual_seed(0)))
+    codec.save_pretrained(folder / "codec")
+    rng = np.random.default_rng(0)
+    utterances = []
+    for i in range(16):
+        seconds = float(rng.uniform(1.5, 3.0))
+        soundfile.write(folder / f"{i}.wav", 0.1 * rng.normal(size=int(16_000 * seconds)), 16_000)
+        text = " ".join(rng.choice(WORDS, 3)) if i != 5 else None
+        utterances.append(Utterance(str(i), folder / f"{i}.wav", seconds, f"s{i % 4}", text, language="en"))
+    write_manifest(folder / "train.jsonl", utterances)
+    codec = SpeechTokenizer.from_pretrained(folder / "codec")
+    tokenize(utterances, folder / "tokens", Plan(str(folder / "codec"), codec.id, 0, 4), Local(1))
+    return folder
+
+
+def recipe(corpus: Path, cache: Path, **changes: Any) -> LMRecipe:
+    data = {"tokens": str(corpus / "tokens"), "train": str(corpus / "train.jsonl"), "cache": str(cache)}
+    data |= {"dev_tokens": data["tokens"], "dev": data["train"], "front_end": "characters", "batch_frames": 400}
+    small = {"dim": 16, "layers": 1, "heads": 2, "hidden": 16, "dropout": 0.1}
+    values = {"name": "lm", "data": data, "codec": str(corpus / "codec"), "ar": small, "nar": small}
+    values |= {"aligner": {"steps": 3}, "max_steps": 6, "save_every": 2, "evaluate_every": 3, "precision": "float32"}
+    return build(LMRecipe, {**values, **changes}, "recipe")
+
+
+def test_a_run_learns_and_its_models_load(corpus: Path, tmp_path: Path) -> None:
+    stages: set[str] = set()
+    plan = recipe(corpus, tmp_path / "cache", max_steps=30, optimizer={"learning_rate": 0.01})
+    trainer = LMTrainer(plan, tmp_path / "run", on_load=lambda stage, share: stages.add(stage))
+    assert stages == {"reading texts", "training the aligner", "timing symbols"}
+    assert trainer.corpus.left_out == {"5": "no text"} and len(trainer.corpus.clips) == 15
+    for clip in trainer.corpus.clips:
+        assert clip.timing and sum(clip.timing.frames) == clip.codes.shape[1]
+        assert [s for s in clip.timing.symbols if s != PAUSE] == clip.symbols
+    records: list[dict[str, Any]] = []
+    trainer.on_log = records.append
+    summary = trainer.run()
+    dev = [record for record in records if "dev/ar" in record]
+    assert dev[-1]["dev/ar"] < dev[0]["dev/ar"] and dev[-1]["dev/nar"] < dev[0]["dev/nar"]
+    codec = SpeechTokenizer.from_pretrained(corpus / "codec")
+    models = load_models(tmp_path / "run" / "model", codec)
+    assert models.ar and models.nar and summary["codec"] == codec.id
+    for name, model in models.parts.items():
+        for key, tensor in model.state_dict().items():
+            assert torch.equal(tensor, trainer.trained[name].state_dict()[key])
+    with pytest.raises(ValueError, match=r"made for codec tiny-\w+, not for"):
+        load_models(tmp_path / "run" / "model", make_tiny(3, num_quantizers=4))
+
+
+def test_resumed_equals_uninterrupted(corpus: Path, tmp_path: Path) -> None:
+    whole = LMTrainer(recipe(corpus, tmp_path / "cache"), tmp_path / "whole")
+    whole.run()
+    half = LMTrainer(recipe(corpus, tmp_path / "cache"), tmp_path / "half")
+    step = half.train_step
+
+    def stop_after_three(parts: list[Any]) -> dict[str, float]:
+        if half.step == 3:
+            raise Interrupted(2)
+        return step(parts)
+
+    half.train_step = stop_after_three  # type: ignore[method-assign]
+    with pytest.raises(Interrupted):
+        half.run()
+    again = LMTrainer(recipe(corpus, tmp_path / "cache"), tmp_path / "half")
+    again.resume()
+    assert again.step == 2, "the last that was saved"
+    again.run()
+    for name, model in whole.trained.items():
+        for key, tensor in model.state_dict().items():
+            assert torch.equal(tensor, again.trained[name].state_dict()[key]), key
+
+
+@pytest.mark.parametrize("part", ["ar", "nar"])
+def test_one_of_the_two_alone(part: str, corpus: Path, tmp_path: Path) -> None:
+    other = {"nar": {"weight": 0.0}} if part == "ar" else {"ar": {"weight": 0.0, "timed": False}}
+    trainer = LMTrainer(recipe(corpus, tmp_path / "cache", **other), tmp_path / "run")
+    assert list(trainer.trained) == [part]
+    assert trainer.train_step([trainer.data.part(0, 0, 1)])[part] > 0
+    assert part == "ar" or not (tmp_path / "cache" / "timings.json").exists(), "nothing was to be timed"
+
+
+def test_what_it_refuses(corpus: Path, tmp_path: Path) -> None:
+    make_tiny(1, num_quantizers=4).save_pretrained(tmp_path / "other")
+    with pytest.raises(ValueError, match="holds tokens of tiny-"):
+        LMTrainer(recipe(corpus, tmp_path / "cache", codec=str(tmp_path / "other")), tmp_path / "run")
+    with pytest.raises(ValueError, match="nothing to train"):
+        recipe(corpus, tmp_path, ar={"weight": 0.0}, nar={"weight": 0.0})
+
+
+@pytest.mark.parametrize(("name", "ar", "nar"), [("uslm-small", 5e6, 8e6), ("uslm-paper", 200e6, 200e6)])
+def test_the_recipes(name: str, ar: float, nar: float, fast: SpeechTokenizer) -> None:
+    """Their sizes, in parameters, with a table of 112 symbols."""
+    plan = load_recipe(Path(__file__).parents[2] / "recipes" / f"{name}.yaml")
+    with torch.device("meta"):
+        models = build_models(plan, fast, SymbolTable([str(i) for i in range(112)]))
+    sizes = {part: sum(p.numel() for p in model.parameters()) for part, model in models.parts.items()}
+    assert sizes["ar"] == pytest.approx(ar, rel=0.15) and sizes["nar"] == pytest.approx(nar, rel=0.15)
