@@ -136,12 +136,10 @@ class AR(nn.Module):
                 return
             hidden = self.transformer(self.embedding(drawn[:, None]), causal=True, cache=cache)[:, -1]
 
-    def best(self, symbols: Sequence[int], prompt: Tensor | None = None, **how: object) -> Spoken:
-        """The take that the model itself finds likeliest, by frame, one without warnings before any with."""
-        written: list[Spoken] = []
-        for written in self.speak(symbols, prompt, **how):  # type: ignore[arg-type]  # noqa: B007 (the last is wanted)
-            pass
-        return max(written, key=lambda take: (not take.warnings, take.log_likelihood / max(1, len(take.codes))))
+    @staticmethod
+    def best_of(takes: Sequence[Spoken]) -> Spoken:
+        """The take that the model itself finds likeliest, by frame; one without warnings before any with."""
+        return max(takes, key=lambda take: (not take.warnings, take.log_likelihood / max(1, len(take.codes))))
 
     # ---- elsewhere -----------------------------------------------------------------------------------------------
 

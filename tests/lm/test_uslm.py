@@ -1,0 +1,117 @@
+"""Speech from text end to end, with tiny random models: voices, sentences, seeds, and what it refuses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from conftest import make_tiny
+from vocable.audio import AudioError
+from vocable.codec.tokens import Encoded, TokensError
+from vocable.lm.ar import AR, ARConfig
+from vocable.lm.model import Models, save_models
+from vocable.lm.nar import NAR, NARConfig
+from vocable.lm.sampling import Sampling
+from vocable.lm.text import SymbolTable
+from vocable.lm.transformer import TransformerConfig
+from vocable.lm.uslm import USLM
+
+LETTERS = [*"abcdefghijklmnopqrstuvwxyz", ".", ","]
+
+
+def noise(seconds: float, level: float = 0.1, seed: int = 0, rate: int = 16_000) -> np.ndarray:
+    return (level * np.random.default_rng(seed).normal(size=round(seconds * rate))).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def uslm() -> USLM:
+    codec = make_tiny(num_quantizers=4)
+    codec.quantizer.codebooks.copy_(torch.randn(4, 32, 8, generator=torch.Generator().manual_seed(0)))
+    torch.manual_seed(0)
+    sizes = {"dim": 16, "layers": 1, "heads": 2, "hidden": 16}
+    ar = AR(ARConfig(32, len(LETTERS), TransformerConfig(**sizes)))
+    nar = NAR(NARConfig(4, 32, 8, len(LETTERS), TransformerConfig(**sizes, stages=3)), codec.quantizer.codebooks)
+    for parameter in (*ar.parameters(), *nar.parameters()):
+        parameter.data *= 8  # as they come, they hardly tell one input from another
+    return USLM(codec, Models(codec.id, "characters", "en", SymbolTable(LETTERS), ar, nar))
+
+
+def test_a_text_becomes_speech_and_one_seed_repeats(uslm: USLM) -> None:
+    voice = uslm.prepare_voice(noise(4.0))
+    first, again, other = (uslm.generate("hello, you.", voice, seed=seed) for seed in (1, 1, 2))
+    assert torch.equal(first.waveform, again.waveform) and not torch.equal(first.codes, other.codes)
+    assert first.codes.shape[0] == 4 and first.waveform.shape == (first.codes.shape[1] * 320,)
+    assert not torch.equal(uslm.generate("hello, you.", seed=1).waveform, first.waveform), "the voice tells"
+
+
+def test_long_texts_are_spoken_by_sentences(uslm: USLM) -> None:
+    text = "the first one. the second one is here. and " + "one more word " * 20
+    parts = list(uslm.stream(text, seed=3))
+    assert len(parts) >= 4 and " ".join(part.text for part in parts).split() == text.split()
+    whole = uslm.generate(text, seed=3)
+    assert whole.codes.shape[1] == sum(part.codes.shape[1] for part in parts)
+    assert len(whole.waveform) == sum(len(part.waveform) for part in parts) + (len(parts) - 1) * 2400
+    assert torch.equal(whole.waveform[: len(parts[0].waveform)], parts[0].waveform)
+    assert [speech.text for speech in uslm.generate(["one.", "two."])] == ["one.", "two."]
+
+
+def test_the_best_take_by_a_scorer(uslm: USLM) -> None:
+    heard: list[int] = []
+
+    def longest(waveform: np.ndarray, text: str) -> float:
+        heard.append(len(waveform))
+        return len(waveform)
+
+    speech = uslm.generate("abc", takes=4, scorer=longest, sampling=Sampling(1.0))
+    assert len(heard) == 4 and len(speech.waveform) == max(heard)
+
+
+def test_a_voice_is_the_loudest_part_and_can_be_kept(uslm: USLM, tmp_path: Path) -> None:
+    recording = np.concatenate([noise(5.0, 0.01), noise(3.0, 0.3, 1), noise(4.0, 0.01, 2)])
+    voice = uslm.prepare_voice(recording)
+    assert torch.equal(voice.codes, uslm.codec.encode(recording).codes[:, :, 250:400])
+    voice.save(tmp_path / "voice.safetensors")
+    kept = Encoded.load(tmp_path / "voice.safetensors")
+    assert torch.equal(uslm.generate("abc", kept).waveform, uslm.generate("abc", voice).waveform)
+    assert int(uslm.prepare_voice(noise(2.0, rate=44_100), 44_100).num_frames) == 100
+
+
+def test_recordings_that_are_no_voice(uslm: USLM) -> None:
+    with pytest.raises(AudioError, match=r"lasts 0.2 s: a voice takes a second"):
+        uslm.prepare_voice(noise(0.2))
+    with pytest.raises(AudioError, match="silent"):
+        uslm.prepare_voice(noise(3.0, 1e-5))
+    with pytest.raises(AudioError, match="one recording, not 2"):
+        uslm.prepare_voice([noise(2.0), noise(2.0)])
+    other = make_tiny(5, num_quantizers=4)
+    with pytest.raises(TokensError, match="prepare it again"):
+        uslm.generate("abc", other.encode(noise(2.0)))
+    with pytest.raises(TokensError, match="all layers"):
+        uslm.generate("abc", uslm.codec.encode(noise(2.0), layers=slice(0, 1)))
+
+
+@pytest.mark.parametrize("text", ["", "   ", "...!?", "\n"])
+def test_texts_that_say_nothing(text: str, uslm: USLM) -> None:
+    with pytest.raises(ValueError, match="nothing to say"):
+        uslm.generate(text)
+
+
+def test_symbols_and_languages_that_are_not_known(uslm: USLM) -> None:
+    with pytest.raises(ValueError, match="é"):
+        uslm.generate("a. café.")
+    with pytest.raises(ValueError, match="xx"):
+        uslm.generate("abc 12", language="xx")
+
+
+def test_it_loads_what_training_leaves(uslm: USLM, tmp_path: Path) -> None:
+    uslm.codec.save_pretrained(tmp_path / "codec")
+    save_models(uslm.models, tmp_path / "lm")
+    loaded = USLM.from_pretrained(tmp_path / "lm", tmp_path / "codec")
+    assert torch.equal(loaded.generate("abc").waveform, uslm.generate("abc").waveform)
+    with pytest.raises(ValueError, match="made for codec tiny-"):
+        USLM.from_pretrained(tmp_path / "lm")
+    with pytest.raises(ValueError, match="no language models"):
+        USLM.from_pretrained(tmp_path / "codec", tmp_path / "codec")
