@@ -60,7 +60,8 @@ class USLM:
         cls, folder: str | os.PathLike[str], codec: str | os.PathLike[str] | None = None, device: str = "cpu"
     ) -> USLM:
         """Load a folder of `vocable train lm`, RUN/model. codec: the one that it was trained on, as
-        `SpeechTokenizer.from_pretrained` takes it (None: the embedded model). Raises ValueError where they do not fit."""
+        `SpeechTokenizer.from_pretrained` takes it (None: the embedded model). Raises ValueError where they do not
+        fit."""
         loaded = SpeechTokenizer.from_pretrained(codec, device)
         models = load_models(folder, loaded)
         for part in models.parts.values():
@@ -98,8 +99,8 @@ class USLM:
     @overload
     def generate(self, text: str, voice: Encoded | None = None, **how: object) -> Speech: ...
     @overload
-    def generate(self, text: Sequence[str], voice: Encoded | None = None, **how: object) -> list[Speech]: ...
-    def generate(self, text: str | Sequence[str], voice: Encoded | None = None, **how: object) -> Speech | list[Speech]:
+    def generate(self, text: list[str], voice: Encoded | None = None, **how: object) -> list[Speech]: ...
+    def generate(self, text: str | list[str], voice: Encoded | None = None, **how: object) -> Speech | list[Speech]:
         """A text, or each of several, as speech; how: the options of `stream`. Long ones are spoken by sentences."""
         if not isinstance(text, str):
             return [self.generate(one, voice, **how) for one in text]
