@@ -14,6 +14,12 @@ from vocable.cli.main import main
 from vocable.codec.config import CodecConfig, SEANetConfig, SpectralConfig
 from vocable.codec.model import SpeechTokenizer
 from vocable.codec.rvq import ResidualVectorQuantizer
+from vocable.lm.ar import AR, ARConfig
+from vocable.lm.model import Models, save_models
+from vocable.lm.nar import NAR, NARConfig
+from vocable.lm.text import SymbolTable
+from vocable.lm.transformer import TransformerConfig
+from vocable.lm.uslm import USLM
 from vocable.training.codebooks import CodebookEMA
 
 ROOT = Path(__file__).parent.parent
@@ -136,3 +142,33 @@ def real_clips(shared: Path) -> list[Path]:
     """Eval recordings, spread over corpora and speakers."""
     rows = [json.loads(line) for line in (shared / "data" / "eval.jsonl").read_text().splitlines()]
     return [shared / "data" / row["path"] for row in rows]
+
+
+LETTERS = [*"abcdefghijklmnopqrstuvwxyz", ".", ","]
+
+
+def make_tiny_uslm() -> USLM:
+    """A tiny codec of four layers and language models that read characters, all of random weights."""
+    codec = make_tiny(num_quantizers=4)
+    codec.quantizer.codebooks.copy_(torch.randn(4, 32, 8, generator=torch.Generator().manual_seed(0)))
+    torch.manual_seed(0)
+    sizes = {"dim": 16, "layers": 1, "heads": 2, "hidden": 16}
+    ar = AR(ARConfig(32, len(LETTERS), TransformerConfig(**sizes)))
+    nar = NAR(NARConfig(4, 32, 8, len(LETTERS), TransformerConfig(**sizes, stages=3)), codec.quantizer.codebooks)
+    for parameter in (*ar.parameters(), *nar.parameters()):
+        parameter.data *= 8  # as they come, they hardly tell one input from another
+    return USLM(codec, Models(codec.id, "characters", "en", SymbolTable(LETTERS), ar, nar))
+
+
+@pytest.fixture(scope="session")
+def uslm() -> USLM:
+    return make_tiny_uslm()
+
+
+@pytest.fixture(scope="session")
+def uslm_folders(uslm: USLM, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """The language models', and their codec's."""
+    folder = tmp_path_factory.mktemp("uslm")
+    uslm.codec.save_pretrained(folder / "codec")
+    save_models(uslm.models, folder / "lm")
+    return folder / "lm", folder / "codec"

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
+import soundfile
 import torch
 
-from conftest import make_tiny
-from vocable.conversion import swap_layers
+from conftest import make_tiny, run_command
+from vocable.audio import MADE_BY_MACHINE, AudioError
+from vocable.conversion import fill_layers, swap_layers
 
 
 @pytest.fixture(scope="module")
@@ -54,3 +58,32 @@ def test_a_reference_too_short_or_two_of_them(tok) -> None:
         swap_layers(tok, noise(16_000, 0), noise(15_000, 1))
     with pytest.raises(ValueError, match="one source"):
         swap_layers(tok, noise(16_000, 0), np.stack([noise(16_000, 1)] * 2))
+
+
+def test_the_layers_that_a_model_writes(uslm) -> None:
+    source, reference = noise(40_001, 0), noise(50_000, 1)
+    converted = fill_layers(uslm.codec, uslm.models, source, reference)
+    assert converted.waveform.shape == (1, 40_001)
+    content, voice = uslm.codec.encode(source).codes[0, 0], uslm.prepare_voice(reference).codes[0]
+    codes = uslm.nar.fill(content, voice)
+    torch.testing.assert_close(converted.waveform, uslm.codec.decode(codes[None], [40_001]).waveform)
+    with pytest.raises(AudioError, match="a voice takes a second"):
+        fill_layers(uslm.codec, uslm.models, source, noise(8000, 1))
+    alone = dataclasses.replace(uslm.models, nar=None)
+    with pytest.raises(ValueError, match="no NAR"):
+        fill_layers(uslm.codec, alone, source, reference)
+
+
+def test_the_command(uslm_folders, tmp_path, capsys) -> None:
+    models, codec = uslm_folders
+    for i in range(2):
+        soundfile.write(tmp_path / f"{i}.wav", noise(32_000, i), 16_000)
+    call = ["convert", tmp_path / "0.wav", tmp_path / "1.wav", "-m", codec, "-o", tmp_path / "out.wav"]
+    assert run_command(*call, "--method", "nar", "--models", models) == 0
+    by_model = soundfile.read(tmp_path / "out.wav")[0]
+    assert run_command(*call, "--layers", "1:2") == 0
+    with soundfile.SoundFile(tmp_path / "out.wav") as file:
+        assert file.comment == MADE_BY_MACHINE
+        assert file.frames == len(by_model) == 32_000 and not np.array_equal(file.read(), by_model)
+    assert run_command(*call, "--method", "nar") == 2
+    assert "go together" in capsys.readouterr().err

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from vocable.codec.model import SpeechTokenizer as SpeechTokenizer
+    from vocable.lm.uslm import USLM as USLM
 
 __version__ = "0.1.0"
-__all__ = ["SpeechTokenizer", "__version__"]
+__all__ = ["USLM", "SpeechTokenizer", "__version__"]
 
 
 def __getattr__(name: str) -> object:
@@ -17,4 +18,8 @@ def __getattr__(name: str) -> object:
         from vocable.codec.model import SpeechTokenizer
 
         return SpeechTokenizer
+    if name == "USLM":
+        from vocable.lm.uslm import USLM
+
+        return USLM
     raise AttributeError(f"module 'vocable' has no attribute {name!r}")

@@ -96,17 +96,28 @@ def duration(path: str | os.PathLike[str]) -> float:
     return float(frames / rate)
 
 
-def write(path: str | os.PathLike[str], waveform: Tensor | np.ndarray, sample_rate: int) -> None:
-    """Write a mono waveform [L] in the format that the suffix names (16-bit for WAV and FLAC), atomically."""
-    write_blocks(path, [waveform], sample_rate)
+#: The comment in files of speech that nobody spoke.
+MADE_BY_MACHINE = "Synthetic speech, made with vocable"
 
 
-def write_blocks(path: str | os.PathLike[str], blocks: Iterable[Tensor | np.ndarray], sample_rate: int) -> int:
+def write(
+    path: str | os.PathLike[str], waveform: Tensor | np.ndarray, sample_rate: int, comment: str | None = None
+) -> None:
+    """Write a mono waveform [L] in the format that the suffix names (16-bit for WAV and FLAC), atomically. comment: for
+    the file's metadata."""
+    write_blocks(path, [waveform], sample_rate, comment)
+
+
+def write_blocks(
+    path: str | os.PathLike[str], blocks: Iterable[Tensor | np.ndarray], sample_rate: int, comment: str | None = None
+) -> int:
     """Write what comes in blocks [n] as `write` does; returns the number of samples."""
     if Path(path).suffix.lstrip(".").upper() not in soundfile.available_formats():
         raise AudioError(f"{path}: unknown audio format; name the output .wav, .flac or .ogg")
     written = 0
     with atomic_path(path) as temporary, soundfile.SoundFile(temporary, "w", sample_rate, 1) as file:
+        if comment is not None:
+            file.comment = comment
         for block in blocks:
             samples = block.detach().float().cpu().numpy() if isinstance(block, Tensor) else np.asarray(block)
             if samples.ndim != 1:

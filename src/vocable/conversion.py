@@ -1,7 +1,10 @@
-"""One-shot voice conversion by swapping layers: what is said from one clip, how it sounds from another.
+"""One-shot voice conversion: what is said from one clip, how it sounds from another. RVQ-1 is the source's.
 
-SpeechTokenizer (arXiv 2308.16692), section 4.6: RVQ-1 is the source's, the layers above are the reference's, in the
-reference's own order: nothing aligns them with what is said, so with many of them words are lost.
+By swapping layers, as SpeechTokenizer has it (arXiv 2308.16692, section 4.6): the layers above are the reference's, in
+its own order. Nothing aligns them with what is said, so with many of them words are lost.
+
+By the non-autoregressive model of speech (`lm/nar.py`): it writes the layers above, from the source's RVQ-1 and with
+the reference as its prompt.
 """
 
 from __future__ import annotations
@@ -10,6 +13,8 @@ import torch
 
 from vocable.codec.clips import Waveforms
 from vocable.codec.model import Decoded, SpeechTokenizer
+from vocable.lm.model import Models
+from vocable.lm.voice import prepare_voice, voice_codes
 
 MIN_SECONDS = 1.0  #: of reference
 
@@ -42,3 +47,26 @@ def swap_layers(
     frames = torch.arange(content.codes.shape[2], device=voice.codes.device) % have
     codes = torch.cat([content.codes, voice.codes[:, start:, frames]], 1)
     return tok.decode(codes, content.num_samples, layers=slice(0, stop))
+
+
+def fill_layers(
+    tok: SpeechTokenizer,
+    models: Models,
+    source: Waveforms,
+    reference: Waveforms,
+    sample_rate: int | None = None,
+    reference_rate: int | None = None,
+) -> Decoded:
+    """Speech with the source's content, as long as the source, in the reference's voice, by the models' NAR.
+
+    source, reference: one clip each, float [L]. Raises ValueError for models without a NAR, AudioError for audio that
+    is none, or a reference that is silent or under a second.
+    """
+    if models.nar is None:
+        raise ValueError("these models have no NAR: train one, or convert by swapping layers")
+    content = tok.encode(source, sample_rate, layers=slice(0, 1))
+    if len(content) != 1:
+        raise ValueError("give one source and one reference")
+    voice = voice_codes(tok, prepare_voice(tok, reference, reference_rate))
+    codes = models.nar.fill(content.codes[0, 0], voice)
+    return tok.decode(codes[None], content.num_samples)

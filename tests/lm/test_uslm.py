@@ -6,17 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 
-from conftest import make_tiny
-from vocable.audio import AudioError
+from conftest import make_tiny, run_command
+from vocable.audio import MADE_BY_MACHINE, AudioError
 from vocable.codec.tokens import Encoded, TokensError
-from vocable.lm.ar import AR, ARConfig
-from vocable.lm.model import Models, save_models
-from vocable.lm.nar import NAR, NARConfig
 from vocable.lm.sampling import Sampling
-from vocable.lm.text import SymbolTable
-from vocable.lm.transformer import TransformerConfig
 from vocable.lm.uslm import USLM
 
 LETTERS = [*"abcdefghijklmnopqrstuvwxyz", ".", ","]
@@ -24,19 +20,6 @@ LETTERS = [*"abcdefghijklmnopqrstuvwxyz", ".", ","]
 
 def noise(seconds: float, level: float = 0.1, seed: int = 0, rate: int = 16_000) -> np.ndarray:
     return (level * np.random.default_rng(seed).normal(size=round(seconds * rate))).astype(np.float32)
-
-
-@pytest.fixture(scope="module")
-def uslm() -> USLM:
-    codec = make_tiny(num_quantizers=4)
-    codec.quantizer.codebooks.copy_(torch.randn(4, 32, 8, generator=torch.Generator().manual_seed(0)))
-    torch.manual_seed(0)
-    sizes = {"dim": 16, "layers": 1, "heads": 2, "hidden": 16}
-    ar = AR(ARConfig(32, len(LETTERS), TransformerConfig(**sizes)))
-    nar = NAR(NARConfig(4, 32, 8, len(LETTERS), TransformerConfig(**sizes, stages=3)), codec.quantizer.codebooks)
-    for parameter in (*ar.parameters(), *nar.parameters()):
-        parameter.data *= 8  # as they come, they hardly tell one input from another
-    return USLM(codec, Models(codec.id, "characters", "en", SymbolTable(LETTERS), ar, nar))
 
 
 def test_a_text_becomes_speech_and_one_seed_repeats(uslm: USLM) -> None:
@@ -106,12 +89,39 @@ def test_symbols_and_languages_that_are_not_known(uslm: USLM) -> None:
         uslm.generate("abc 12", language="xx")
 
 
-def test_it_loads_what_training_leaves(uslm: USLM, tmp_path: Path) -> None:
-    uslm.codec.save_pretrained(tmp_path / "codec")
-    save_models(uslm.models, tmp_path / "lm")
-    loaded = USLM.from_pretrained(tmp_path / "lm", tmp_path / "codec")
+def test_it_loads_what_training_leaves(uslm: USLM, uslm_folders: tuple[Path, Path]) -> None:
+    models, codec = uslm_folders
+    loaded = USLM.from_pretrained(models, codec)
     assert torch.equal(loaded.generate("abc").waveform, uslm.generate("abc").waveform)
     with pytest.raises(ValueError, match="made for codec tiny-"):
-        USLM.from_pretrained(tmp_path / "lm")
+        USLM.from_pretrained(models)
     with pytest.raises(ValueError, match="no language models"):
-        USLM.from_pretrained(tmp_path / "codec", tmp_path / "codec")
+        USLM.from_pretrained(codec, codec)
+
+
+def test_the_command(
+    uslm: USLM, uslm_folders: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    models, codec = uslm_folders
+    soundfile.write(tmp_path / "voice.wav", noise(4.0), 16_000)
+    call = ["tts", "--models", models, "-m", codec, "--seed", 3]
+    assert run_command(*call, "one. two.", "--prompt", tmp_path / "voice.wav", "-o", tmp_path / "a.wav") == 0
+    with soundfile.SoundFile(tmp_path / "a.wav") as file:
+        assert file.comment == MADE_BY_MACHINE and file.samplerate == 16_000
+    keep = ["--prompt", tmp_path / "voice.wav", "--save-voice", tmp_path / "voice.safetensors"]
+    assert run_command(*call, "one. two.", *keep, "-o", tmp_path / "b.flac") == 0
+    (tmp_path / "text.txt").write_text("one. two.")
+    kept = ["--file", tmp_path / "text.txt", "--voice", tmp_path / "voice.safetensors"]
+    assert run_command(*call, *kept, "-o", tmp_path / "c.wav") == 0
+    a, b, c = (soundfile.read(tmp_path / name)[0] for name in ("a.wav", "b.flac", "c.wav"))
+    assert np.array_equal(a, c) and np.allclose(a, b, atol=2e-4)  # the formats round differently
+    capsys.readouterr()
+    for bad, why in (
+        ([""], "nothing to say"),
+        ([], "give the text, or --file"),
+        (["a", "--voice", tmp_path / "voice.wav"], "a token file ends in"),
+        (["a", "--prompt", tmp_path / "none.wav"], "none.wav"),
+        (["a", "--temperature", -1], "temperature"),
+    ):
+        assert run_command(*call, *bad, "-o", tmp_path / "no.wav") == 2
+        assert why in capsys.readouterr().err and not (tmp_path / "no.wav").exists()

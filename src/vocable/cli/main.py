@@ -26,11 +26,12 @@ from vocable.cli import (
     semantic,
     tokenize,
     train,
+    tts,
 )
 
 app = typer.Typer(
     name="vocable",
-    help="Speech as tokens: encode speech to codes, decode codes to speech, train the codec.",
+    help="Speech as tokens: encode speech to codes, decode codes to speech, convert voices, speak text, train.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -41,6 +42,7 @@ app.command()(decode.decode)
 app.command()(reconstruct.reconstruct)
 app.command()(tokenize.tokenize)
 app.command()(convert.convert)
+app.command()(tts.tts)
 app.command()(info.info)
 app.command()(official.import_official)
 app.command()(official.export_official)

@@ -42,6 +42,12 @@ class Models:
         """The models that are there, by name."""
         return {name: model for name, model in (("ar", self.ar), ("nar", self.nar)) if model is not None}
 
+    def to(self, device: str) -> Models:
+        """Moves the models."""
+        for model in self.parts.values():
+            model.to(device)
+        return self
+
 
 def build_models(recipe: LMRecipe, codec: SpeechTokenizer, table: SymbolTable) -> Models:
     """Random weights."""

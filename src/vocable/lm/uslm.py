@@ -14,17 +14,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vocable.audio import AudioError
 from vocable.codec.clips import Waveforms
 from vocable.codec.model import SpeechTokenizer
-from vocable.codec.tokens import Encoded, TokensError
+from vocable.codec.tokens import Encoded
 from vocable.lm.ar import Spoken
 from vocable.lm.model import Models, load_models
 from vocable.lm.sampling import Sampling
 from vocable.lm.text import read_text, split_sentences
+from vocable.lm.voice import prepare_voice, voice_codes
 
-SHORTEST_VOICE, LONGEST_VOICE = 1.0, 3.0  #: seconds
-SILENT = 1e-3  #: a voice whose loudest second has a root mean square below this says nothing
 LONGEST_SENTENCE = 200  #: characters that are spoken in one go
 BETWEEN_SENTENCES = 0.15  #: seconds
 
@@ -63,38 +61,11 @@ class USLM:
         `SpeechTokenizer.from_pretrained` takes it (None: the embedded model). Raises ValueError where they do not
         fit."""
         loaded = SpeechTokenizer.from_pretrained(codec, device)
-        models = load_models(folder, loaded)
-        for part in models.parts.values():
-            part.to(device)
-        return cls(loaded, models)
+        return cls(loaded, load_models(folder, loaded).to(device))
 
     def prepare_voice(self, waveform: Waveforms, sample_rate: int | None = None) -> Encoded:
-        """The voice of a recording, float [L]: its loudest three seconds as codes, to be kept and used again.
-
-        No text is needed. Raises AudioError for a recording that is too short or silent, or is none.
-        """
-        encoded = self.codec.encode(waveform, sample_rate)
-        if len(encoded) != 1:
-            raise AudioError(f"a voice is one recording, not {len(encoded)}")
-        rate, frames = self.codec.frame_rate, int(encoded.num_frames)
-        if frames < SHORTEST_VOICE * rate:
-            raise AudioError(f"the recording lasts {frames / rate:.1f} s: a voice takes a second, better three")
-        window = min(frames, round(LONGEST_VOICE * rate))
-        energy = self._energy(waveform, frames)
-        sums = np.concatenate([[0.0], np.cumsum(energy)])
-        windows = sums[window:] - sums[:-window]
-        start = int(windows.argmax())
-        if windows[start] / window < SILENT**2:
-            raise AudioError("the recording is silent: there is no voice in it")
-        return Encoded(
-            codes=encoded.codes[:, :, start : start + window],
-            num_frames=torch.tensor([window]),
-            num_samples=torch.tensor([window * self.codec.hop_length]),
-            layers=encoded.layers,
-            codec_id=encoded.codec_id,
-            sample_rate=encoded.sample_rate,
-            frame_rate=encoded.frame_rate,
-        )
+        """`voice.prepare_voice` with this codec."""
+        return prepare_voice(self.codec, waveform, sample_rate)
 
     @overload
     def generate(self, text: str, voice: Encoded | None = None, **how: object) -> Speech: ...
@@ -132,7 +103,7 @@ class USLM:
         is spoken: by `scorer`, or else by the model's own likelihood. One seed gives the same speech again. Raises
         ValueError for a text that cannot be said, or symbols that the models do not know, before anything is spoken.
         """
-        prompt = self._checked(voice)
+        prompt = None if voice is None else voice_codes(self.codec, voice)
         language = language or self.models.language
         sentences = []
         for sentence in split_sentences(text, LONGEST_SENTENCE) or [text]:
@@ -171,23 +142,3 @@ class USLM:
         codes = self.nar.fill(torch.tensor(take.codes), prompt, take.symbols or None)
         waveform = self.codec.decode(codes[None]).waveform[0]
         return Speech(sentence, waveform, self.codec.sample_rate, codes.cpu(), take.warnings)
-
-    def _checked(self, voice: Encoded | None) -> Tensor | None:
-        """The codes of a voice, int64 [K, P]. Raises TokensError for what this codec did not make whole."""
-        if voice is None:
-            return None
-        if voice.codec_id != self.codec.id:
-            raise TokensError(
-                f"the voice is of codec {voice.codec_id}, these models speak {self.codec.id}: prepare it again"
-            )
-        if len(voice) != 1 or voice.codes.shape[1] != self.codec.num_quantizers:
-            raise TokensError("a voice is one clip with all layers: use prepare_voice")
-        return voice.codes[0, :, : int(voice.num_frames)]
-
-    def _energy(self, waveform: Waveforms, frames: int) -> np.ndarray:
-        """The mean square of about each frame, whatever the recording's rate: float64 [T]."""
-        samples = np.asarray(waveform[0] if isinstance(waveform, (list, tuple)) else waveform, np.float64).ravel()
-        edges = np.linspace(0, len(samples), frames + 1).astype(int)
-        sums = np.concatenate([[0.0], np.cumsum(samples**2)])
-        means: np.ndarray = (sums[edges[1:]] - sums[edges[:-1]]) / np.maximum(1, np.diff(edges))
-        return means

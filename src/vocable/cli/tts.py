@@ -1,0 +1,54 @@
+"""vocable tts"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+
+
+def tts(
+    text: str = typer.Argument(None, help="What to say (or --file)."),
+    file: Path = typer.Option(None, help="A text file to say."),
+    out: Path = typer.Option(..., "-o", "--out", help="The audio file to write."),
+    models: Path = typer.Option(..., help="A folder of `vocable train lm`, RUN/model."),
+    prompt: Path = typer.Option(None, help="A recording of the voice; its loudest three seconds are used."),
+    voice: Path = typer.Option(None, help="A voice that was prepared before, in place of --prompt."),
+    save_voice: Path = typer.Option(None, help="Keep the prompt's voice in this token file."),
+    language: str = typer.Option(None, help="Of the text, as en (default: what the models were trained on)."),
+    takes: int = typer.Option(1, min=1, help="Written for each sentence; the likeliest is spoken."),
+    temperature: float = typer.Option(0.8, help="0 takes the likeliest of all."),
+    top_p: float = typer.Option(0.95, help="Draw from the likeliest that hold this much of the probability."),
+    seed: int = typer.Option(0, help="The same seed, the same speech."),
+    model: str = typer.Option(None, "-m", "--model", help="A codec: a folder or a hub id (default: the embedded)."),
+    device: str = typer.Option("cpu", help="cpu, cuda, ..."),
+) -> None:
+    """Text to speech in the voice of a recording."""
+    if (text is None) == (file is None):
+        raise ValueError("give the text, or --file with one")
+    if prompt and voice:
+        raise ValueError("--prompt and --voice are two voices: give one")
+    if save_voice and not prompt:
+        raise ValueError("--save-voice keeps the voice of a --prompt")
+
+    import torch
+
+    from vocable import audio
+    from vocable.codec.tokens import Encoded
+    from vocable.lm.sampling import Sampling
+    from vocable.lm.uslm import USLM
+
+    words = text if file is None else file.read_text(encoding="utf-8")
+    sampling = Sampling(temperature, top_p=top_p)
+    uslm = USLM.from_pretrained(models, model, device)
+    speaker = Encoded.load(voice) if voice else None
+    if prompt:
+        speaker = uslm.prepare_voice(*audio.read(prompt))
+        if save_voice:
+            speaker.save(save_voice)
+    speech = uslm.generate(words, speaker, language=language, sampling=sampling, takes=takes, seed=seed)
+    for warning in speech.warnings:
+        typer.echo(f"vocable: warning: {warning}", err=True)
+    audio.write(out, speech.waveform, speech.sample_rate, comment=audio.MADE_BY_MACHINE)
+    seconds = len(speech.waveform) / speech.sample_rate
+    typer.echo(f"{out}: {seconds:.1f} s, {torch.numel(speech.codes)} codes of {uslm.codec.id}", err=True)
