@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import multiprocessing
 import os
-import pickle
 import signal
 import sys
 from collections.abc import Iterator, Sequence
@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vocable.corpus.manifest import Utterance
 from vocable.corpus.parallel import end_with_parent
 from vocable.corpus.tokenize import Plan, Shard, Worker
 from vocable.extras import need
@@ -88,7 +89,7 @@ class Ray:
             if hasattr(context, "execution_no_progress_timeout_s"):
                 context.execution_no_progress_timeout_s = -1  # a shard may take long
             # A block for each shard, so that each is a task of its own. Actors start in another folder.
-            rows = [{"shard": pickle.dumps(_absolute(shard))} for shard in shards]
+            rows = [{"shard": _as_json(shard)} for shard in shards]
             if Path(plan.codec).is_dir():
                 plan = dataclasses.replace(plan, codec=str(Path(plan.codec).resolve()))
             made = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
@@ -106,10 +107,14 @@ class Ray:
             ray.shutdown()
 
 
-def _absolute(shard: Shard) -> Shard:
-    return dataclasses.replace(
-        shard, utterances=[dataclasses.replace(u, path=u.path.resolve()) for u in shard.utterances]
-    )
+def _as_json(shard: Shard) -> str:
+    """What a worker needs of a shard, its paths absolute."""
+    return json.dumps([shard.number, [[u.id, str(u.path.resolve()), u.duration] for u in shard.utterances]])
+
+
+def _from_json(text: str) -> Shard:
+    number, utterances = json.loads(text)
+    return Shard(number, [Utterance(name, Path(path), duration) for name, path, duration in utterances])
 
 
 class _Actor:
@@ -117,4 +122,4 @@ class _Actor:
         self.worker = Worker(plan, out)
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        return {"number": self.worker(pickle.loads(row["shard"]))}
+        return {"number": self.worker(_from_json(row["shard"]))}

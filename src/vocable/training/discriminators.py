@@ -7,6 +7,7 @@ Each takes waveforms [B, L] and returns its scores and the activations of its la
 from __future__ import annotations
 
 import itertools
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import torch
@@ -15,15 +16,15 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm, weight_norm
 
 
-class Discriminator(nn.Module):
+class Discriminator(nn.Module, ABC):
     """Convolutions with leaky ReLU; the last gives scores."""
 
     layers: nn.ModuleList
     slope = 0.1
 
+    @abstractmethod
     def view(self, waveform: Tensor) -> Tensor:
         """The waveform [B, L] as the first layer sees it."""
-        raise NotImplementedError
 
     def forward(self, waveform: Tensor) -> tuple[Tensor, list[Tensor]]:
         """[B, L] -> scores, flattened to [B, ...], and the activations of every layer before."""
