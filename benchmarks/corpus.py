@@ -128,7 +128,9 @@ def kill(call: list[str], kills: int, seconds: float) -> int:
             os.killpg(process.pid, signal.SIGKILL)
             done += 1
         process.wait()
-    subprocess.run(call, stderr=subprocess.DEVNULL)
+    last = subprocess.run(call, capture_output=True, text=True)
+    if last.returncode not in (0, 2):
+        raise ValueError(last.stderr.strip().splitlines()[-1])
     return done
 
 
@@ -150,7 +152,7 @@ def table(report: dict[str, Any]) -> str:
     kills = report["kills"]
     after = "the bytes of an undisturbed run" if kills["same"] else "OTHER bytes than an undisturbed run's"
     train = min((r for r in report["runs"] if "training" in r["corpus"]), key=lambda r: r["seconds"])
-    speed = 3600 * train["hours"] / train["seconds"] / report["cores"]
+    speed = 3600 * train["hours"] / train["seconds"] / int(train["way"].split()[-1])  # by its workers
     hours = PLAN_HOURS / speed / PLAN_CORES
     reading = speed * PLAN_CORES * 2 * RATE / 1e6
     terabyte = PLAN_HOURS * 3600 * 50 * 2 / 1e12  # of one layer

@@ -66,9 +66,9 @@ def main() -> None:
     write_between(HERE / "README.md", MARK, table(report))
 
 
-@torch.inference_mode()
 def measure(name: Path | None, clips: list[np.ndarray], title: str) -> dict[str, dict[str, Any]]:
     """Speed of each option and its agreement with the first. A first pass over two clips warms up, and compiles."""
+    # Loaded as users load them: weights that are made in inference mode take another way.
     codecs = {option: SpeechTokenizer.from_pretrained(name, **how) for option, how in OPTIONS.items()}
     times: dict[tuple[str, str], list[float]] = {(option, part): [] for option in OPTIONS for part in PARTS}
     same = {option: np.zeros(2) for option in OPTIONS}

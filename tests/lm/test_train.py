@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,10 @@ import torch
 from conftest import make_tiny
 from vocable.codec.model import SpeechTokenizer
 from vocable.corpus.engines import Local
-from vocable.corpus.manifest import Utterance, write_manifest
+from vocable.corpus.manifest import Utterance, read_manifest, write_manifest
 from vocable.corpus.tokenize import Plan, tokenize
-from vocable.lm.aligner import PAUSE
+from vocable.lm.aligner import PAUSE, Timing
+from vocable.lm.corpus import Clip, like_lengths
 from vocable.lm.model import build_models, load_models
 from vocable.lm.recipe import LMRecipe, load_recipe
 from vocable.lm.text import SymbolTable
@@ -104,7 +106,7 @@ def test_resumed_equals_uninterrupted(corpus: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("part", ["ar", "nar"])
 def test_one_of_the_two_alone(part: str, corpus: Path, tmp_path: Path) -> None:
-    other = {"nar": {"weight": 0.0}} if part == "ar" else {"ar": {"weight": 0.0, "timed": False}}
+    other = {"nar": {"train": False}} if part == "ar" else {"ar": {"train": False, "timed": False}}
     trainer = LMTrainer(recipe(corpus, tmp_path / "cache", **other), tmp_path / "run")
     assert list(trainer.trained) == [part]
     assert trainer.train_step([trainer.data.part(0, 0, 1)])[part] > 0
@@ -115,8 +117,14 @@ def test_what_it_refuses(corpus: Path, tmp_path: Path) -> None:
     make_tiny(1, num_quantizers=4).save_pretrained(tmp_path / "other")
     with pytest.raises(ValueError, match="holds tokens of tiny-"):
         LMTrainer(recipe(corpus, tmp_path / "cache", codec=str(tmp_path / "other")), tmp_path / "run")
+    for changes, why in (
+        ({"max_steps": 0}, "max_steps must be at least 1"),
+        ({"optimizer": {"ema_decay": 0.9}}, "ema_decay"),
+    ):
+        with pytest.raises(ValueError, match=why):
+            recipe(corpus, tmp_path, **changes)
     with pytest.raises(ValueError, match="nothing to train"):
-        recipe(corpus, tmp_path, ar={"weight": 0.0}, nar={"weight": 0.0})
+        recipe(corpus, tmp_path, ar={"train": False}, nar={"train": False})
 
 
 @pytest.mark.parametrize(("name", "ar", "nar"), [("uslm-small", 5e6, 8e6), ("uslm-paper", 200e6, 200e6)])
@@ -127,3 +135,44 @@ def test_the_recipes(name: str, ar: float, nar: float, fast: SpeechTokenizer) ->
         models = build_models(plan, fast, SymbolTable([str(i) for i in range(112)]))
     sizes = {part: sum(p.numel() for p in model.parameters()) for part, model in models.parts.items()}
     assert sizes["ar"] == pytest.approx(ar, rel=0.15) and sizes["nar"] == pytest.approx(nar, rel=0.15)
+
+
+def test_clips_of_all_lengths_are_drawn_alike() -> None:
+    lengths = np.random.default_rng(0).integers(30, 800, 400)
+    rng, visits = np.random.default_rng(1), np.zeros(400)
+    for _ in range(3000):
+        visits[like_lengths(lengths, 3000, rng)] += 1
+    bands = [visits[np.argsort(lengths)][at : at + 80].mean() for at in range(0, 400, 80)]
+    assert max(bands) < 1.6 * min(bands), "about: no batch begins before the shortest"
+
+
+def test_a_clip_without_its_marks(corpus: Path, tmp_path: Path) -> None:
+    trainer = LMTrainer(recipe(corpus, tmp_path / "cache"), tmp_path / "run")
+    batches = trainer.data
+    batches.marks = {7}
+    clip = Clip("a", "s", [3, 7, 4, 7], np.zeros((4, 9), np.int16), Timing([3, 7, PAUSE, 4, 7], [2, 1, 2, 3, 1]))
+    bare = batches._unmarked(clip)
+    assert bare.symbols == [3, 4] and bare.timing == Timing([3, PAUSE, 4, PAUSE], [2, 3, 3, 1])
+
+
+def test_a_text_that_changed_is_timed_anew(corpus: Path, tmp_path: Path) -> None:
+    plan = recipe(corpus, tmp_path / "cache")
+    before = LMTrainer(plan, tmp_path / "a").corpus.clips[0]
+    first, *rest = read_manifest(corpus / "train.jsonl")
+    write_manifest(tmp_path / "train.jsonl", [dataclasses.replace(first, text=f"{first.text} one"), *rest])
+    data = dataclasses.replace(plan.data, train=str(tmp_path / "train.jsonl"))
+    after = LMTrainer(dataclasses.replace(plan, data=data), tmp_path / "b").corpus.clips[0]
+    assert after.timing and [s for s in after.timing.symbols if s != PAUSE] == after.symbols != before.symbols
+
+
+def test_going_on_from_models(corpus: Path, tmp_path: Path) -> None:
+    plan = recipe(corpus, tmp_path / "cache", max_steps=2)
+    first = LMTrainer(plan, tmp_path / "first")
+    first.run()
+    again = LMTrainer(dataclasses.replace(plan, init=str(tmp_path / "first" / "model")), tmp_path / "again")
+    for name, model in first.trained.items():
+        for key, tensor in model.state_dict().items():
+            assert torch.equal(tensor, again.trained[name].state_dict()[key])
+    wider = recipe(corpus, tmp_path / "cache", init=plan.init or str(tmp_path / "first" / "model"), ar={"dim": 32})
+    with pytest.raises(ValueError, match="no ar of this recipe's sizes"):
+        LMTrainer(wider, tmp_path / "wider")

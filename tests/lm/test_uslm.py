@@ -41,6 +41,12 @@ def test_long_texts_are_spoken_by_sentences(uslm: USLM) -> None:
     assert [speech.text for speech in uslm.generate(["one.", "two."])] == ["one.", "two."]
 
 
+def test_pieces_that_say_nothing_are_passed_over_and_a_made_up_voice_stays(uslm: USLM) -> None:
+    assert [part.text for part in uslm.stream("... well, hello.")] == ["well, hello."]
+    _, second = uslm.stream("one. two.", seed=3)
+    assert not torch.equal(second.codes, next(uslm.stream("two.", seed=4)).codes), "it has the first one's voice"
+
+
 def test_the_best_take_by_a_scorer(uslm: USLM) -> None:
     heard: list[int] = []
 

@@ -22,6 +22,7 @@ from vocable.lm.aligner import PAUSE, Timing
 from vocable.lm.sampling import Sampling, draw
 from vocable.lm.transformer import IGNORED, Transformer, TransformerConfig, export_llama
 
+GREEDY, EVERYTHING = Sampling(temperature=0.0), Sampling(temperature=1.0, top_p=1.0, repeats=0)
 LONGEST_SYMBOL = 40  #: frames; then the next one is forced: 0.8 s
 #: Without timings: fewer frames a symbol than this is an early stop, more is a speech without end.
 FEWEST_FRAMES, MOST_FRAMES = 2, 15
@@ -125,16 +126,43 @@ class AR(nn.Module):
         while True:
             logits = self.head(hidden).float()
             allowed = torch.stack([track.allowed() for track in tracks]).to(logits.device)
-            open_logits = logits.masked_fill(~allowed, -torch.inf)
             last = torch.tensor([_last(s.codes, sampling.window) for s in spoken], device=logits.device)
-            drawn = draw(open_logits, sampling, generator, last)
-            scores = open_logits.log_softmax(-1).gather(1, drawn[:, None])[:, 0]
+            drawn, scores = self._choose(logits, allowed, last, sampling, generator)
             for track, token, score in zip(tracks, drawn.tolist(), scores.tolist(), strict=True):
                 track.take(token, score)
             yield spoken
             if all(track.ended for track in tracks):
                 return
             hidden = self.transformer(self.embedding(drawn[:, None]), causal=True, cache=cache)[:, -1]
+
+    def _choose(
+        self, logits: Tensor, allowed: Tensor, last: Tensor, sampling: Sampling, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """A token of each row, int64 [B], and its log-probability among what is allowed; logits and allowed [B, V].
+
+        With timings, whether to go on with a symbol is decided first, by all codes against all symbols: among single
+        tokens the one next symbol would win over hundreds of codes that share what speaks for staying, the more so the
+        lower the temperature. Which code comes is a matter of taste, and `sampling` is for that alone.
+        """
+        size = self.config.codebook_size
+        if not self.config.timed:
+            chances = logits.masked_fill(~allowed, -torch.inf).log_softmax(-1)
+            drawn = draw(chances, sampling, generator, last)
+            return drawn, chances.gather(1, drawn[:, None])[:, 0]
+        next_ones = [self.end, *range(self.first_symbol, self.vocabulary)]
+        groups = torch.stack(
+            [logits[:, :size].logsumexp(-1), logits[:, next_ones].logsumexp(-1), logits[:, self.pause]], 1
+        )
+        may = torch.stack([allowed[:, :size].any(-1), allowed[:, next_ones].any(-1), allowed[:, self.pause]], 1)
+        groups = groups.masked_fill(~may, -torch.inf).log_softmax(-1)
+        chosen = draw(groups, GREEDY if sampling.temperature == 0 else EVERYTHING, generator)
+        codes = logits[:, :size].log_softmax(-1)
+        code = draw(codes, sampling, generator, last)
+        # Of the next ones just one is allowed; argmax finds it.
+        following = torch.tensor(next_ones, device=logits.device)[allowed[:, next_ones].int().argmax(-1)]
+        drawn = torch.where(chosen == 0, code, torch.where(chosen == 1, following, self.pause))
+        scores = groups.gather(1, chosen[:, None])[:, 0]
+        return drawn, scores + torch.where(chosen == 0, codes.gather(1, code[:, None])[:, 0], 0.0)
 
     @staticmethod
     def best_of(takes: Sequence[Spoken]) -> Spoken:

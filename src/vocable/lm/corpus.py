@@ -23,7 +23,7 @@ from vocable.codec.model import SpeechTokenizer
 from vocable.corpus.dataset import TokenDataset
 from vocable.corpus.manifest import Utterance
 from vocable.files import atomic_path
-from vocable.lm.aligner import Aligner, Timing
+from vocable.lm.aligner import PAUSE, Aligner, Timing
 from vocable.lm.recipe import AlignerRecipe, Data
 from vocable.lm.text import SymbolTable, read_text
 
@@ -83,8 +83,6 @@ def load_corpus(
     cache.mkdir(parents=True, exist_ok=True)
     written = _symbols(kept, data, cache, left_out, progress)
     kept = [u for u in kept if u.id in written]
-    if not kept:
-        raise ValueError(f"{tokens}: no clip has both tokens and a text to learn from")
     table = table or SymbolTable.of(written.values())
     encoded: dict[str, list[int]] = {}
     codes: dict[str, np.ndarray] = {}
@@ -97,12 +95,15 @@ def load_corpus(
         codes[u.id] = dataset[places[u.id]]["codes"].numpy().astype(np.int16)
         if len(codes[u.id]) != codec.num_quantizers:
             raise ValueError(f"{tokens} holds {len(codes[u.id])} layers: tokenize without --layers")
-    timings = _timings(encoded, codes, len(table), codec, aligner, cache, left_out, seed, progress) if aligner else {}
+    timings = _timings(encoded, codes, table, codec, aligner, cache, left_out, seed, progress) if aligner else {}
     clips = [
         Clip(u.id, u.speaker_key, encoded[u.id], codes[u.id], timings.get(u.id))
         for u in kept
         if u.id in encoded and (u.id in timings or not aligner)
     ]
+    if not clips:
+        reason = next(iter(left_out.values()), "the manifest is empty")
+        raise ValueError(f"{tokens}: no clip has tokens and a text to learn from ({reason})")
     return Corpus(codec.id, table, clips, left_out)
 
 
@@ -140,7 +141,7 @@ def _symbols(
 def _timings(
     symbols: dict[str, list[int]],
     codes: dict[str, np.ndarray],
-    num_symbols: int,
+    table: SymbolTable,
     codec: SpeechTokenizer,
     recipe: AlignerRecipe,
     cache: Path,
@@ -149,8 +150,8 @@ def _timings(
     progress: Callable[[str, float], None],
 ) -> dict[str, Timing]:
     """The timing of each clip; the aligner is trained if there is none for these symbols and this codec."""
-    model = Aligner(codec.config.dimension, num_symbols)
-    made_for = {"codec": codec.id, "symbols": str(num_symbols)}
+    model = Aligner(codec.config.dimension, len(table))
+    made_for = {"codec": codec.id, "symbols": " ".join(table.symbols)}
     weights = cache / "aligner.safetensors"
     if weights.is_file() and _metadata(weights) == made_for:
         model.load_state_dict(safetensors.torch.load_file(weights))
@@ -165,14 +166,16 @@ def _timings(
         known = {"aligner": digest, "clips": {}}
     found, new = {}, False
     for i, (name, text) in enumerate(symbols.items()):
-        if name not in known["clips"]:
+        timing = Timing(*known["clips"].get(name, [[], []]))
+        said = [symbol for symbol in timing.symbols if symbol != PAUSE]
+        if said != text or sum(timing.frames) != codes[name].shape[1]:  # none yet, or of another text
             try:
                 timing = model.eval().align(vectors_of(codec, codes[name]), text)
             except ValueError as error:
                 left_out[name] = str(error)
                 continue
             known["clips"][name], new = [timing.symbols, timing.frames], True
-        found[name] = Timing(*known["clips"][name])
+        found[name] = timing
         if i % 100 == 0:
             progress("timing symbols", i / len(symbols))
     if new:
@@ -219,7 +222,8 @@ def train_aligner(
 def like_lengths(lengths: np.ndarray, most: int, rng: np.random.Generator, noise: float = 0.1) -> list[int]:
     """Clips of like lengths, about `most` frames with padding: indices into `lengths`, each with a like chance."""
     order = np.argsort(lengths * rng.uniform(1 - noise, 1 + noise, len(lengths)))
-    start = int(rng.integers(len(order)))
+    # Short clips come in larger batches, so a batch begins with one the less often.
+    start = int(rng.choice(len(order), p=lengths[order] / lengths.sum()))
     chosen: list[int] = []
     longest = 0
     for i in order[start:].tolist():

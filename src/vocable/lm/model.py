@@ -52,10 +52,10 @@ class Models:
 def build_models(recipe: LMRecipe, codec: SpeechTokenizer, table: SymbolTable) -> Models:
     """Random weights."""
     ar = nar = None
-    if recipe.ar.weight:
+    if recipe.ar.train:
         transformer = _transformer(recipe.ar)
         ar = AR(ARConfig(codec.codebook_size, len(table), transformer, recipe.ar.timed))
-    if recipe.nar.weight:
+    if recipe.nar.train:
         transformer = _transformer(recipe.nar, codec.num_quantizers - 1)
         sizes = codec.num_quantizers, codec.codebook_size, codec.config.dimension
         nar = NAR(NARConfig(*sizes, len(table), transformer), codec.quantizer.codebooks)

@@ -33,6 +33,7 @@ class NAR(nn.Module):
     """Predicts layer k from layers 0 to k - 1, k from 1."""
 
     codebooks: Tensor
+    directions: Tensor
 
     def __init__(self, config: NARConfig, codebooks: Tensor) -> None:
         """codebooks: the codec's, float32 [K, N, D]; they are not trained here, and not saved."""
@@ -41,15 +42,22 @@ class NAR(nn.Module):
         dim = config.transformer.dim
         assert config.transformer.stages == config.num_quantizers - 1
         self.register_buffer("codebooks", codebooks, persistent=False)
+        # Of one size in every layer: later layers have shorter vectors, and would learn more slowly.
+        centred = codebooks - codebooks.mean(1, keepdim=True)
+        size = centred.square().mean((1, 2), keepdim=True).sqrt().clamp_min(1e-6)
+        self.register_buffer("directions", centred / size, persistent=False)
         self.vectors = nn.Linear(config.dimension, dim)
         self.symbols = nn.Embedding(config.num_symbols + 2, dim)  # unknown, pause, and those of the table
         self.part = nn.Embedding(2, dim)  # prompt, target
         for embedding in (self.symbols, self.part):
-            nn.init.normal_(embedding.weight, std=0.02)
+            nn.init.normal_(embedding.weight, std=0.3)  # about as large as the vectors that they are added to
         self.transformer = Transformer(config.transformer)
         #: A code's score is what its own vector and what the model expects have in common: 1,024 codes a layer need no
         #: 1,024 rows of weights.
         self.expect = nn.ModuleList(nn.Linear(dim, config.dimension) for _ in range(config.num_quantizers - 1))
+        for expected in self.expect:
+            nn.init.normal_(expected.weight, std=0.02)  # type: ignore[arg-type]
+            nn.init.zeros_(expected.bias)  # type: ignore[arg-type]
         self.bias = nn.Parameter(torch.zeros(config.num_quantizers - 1, config.codebook_size))
 
     def forward(
@@ -60,16 +68,17 @@ class NAR(nn.Module):
         prompt, below: summed code vectors float32 [B, P, D] and [B, T, D], right-padded; num_prompt, num_frames: int64
         [B]; symbols: int64 [B, T]; stage: int64 [B], from 0.
         """
-        batch, width = below.shape[:2]
-        parts = [
-            self.vectors(prompt) + self.part.weight[0],
-            self.vectors(below) + self.part.weight[1] + self.symbols(symbols),
-        ]
-        # Prompt and target stand one behind the other without a gap, so that padding is at the end alone.
+        width = below.shape[1]
         total = num_prompt + num_frames
-        x = below.new_zeros(batch, int(total.max()), parts[0].shape[2])
-        for i, (n, m) in enumerate(zip(num_prompt.tolist(), num_frames.tolist(), strict=True)):
-            x[i, :n], x[i, n : n + m] = parts[0][i, :n], parts[1][i, :m]
+        # Prompt and target stand one behind the other without a gap, so that padding is at the end alone.
+        position = torch.arange(int(total.max()), device=below.device).expand(len(below), -1)
+        is_target = position >= num_prompt[:, None]
+        own = (position - num_prompt[:, None]).clamp(0, max(0, width - 1))
+        source = torch.where(is_target, prompt.shape[1] + own, position)
+        given = torch.cat([prompt, below], 1)
+        x = self.vectors(given.gather(1, source[..., None].expand(-1, -1, given.shape[2])))
+        said = self.symbols(symbols.gather(1, own)) * is_target[..., None]
+        x = x + self.part(is_target.long()) + said
         x = self.transformer(x, causal=False, num_valid=total, stage=stage)
         place = (num_prompt[:, None] + torch.arange(width, device=x.device)).clamp_max(x.shape[1] - 1)
         x = x.gather(1, place[..., None].expand(-1, -1, x.shape[2]))

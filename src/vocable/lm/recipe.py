@@ -19,7 +19,7 @@ class Data:
     front_end: Literal["phonemes", "characters"] = "phonemes"
     language: str = "en"  #: of clips whose manifest does not say
     longest: float = 16.0  #: seconds; longer clips are left out
-    batch_frames: int = 3000  #: of speech in a step, padding included
+    batch_frames: int = 4000  #: of speech in a step, prompts and padding included
     prompt: float = 3.0  #: seconds of the voice, at most
     workers: int = 1  #: threads that cut batches ahead
 
@@ -35,7 +35,7 @@ class AlignerRecipe:
 class ModelRecipe:
     """One of the two transformers."""
 
-    weight: float = 1.0  #: of its loss; 0 does not train it
+    train: bool = True
     dim: int = 256
     layers: int = 6
     heads: int = 4
@@ -78,8 +78,20 @@ class LMRecipe:
     dev_clips: int = 64
 
     def __post_init__(self) -> None:
-        if not self.ar.weight and not self.nar.weight:
-            raise ValueError("recipe: ar.weight and nar.weight are both 0: there is nothing to train")
+        if not self.ar.train and not self.nar.train:
+            raise ValueError("recipe: ar.train and nar.train are both false: there is nothing to train")
+        if self.optimizer.ema_decay:
+            raise ValueError("recipe.optimizer.ema_decay: these models publish their last weights, leave it out")
+        at_least_one = {
+            **{name: getattr(self, name) for name in ("max_steps", "accumulate", "save_every", "evaluate_every")},
+            "dev_clips": self.dev_clips,
+            "data.batch_frames": self.data.batch_frames,
+            "data.workers": self.data.workers,
+            "aligner.steps": self.aligner.steps,
+        }
+        for name, value in at_least_one.items():
+            if value < 1:
+                raise ValueError(f"recipe.{name} must be at least 1, not {value}")
 
 
 def load_recipe(path: str | os.PathLike[str], overrides: list[str] = []) -> LMRecipe:  # noqa: B006 (read only)

@@ -150,10 +150,13 @@ _VOICES = {"en": "en-us", "fr": "fr-fr", "no": "nb", "pt": "pt-br", "zh": "cmn",
 _SOME_LANGUAGES = "en, de, es, fr, is, it, pt, ru and others by their ISO 639-1 code"
 
 
+_CHINESE = re.compile("[\u3005\u3400-\u9fff\uf900-\ufaff]")
+
+
 def _phones(piece: str, language: str) -> list[str]:
     """The phones of text without marks, each with its stress and length."""
     espeak = _espeak(language)
-    if not espeak.voice.language.startswith(("cmn", "yue", "hak")) and re.search(r"[々㐀-鿿豈-﫿]", piece):
+    if not espeak.voice.language.startswith(("cmn", "yue", "hak")) and _CHINESE.search(piece):
         raise ValueError(f"espeak-ng reads no Chinese characters in {language!r}, as in {piece!r}: spell them out")
     said = re.sub(r"\([\w-]+\)", " ", espeak.text_to_phonemes(piece))  # (en): from here on another language
     return re.sub(r"[_\s]+", " ", said).split()

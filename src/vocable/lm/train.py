@@ -5,6 +5,7 @@ RUN/model/   config.json, ar.safetensors, nar.safetensors
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,11 +18,13 @@ from torch.nn.utils.rnn import pad_sequence
 
 from vocable.codec.model import SpeechTokenizer
 from vocable.corpus.manifest import read_manifest, spread
+from vocable.lm.aligner import PAUSE, Timing
 from vocable.lm.ar import AR
 from vocable.lm.corpus import Clip, Corpus, like_lengths, load_corpus
 from vocable.lm.model import Models, build_models, digest, load_models, save_models
 from vocable.lm.nar import NAR, frame_symbols, sum_of
 from vocable.lm.recipe import LMRecipe
+from vocable.lm.text import MARKS
 from vocable.lm.transformer import IGNORED, cross_entropy
 from vocable.training.log import Writer
 from vocable.training.loop import Trainer
@@ -44,10 +47,11 @@ class ClipBatches:
 
     def __init__(self, corpus: Corpus, recipe: LMRecipe, frame_rate: float, models: Models, codebooks: Tensor) -> None:
         self.clips, self.recipe, self.codebooks = corpus.clips, recipe, codebooks
-        self.ar = models.ar if recipe.ar.weight else None
-        self.nar = models.nar if recipe.nar.weight else None
+        self.ar = models.ar if recipe.ar.train else None
+        self.nar = models.nar if recipe.nar.train else None
         self.longest_prompt = round(recipe.data.prompt * frame_rate)
         self.lengths = np.array([clip.codes.shape[1] for clip in self.clips])
+        self.marks = {i for i, symbol in enumerate(corpus.table.symbols) if symbol in MARKS}
         self.by_speaker: dict[str, list[int]] = {}
         for i, clip in enumerate(self.clips):
             self.by_speaker.setdefault(clip.speaker, []).append(i)
@@ -55,20 +59,40 @@ class ClipBatches:
     def part(self, step: int, index: int, parts: int) -> Batch:
         """The index-th of `parts` parts of batch `step`, of clips drawn for it alone."""
         rng = np.random.default_rng([self.recipe.seed, step, index])
-        chosen = like_lengths(self.lengths, self.recipe.data.batch_frames // parts, rng)
+        prompts = (SHORTEST_PROMPT + self.longest_prompt) // 2  # on average
+        chosen = like_lengths(self.lengths + prompts, self.recipe.data.batch_frames // parts, rng)
         return self.batch(chosen, rng)
 
     def batch(self, chosen: Sequence[int], rng: np.random.Generator) -> Batch:
         voices = [self._prompt(i, rng) for i in chosen]
-        clips = [self.clips[i] for i in chosen]
+        clips = [self.clips[i] if rng.random() < 0.5 else self._unmarked(self.clips[i]) for i in chosen]
         return Batch(
             self._for_ar(self.ar, clips, voices, rng) if self.ar else None,
             self._for_nar(self.nar, clips, voices, rng) if self.nar else None,
         )
 
+    def _unmarked(self, clip: Clip) -> Clip:
+        """A clip without its text's punctuation, in whose place it pauses: where few voices have any, it would tell of
+        the voice."""
+        if not self.marks.intersection(clip.symbols):
+            return clip
+        timing = clip.timing
+        if timing is not None:
+            runs: list[list[int]] = []
+            for symbol, frames in zip(timing.symbols, timing.frames, strict=True):
+                symbol = PAUSE if symbol in self.marks else symbol
+                if runs and symbol == PAUSE == runs[-1][0]:
+                    runs[-1][1] += frames
+                else:
+                    runs.append([symbol, frames])
+            timing = Timing([symbol for symbol, _ in runs], [frames for _, frames in runs])
+        return dataclasses.replace(clip, symbols=[s for s in clip.symbols if s not in self.marks], timing=timing)
+
     def _prompt(self, index: int, rng: np.random.Generator) -> Tensor:
-        """Up to `data.prompt` seconds of another clip of the speaker, or else of the clip itself: int64 [K, P]."""
-        others = [i for i in self.by_speaker[self.clips[index].speaker] if i != index] or [index]
+        """Up to `data.prompt` seconds of another clip of the speaker, none if there is no other: int64 [K, P]."""
+        others = [i for i in self.by_speaker[self.clips[index].speaker] if i != index]
+        if not others:
+            return torch.zeros(len(self.clips[index].codes), 0, dtype=torch.int64)
         codes = self.clips[others[rng.integers(len(others))]].codes
         longest = min(self.longest_prompt, codes.shape[1])
         length = int(rng.integers(min(SHORTEST_PROMPT, longest), longest + 1))
@@ -133,19 +157,25 @@ class LMTrainer(Trainer):
         d = recipe.data
         with self.processes.main_process_first():
             train, dev = read_manifest(d.train), [u for u in read_manifest(d.dev) if u.text]
-            self.corpus = load_corpus(d.tokens, train, d, codec, aligner, None, recipe.seed, on_load)
+            begun = load_models(recipe.init, codec) if recipe.init else None
+            table = begun.table if begun else None
+            self.corpus = load_corpus(d.tokens, train, d, codec, aligner, table, recipe.seed, on_load)
             dev = spread(dev, recipe.dev_clips)
             held_out = load_corpus(d.dev_tokens, dev, d, codec, aligner, self.corpus.table, recipe.seed, on_load)
         torch.manual_seed(recipe.seed)  # whether the aligner was trained just now or long ago
-        if recipe.init:
-            self.models = load_models(recipe.init, codec)
-            if self.models.table.symbols != self.corpus.table.symbols:
-                raise ValueError(f"{recipe.init} reads other symbols than these texts have: train without --init")
-        else:
-            self.models = build_models(recipe, codec, self.corpus.table)
+        self.models = build_models(recipe, codec, self.corpus.table)
+        if begun:
+            if begun.front_end != d.front_end:
+                raise ValueError(f"{recipe.init} reads {begun.front_end}: --set data.front_end={begun.front_end}")
+            for name, model in self.models.parts.items():
+                if name not in begun.parts or begun.parts[name].config != model.config:
+                    raise ValueError(
+                        f"{recipe.init} has no {name} of this recipe's sizes: give the recipe that made it"
+                    )
+                model.load_state_dict(begun.parts[name].state_dict())
         o = recipe.optimizer
-        self.weights = {"ar": recipe.ar.weight, "nar": recipe.nar.weight}
-        self.trained = {name: part.to(self.device) for name, part in self.models.parts.items() if self.weights[name]}
+        wanted = {"ar": recipe.ar.train, "nar": recipe.nar.train}
+        self.trained = {name: part.to(self.device) for name, part in self.models.parts.items() if wanted[name]}
         self.updaters = {
             name: Updater(
                 model.parameters(),
@@ -182,35 +212,36 @@ class LMTrainer(Trainer):
             losses = []
             for batch in parts:
                 with self.autocast():
-                    loss, _ = self._loss(name, batch)
-                self.updaters[name].backward(self.weights[name] * loss / len(parts))
+                    loss = cross_entropy(*self._scores(name, batch))
+                self.updaters[name].backward(loss / len(parts))
                 losses.append(loss.detach())
             figures[name] = float(torch.stack(losses).mean())
             norm = self.updaters[name].update(share)
-            if norm is None:
-                for updater in self.updaters.values():
-                    updater.clear()
-                return self.skip()
-            figures[f"{name}_gradient"] = norm
+            if norm is not None:
+                figures[f"{name}_gradient"] = norm
+        if not any(f"{name}_gradient" in figures for name in self.trained):
+            return self.skip()
         self.skipped_in_a_row = 0
         return {"total": sum(figures[name] for name in self.trained), **figures}
 
     @torch.no_grad()
     def evaluate(self, writer: Writer) -> dict[str, float]:
         """Nats a token on held-out clips, and how often the likeliest token is the right one."""
-        figures = {}
+        figures: dict[str, float] = {}
         for name, model in self.trained.items():
             model.eval()
-            found = [self._loss(name, batch) for batch in self.dev]
-            sizes = torch.tensor([float(count) for _, (_, count) in found])
-            figures[f"dev/{name}"] = float((torch.stack([loss.cpu() for loss, _ in found]) * sizes).sum() / sizes.sum())
-            figures[f"dev/{name}_right"] = sum(right for _, (right, _) in found) / float(sizes.sum())
+            loss = right = tokens = 0.0
+            for batch in self.dev:
+                scores, targets = self._scores(name, batch)
+                known = targets != IGNORED
+                count = float(known.sum())
+                loss += float(cross_entropy(scores, targets)) * count
+                right += float((scores.argmax(-1) == targets)[known].sum())
+                tokens += count
+            figures |= {f"dev/{name}": loss / tokens, f"dev/{name}_right": right / tokens}
         return figures
 
-    def _loss(self, name: str, batch: Batch) -> tuple[Tensor, tuple[int, int]]:
-        """Of one model; and how many tokens it has right, of how many."""
+    def _scores(self, name: str, batch: Batch) -> tuple[Tensor, Tensor]:
+        """What one model thinks of a batch, and what is right."""
         *inputs, targets = (t.to(self.device) for t in (batch.ar if name == "ar" else batch.nar) or ())
-        scores = self.trained[name](*inputs)
-        known = targets != IGNORED
-        right = int((scores.argmax(-1) == targets)[known].sum())
-        return cross_entropy(scores, targets), (right, int(known.sum()))
+        return self.trained[name](*inputs), targets

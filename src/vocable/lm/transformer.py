@@ -126,7 +126,7 @@ class Transformer(nn.Module):
         """An empty cache for `batch` clips of at most `length` positions, of the weights' dtype and device."""
         like = next(self.parameters())
         shape = (self.config.layers, batch, self.config.heads, length, self.config.dim // self.config.heads)
-        return KVCache(like.new_zeros(shape), like.new_zeros(shape))
+        return KVCache(like.new_empty(shape), like.new_empty(shape))
 
     def forward(
         self,

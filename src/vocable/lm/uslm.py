@@ -21,7 +21,7 @@ from vocable.lm.ar import Spoken
 from vocable.lm.model import Models, load_models
 from vocable.lm.sampling import Sampling
 from vocable.lm.text import read_text, split_sentences
-from vocable.lm.voice import prepare_voice, voice_codes
+from vocable.lm.voice import LONGEST, prepare_voice, voice_codes
 
 LONGEST_SENTENCE = 200  #: characters that are spoken in one go
 BETWEEN_SENTENCES = 0.15  #: seconds
@@ -35,7 +35,7 @@ class Speech:
     """A text as speech."""
 
     text: str
-    waveform: Tensor  #: float32 [L]
+    waveform: Tensor  #: float32 [L], on the CPU
     sample_rate: int  #: Hz
     codes: Tensor  #: int64 [K, T]
     warnings: list[str]  #: what went wrong, by name
@@ -106,7 +106,8 @@ class USLM:
         prompt = None if voice is None else voice_codes(self.codec, voice)
         language = language or self.models.language
         sentences = []
-        for sentence in split_sentences(text, LONGEST_SENTENCE) or [text]:
+        pieces = [piece for piece in split_sentences(text, LONGEST_SENTENCE) if any(map(str.isalnum, piece))]
+        for sentence in pieces or [text]:
             symbols = self.models.table.encode(read_text(sentence, language, self.models.front_end))
             sentences.append((sentence, symbols))
         return self._spoken(sentences, prompt, sampling, takes, scorer, seed)
@@ -132,13 +133,13 @@ class USLM:
             if scorer is None:
                 written = [self.ar.best_of(written)]
             spoken = [self._voiced(sentence, take, prompt) for take in written]
-            if scorer is None:
-                yield spoken[0]
-            else:
-                scores = [scorer(speech.waveform.cpu().numpy(), sentence) for speech in spoken]
-                yield spoken[int(np.argmax(scores))]
+            scores = [scorer(speech.waveform.numpy(), sentence) for speech in spoken] if scorer else [0.0]
+            best = spoken[int(np.argmax(scores))]
+            yield best
+            if prompt is None:  # the voice that it made up stays
+                prompt = best.codes[:, : round(LONGEST * self.codec.frame_rate)]
 
     def _voiced(self, sentence: str, take: Spoken, prompt: Tensor | None) -> Speech:
         codes = self.nar.fill(torch.tensor(take.codes), prompt, take.symbols or None)
-        waveform = self.codec.decode(codes[None]).waveform[0]
+        waveform = self.codec.decode(codes[None]).waveform[0].cpu()
         return Speech(sentence, waveform, self.codec.sample_rate, codes.cpu(), take.warnings)

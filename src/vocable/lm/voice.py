@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from vocable.audio import AudioError
-from vocable.codec.clips import Waveforms
+from vocable.codec.clips import Waveforms, as_clips
 from vocable.codec.model import SpeechTokenizer
 from vocable.codec.tokens import Encoded, TokensError
 
@@ -53,7 +53,7 @@ def voice_codes(codec: SpeechTokenizer, voice: Encoded) -> Tensor:
 
 def _energy(waveform: Waveforms, frames: int) -> np.ndarray:
     """The mean square of about each frame, whatever the recording's rate: float64 [T]."""
-    samples = np.asarray(waveform[0] if isinstance(waveform, (list, tuple)) else waveform, np.float64).ravel()
+    samples = as_clips(waveform, None)[0].cpu().numpy().astype(np.float64)
     edges = np.linspace(0, len(samples), frames + 1).astype(int)
     sums = np.concatenate([[0.0], np.cumsum(samples**2)])
     means: np.ndarray = (sums[edges[1:]] - sums[edges[:-1]]) / np.maximum(1, np.diff(edges))
