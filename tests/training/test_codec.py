@@ -281,7 +281,9 @@ def test_recipes_are_checked(tmp_path: Path) -> None:
 
 
 def test_the_shipped_recipes_load() -> None:
-    recipes = sorted((Path(__file__).parents[2] / "recipes").glob("*.yaml"))
+    """The codec's; tests/lm has those of the language models."""
+    folder = Path(__file__).parents[2] / "recipes"
+    recipes = sorted(path for path in folder.glob("*.yaml") if not path.name.startswith("uslm"))
     assert recipes
     for path in recipes:
         assert load_recipe(path).name

@@ -228,7 +228,7 @@ def split_sentences(text: str, longest: int) -> list[str]:
         rest = text[start:end].strip()
         while len(rest) > longest:
             cut = _last_end(rest, longest)
-            pieces.append(rest[:cut])
+            pieces.append(rest[:cut].strip())
             rest = rest[cut:].strip()
         pieces.append(rest)
     return [piece for piece in pieces if piece]
