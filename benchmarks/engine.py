@@ -23,8 +23,8 @@ import torch
 from rich.console import Console
 from rich.progress import track
 
-from official import random_checkpoint, read_speech
-from script import cpu_name, fail, quartiles, timed, versions, write_between
+from official import random_checkpoint
+from script import cpu_name, fail, quartiles, read_speech, timed, versions, write_between
 from vocable import SpeechTokenizer, audio
 from vocable.codec import checkpoint
 from vocable.corpus.manifest import read_manifest, spread
@@ -51,7 +51,7 @@ def main() -> None:
     try:
         clips = [audio.read(u.path, 16_000)[0] for u in spread(read_manifest(args.manifest), args.clips)]
         with tempfile.TemporaryDirectory() as scratch:
-            random_checkpoint(Path(scratch) / "official", read_speech(args.manifest))
+            random_checkpoint(Path(scratch) / "official", torch.from_numpy(read_speech(args.manifest, 240)))
             checkpoint.import_official(Path(scratch) / "official", Path(scratch) / "paper")
             models = {
                 name: measure(folder, clips, name)

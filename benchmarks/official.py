@@ -29,11 +29,10 @@ from rich.progress import track
 from rich.table import Table
 
 import peers
-from script import cpu_name, fail, peak_resident, quartiles, timed, versions
-from vocable import SpeechTokenizer, audio
+from script import cpu_name, fail, peak_resident, quartiles, read_speech, timed, versions
+from vocable import SpeechTokenizer
 from vocable.codec import checkpoint
 from vocable.codec.official import find_weights
-from vocable.corpus.manifest import read_manifest
 from vocable.files import atomic_path
 
 SECONDS = (2, 10, 30)
@@ -58,7 +57,7 @@ def main() -> None:
     torch.set_num_interop_threads(1)
     try:
         peers.official_class()
-        speech = read_speech(args.manifest)
+        speech = torch.from_numpy(read_speech(args.manifest, 240))
     except (ImportError, ValueError) as error:
         fail(str(error))
     with tempfile.TemporaryDirectory() as scratch:
@@ -86,16 +85,6 @@ def main() -> None:
     report["settings"] = {"runs": args.runs, "threads": 1, "weights": "random" if args.checkpoint is None else "given"}
     with atomic_path(args.out) as temporary:
         temporary.write_text(json.dumps(report, indent=2) + "\n")
-
-
-def read_speech(manifest: Path) -> torch.Tensor:
-    """Four minutes of the manifest's recordings, one after another: float32 [L]."""
-    parts: list[np.ndarray] = []
-    for utterance in read_manifest(manifest):
-        parts.append(audio.read(utterance.path, RATE)[0])
-        if sum(map(len, parts)) >= 240 * RATE:
-            return torch.from_numpy(np.concatenate(parts))
-    raise ValueError(f"{manifest}: four minutes of speech are needed")
 
 
 def random_checkpoint(folder: Path, speech: torch.Tensor) -> list[float]:

@@ -13,6 +13,8 @@ from typing import NoReturn, TypeVar
 import numpy as np
 
 import vocable
+from vocable import audio
+from vocable.corpus.manifest import read_manifest
 from vocable.files import atomic_path
 
 T = TypeVar("T")
@@ -48,6 +50,17 @@ def timed(work: Callable[[], T]) -> tuple[T, float]:
 def quartiles(values: np.ndarray) -> dict[str, float]:
     low, median, high = np.quantile(values, [0.25, 0.5, 0.75]).tolist()
     return {"median": median, "quartile_1": low, "quartile_3": high}
+
+
+def read_speech(manifest: Path, seconds: float) -> np.ndarray:
+    """So much of the manifest's recordings, or a little more, one after another: float32 [L] at 16 kHz. ValueError for
+    a manifest that holds less."""
+    parts: list[np.ndarray] = []
+    for utterance in read_manifest(manifest):
+        parts.append(audio.read(utterance.path, 16_000)[0])
+        if sum(map(len, parts)) >= 16_000 * seconds:
+            return np.concatenate(parts)
+    raise ValueError(f"{manifest}: holds less than the {seconds:.0f} s of speech that are needed")
 
 
 def peak_resident() -> float:

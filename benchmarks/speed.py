@@ -34,10 +34,9 @@ from rich.console import Console
 from rich.progress import track
 
 from peers import PEERS, Peer
-from script import cpu_name, fail, peak_resident, quartiles, timed, versions, write_between
+from script import cpu_name, fail, peak_resident, quartiles, read_speech, timed, versions, write_between
 from vocable import SpeechTokenizer, audio
 from vocable.codec.config import PRESETS
-from vocable.corpus.manifest import read_manifest
 from vocable.files import atomic_path
 
 CONDITIONS = {  #: seconds of each clip
@@ -88,7 +87,7 @@ def main() -> None:
     }
     for threads in THREADS:
         torch.set_num_threads(threads)
-        clock = cpu_time if threads == 1 else wall_time
+        clock = timed if threads == 1 else wall_time
         for name, figures in measure(systems, speech, args.runs, clock, f"{threads} thread(s)").items():
             report["systems"][name]["threads"][str(threads)] = figures
     for name in systems:
@@ -133,23 +132,9 @@ def ours(name: str) -> Peer:
     )
 
 
-def read_speech(manifest: Path, seconds: float) -> np.ndarray:
-    """The manifest's recordings one after another, at 16 kHz: float32 [L]."""
-    parts: list[np.ndarray] = []
-    for utterance in read_manifest(manifest):
-        parts.append(audio.read(utterance.path, 16_000)[0])
-        if sum(map(len, parts)) >= 16_000 * seconds:
-            return np.concatenate(parts)
-    raise ValueError(f"{manifest}: holds less than the {seconds:.0f} s of speech that are needed")
-
-
 # ---- measuring -------------------------------------------------------------------------------------------------------
 
 Clock = Callable[[Callable[[], Any]], tuple[Any, float]]
-
-
-def cpu_time(work: Callable[[], Any]) -> tuple[Any, float]:
-    return timed(work)
 
 
 def wall_time(work: Callable[[], Any]) -> tuple[Any, float]:

@@ -35,8 +35,6 @@ def tts(
     if save_voice and not prompt:
         raise ValueError("--save-voice keeps the voice of a --prompt")
 
-    import torch
-
     from vocable import audio
     from vocable.codec.tokens import Encoded
     from vocable.lm.sampling import Sampling
@@ -55,4 +53,4 @@ def tts(
         typer.echo(f"vocable: warning: {warning}", err=True)
     audio.write(out, speech.waveform, speech.sample_rate, comment=audio.MADE_BY_MACHINE)
     seconds = len(speech.waveform) / speech.sample_rate
-    typer.echo(f"{out}: {seconds:.1f} s, {torch.numel(speech.codes)} codes of {uslm.codec.id}", err=True)
+    typer.echo(f"{out}: {seconds:.1f} s, {speech.codes.numel()} codes of {uslm.codec.id}", err=True)

@@ -1,8 +1,8 @@
 """A tokenized corpus with texts, as the language models learn from it: symbols, codes, timings, voices.
 
-CACHE/symbols.json        front end, symbol table, and the symbols of each clip
-CACHE/aligner.safetensors what found the timings
-CACHE/timings.json        of each clip
+CACHE/symbols-FRONT_END.json  of each text
+CACHE/aligner.safetensors     what found the timings
+CACHE/timings.json            of each clip
 """
 
 from __future__ import annotations
@@ -116,20 +116,20 @@ def _symbols(
 ) -> dict[str, list[str]]:
     """The symbols of each clip's text, as `read_text` writes them, kept in the cache."""
     path = cache / f"symbols-{data.front_end}.json"
-    known: dict[str, dict[str, list[str]]] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    known: dict[str, list[str]] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     found, new = {}, False
     for i, u in enumerate(utterances):
         assert u.text
         language = u.language or data.language
         key = f"{language}: {u.text}"
-        if key not in known.setdefault("texts", {}):
+        if key not in known:
             try:
-                known["texts"][key] = read_text(u.text, language, data.front_end)
+                known[key] = read_text(u.text, language, data.front_end)
             except ValueError as error:
                 left_out[u.id] = str(error)
                 continue
             new = True
-        found[u.id] = known["texts"][key]
+        found[u.id] = known[key]
         if i % 100 == 0:
             progress("reading texts", i / len(utterances))
     if new:
@@ -164,13 +164,14 @@ def _timings(
     known = json.loads(path.read_text()) if path.is_file() else {}
     if known.get("aligner") != digest:
         known = {"aligner": digest, "clips": {}}
+    model.eval()
     found, new = {}, False
     for i, (name, text) in enumerate(symbols.items()):
         timing = Timing(*known["clips"].get(name, [[], []]))
         said = [symbol for symbol in timing.symbols if symbol != PAUSE]
         if said != text or sum(timing.frames) != codes[name].shape[1]:  # none yet, or of another text
             try:
-                timing = model.eval().align(vectors_of(codec, codes[name]), text)
+                timing = model.align(vectors_of(codec, codes[name]), text)
             except ValueError as error:
                 left_out[name] = str(error)
                 continue

@@ -204,7 +204,7 @@ class LMTrainer(Trainer):
         return {"models": digest(self.models), "codec": self.models.codec_id, "left_out": len(self.corpus.left_out)}
 
     def train_step(self, parts: list[Batch]) -> dict[str, float]:
-        torch.manual_seed(self.recipe.seed * 1_000_003 + self.step)  # dropout's
+        torch.manual_seed(self.generator().initial_seed())  # dropout's
         share = self.learning_rate_share()
         figures: dict[str, float] = {}
         for name, model in self.trained.items():
