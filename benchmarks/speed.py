@@ -18,11 +18,11 @@ Writes results/speed.json, the table and the plot of the README, and the whole t
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import importlib.util
 import json
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -66,10 +66,11 @@ def main() -> None:
         "--no-pages", action="store_true", help="leave the README, its plot and benchmarks/README.md alone"
     )
     parser.add_argument("--memory-of", choices=[*OURS, *PEERS], help=argparse.SUPPRESS)
+    parser.add_argument("--paper", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
     torch.set_num_threads(1)
     if args.memory_of:  # the process of its own
-        print(memory(args.memory_of))
+        print(memory(args.memory_of, args.paper))
         return
     torch.set_num_interop_threads(1)
     missing = [name for name in ("transformers", "snac", "matplotlib") if importlib.util.find_spec(name) is None]
@@ -77,23 +78,27 @@ def main() -> None:
         fail(
             f"missing {', '.join(missing)}: pip install transformers matplotlib einops; --no-deps snac speechtokenizer"
         )
-    try:
-        speech = read_speech(args.manifest, LONGEST * (args.runs + 1))
-        systems = {name: load(name) for name in args.systems}
-    except (ImportError, ValueError) as error:  # a package, a manifest or a recording that cannot be used
-        fail(str(error))
-    report: dict[str, Any] = {
-        "systems": {name: {"what": s.what, "rate": s.sample_rate, "threads": {}} for name, s in systems.items()}
-    }
-    for threads in THREADS:
-        torch.set_num_threads(threads)
-        clock = timed if threads == 1 else wall_time
-        for name, figures in measure(systems, speech, args.runs, clock, f"{threads} thread(s)").items():
-            report["systems"][name]["threads"][str(threads)] = figures
-    for name in systems:
-        command = [sys.executable, "-W", "ignore", __file__, "--memory-of", name]
-        printed = subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout
-        report["systems"][name]["memory_mib"] = round(float(printed))
+    with tempfile.TemporaryDirectory() as scratch:
+        paper = Path(scratch)
+        torch.manual_seed(0)
+        SpeechTokenizer(PRESETS["paper"]).eval().save_pretrained(paper)
+        try:
+            speech = read_speech(args.manifest, LONGEST * (args.runs + 1))
+            systems = {name: load(name, paper) for name in args.systems}
+        except (ImportError, ValueError) as error:  # a package, a manifest or a recording that cannot be used
+            fail(str(error))
+        report: dict[str, Any] = {
+            "systems": {name: {"what": s.what, "rate": s.sample_rate, "threads": {}} for name, s in systems.items()}
+        }
+        for threads in THREADS:
+            torch.set_num_threads(threads)
+            clock = timed if threads == 1 else wall_time
+            for name, figures in measure(systems, speech, args.runs, clock, f"{threads} thread(s)").items():
+                report["systems"][name]["threads"][str(threads)] = figures
+        for name in track(systems, "memory", console=Console(stderr=True)):
+            command = [sys.executable, "-W", "ignore", __file__, "--memory-of", name, "--paper", str(paper)]
+            printed = subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout
+            report["systems"][name]["memory_mib"] = round(float(printed))
     report |= {
         "cpu": cpu_name(),
         "settings": {"conditions": CONDITIONS, "runs": args.runs, "threads": THREADS},
@@ -112,20 +117,14 @@ def main() -> None:
 # ---- the systems -----------------------------------------------------------------------------------------------------
 
 
-def load(name: str) -> Peer:
-    return ours(name) if name in OURS else PEERS[name]()
+def load(name: str, paper: Path) -> Peer:
+    """Ours are loaded as users load theirs, `paper` from the folder of that name.
 
-
-def ours(name: str) -> Peer:
-    """The embedded model, or one of random weights, folded as they are when a model is loaded."""
-    if name == "fast":
-        codec = SpeechTokenizer.from_pretrained()
-    else:
-        torch.manual_seed(0)
-        config = PRESETS[name]
-        assert config.seanet
-        folded = dataclasses.replace(config.seanet, weight_norm=False)
-        codec = SpeechTokenizer(dataclasses.replace(config, seanet=folded)).eval()
+    A codec that was not loaded hashes its weights for its id in every call, and keeps its weight norm.
+    """
+    if name not in OURS:
+        return PEERS[name]()
+    codec = SpeechTokenizer.from_pretrained(None if name == "fast" else paper)
     bitrate = f"{codec.bitrate() / 1000:g} kbit/s"
     return Peer(
         f"vocable `{name}`, {bitrate}", codec.sample_rate, codec.encode, lambda codes: codec.decode(codes).waveform
@@ -178,10 +177,10 @@ def cut(speech: np.ndarray, seconds: Sequence[float]) -> list[np.ndarray]:
 
 
 @torch.inference_mode()
-def memory(name: str) -> float:
+def memory(name: str, paper: Path) -> float:
     """MiB of the process at its largest, loading a system and running the batch, over what imports took."""
     base = peak_resident()
-    system = load(name)
+    system = load(name, paper)
     generator = torch.Generator().manual_seed(0)
     lengths = [int(s * system.sample_rate) for s in CONDITIONS["8 clips"]]
     system.decode(system.encode([0.1 * torch.randn(n, generator=generator) for n in lengths]))

@@ -162,7 +162,10 @@ class SpeechTokenizer(nn.Module):
 
     @property
     def id(self) -> str:
-        """The config's name and a hash of config and weights; tokens name it."""
+        """The config's name and a hash of config and weights; tokens name it.
+
+        A codec that was loaded keeps it; one whose weights may change hashes them at every call (0.4 s for `paper`).
+        """
         from vocable.codec import checkpoint
 
         return self._id or checkpoint.codec_id(self.config, self.state_dict())
