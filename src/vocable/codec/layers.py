@@ -34,7 +34,8 @@ class LSTM(nn.LSTM):
         super().__init__(inputs, hidden, batch_first=True)
         self._arranged: tuple[list[tuple[int, int]], list[Tensor]] | None = None
 
-    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:  # type: ignore[override]
+        # What lies behind a clip's end comes after it, so there is nothing to mask.
         weights: list[Tensor] = [self.weight_ih_l0, self.weight_hh_l0]  # type: ignore[list-item]
         if not self._arranges(x, weights):
             y: Tensor = super().forward(x)[0]
@@ -127,7 +128,7 @@ class ReducedLSTM(nn.Module):
 
                 self.lstm = quantize_dynamic(nn.Sequential(plain), {nn.LSTM}, torch.qint8)[0]  # type: ignore[no-untyped-call]
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         return self.go_on(x, None)[0]
 
     def go_on(self, x: Tensor, state: Any) -> tuple[Tensor, Any]:

@@ -1,9 +1,8 @@
 """Recordings of any length in bounded memory, with the codes and the speech of the whole pass.
 
-Both architectures are `before`, recurrent layers, and `after`. What lies before and after sees a few frames to either
-side, so it runs over chunks with that much context, which is cut off again. The forward recurrence carries its state
-from chunk to chunk; the backward one runs over the chunks from the last to the first. What waits for it is spooled: in
-memory, and from a limit on in a temporary file.
+What lies before and after the recurrence sees a few frames to either side, so it runs over chunks with that much
+context, which is cut off again. The forward recurrence carries its state from chunk to chunk; the backward one runs
+over the chunks from the last to the first. What waits for it is spooled: in memory, and from a limit on in a file.
 
 Sums may come out in another order than in the whole pass, so "the same codes" allows for near ties.
 """
@@ -11,59 +10,40 @@ Sums may come out in another order than in the whole pass, so "the same codes" a
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import IO, Protocol, cast
+from collections.abc import Callable, Iterable, Iterator
+from typing import IO, cast
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from vocable.codec.layers import LSTM, BiLSTM
+from vocable.codec.staged import Staged
 
 CHUNK_FRAMES = 1500  #: 30 s
 SPOOL_BYTES = 256 * 2**20  #: of one spool in memory, before it goes to a file
 
 
-class Staged(Protocol):
-    """An encoder or a decoder in its stages, for one clip."""
-
-    before_context: int  #: frames on either side that `before` sees
-    after_context: int  #: and `after`
-
-    def before(self, x: Tensor, lengths: Tensor | None = None) -> Tensor: ...
-
-    @property
-    def recurrent_layers(self) -> Sequence[nn.Module]: ...
-
-    def skip(self, x: Tensor, y: Tensor) -> Tensor:
-        """The recurrence's input and output together."""
-
-    def after(self, x: Tensor, lengths: Tensor | None = None) -> Tensor: ...
-
-
-def run_staged(staged: Staged, blocks: Iterable[Tensor], unit_in: int, unit_out: int, chunk: int) -> Iterator[Tensor]:
-    """What a staged module makes of one clip that comes in blocks [n, ...] of any length; chunks of its output.
-
-    unit_in, unit_out: rows of the input and of the output to a frame (an encoder's are hop_length and 1).
-    """
-    chunks = _by_window(staged.before, blocks, unit_in, 1, staged.before_context, chunk)
+def run_staged(staged: Staged, blocks: Iterable[Tensor], chunk: int) -> Iterator[Tensor]:
+    """What a staged module makes of one clip that comes in blocks [n, ...] of any length; chunks of its output."""
+    chunks = _by_window(staged.before, blocks, staged.rows_in, 1, staged.before_context, chunk)
     chunks = _recur(staged, chunks)
-    yield from _by_window(staged.after, chunks, 1, unit_out, staged.after_context, chunk)
+    yield from _by_window(staged.after, chunks, 1, staged.rows_out, staged.after_context, chunk)
 
 
 def _by_window(
     stage: Callable[[Tensor, Tensor | None], Tensor],
     blocks: Iterable[Tensor],
-    unit_in: int,
-    unit_out: int,
+    rows_in: int,
+    rows_out: int,
     context: int,
     chunk: int,
 ) -> Iterator[Tensor]:
     """Run `stage` over windows of `chunk` frames with `context` frames on either side, and cut these off again."""
-    for window, lead, frames in _windows(blocks, unit_in, context, chunk):
+    for window, lead, frames in _windows(blocks, rows_in, context, chunk):
         # A copy, because activations work in place, and the next window shares rows with this one.
         out = stage(window[None].clone(), None)[0]
-        yield out[lead * unit_out : (lead + frames) * unit_out]
+        yield out[lead * rows_out : (lead + frames) * rows_out]
 
 
 def _windows(blocks: Iterable[Tensor], unit: int, context: int, chunk: int) -> Iterator[tuple[Tensor, int, int]]:
@@ -95,10 +75,7 @@ def _recur(staged: Staged, chunks: Iterable[Tensor]) -> Iterator[Tensor]:
     for chunk in chunks:
         first.put(len(first), chunk)
     if len(first) == 1:  # a clip of one chunk takes the way of the whole pass
-        y = first.get(0)[None]
-        for layer in staged.recurrent_layers:
-            y = layer(y, None) if isinstance(layer, BiLSTM) else layer(y)
-        yield staged.skip(first.get(0)[None], y)[0]
+        yield staged.recur(first.get(0)[None])[0]
         return
     current = first
     for layer in staged.recurrent_layers:

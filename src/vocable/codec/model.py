@@ -16,10 +16,11 @@ from vocable.audio import AudioError
 from vocable.codec.clips import Waveforms, as_clips, check_fit, checked_lengths
 from vocable.codec.config import CodecConfig
 from vocable.codec.layers import Recurrence, frame_mask, reduce_recurrence
-from vocable.codec.long import CHUNK_FRAMES, Staged, run_staged
+from vocable.codec.long import CHUNK_FRAMES, run_staged
 from vocable.codec.rvq import Quantized, ResidualVectorQuantizer
 from vocable.codec.seanet import SEANetDecoder, SEANetEncoder
 from vocable.codec.spectral import SpectralDecoder, SpectralEncoder
+from vocable.codec.staged import Staged, run_batch
 from vocable.codec.tokens import Encoded, TokensError
 
 Parts = Literal["all", "encoder", "decoder"]
@@ -128,8 +129,10 @@ class SpeechTokenizer(nn.Module):
             reduce_recurrence(model.requires_grad_(False), recurrence)
             model.eval().recurrence = recurrence
         if compile:
-            model.encoder.compile(dynamic=True)
-            model.decoder.compile(dynamic=True)
+            for part in (model.encoder, model.decoder):
+                if isinstance(part, Staged):  # what lies between is one call of a library's recurrence for each layer
+                    part.before = torch.compile(part.before, dynamic=True)  # type: ignore[method-assign]
+                    part.after = torch.compile(part.after, dynamic=True)  # type: ignore[method-assign]
         return model
 
     def save_pretrained(self, folder: str | os.PathLike[str], dtype: torch.dtype = torch.float32) -> None:
@@ -234,10 +237,11 @@ class SpeechTokenizer(nn.Module):
         start, stop = self._range(layers)
         batch, lengths = self._batch(waveform, sample_rate, num_samples)
         frames = -(-lengths // self.hop_length)
-        codes = self.quantizer.encode(self.encoder(batch, lengths), stop)[:, start:]
-        mask = frame_mask(frames, codes.shape[2], codes)
-        if mask is not None:
-            codes = codes * mask.transpose(1, 2)
+        latents = run_batch(_staged(self.encoder), batch, lengths)
+        valid = torch.arange(latents.shape[1]) < frames[:, None]
+        codes = frames.new_zeros(*valid.shape, stop - start, device=self.device)  # 0 behind a clip's end
+        codes[valid] = self.quantizer.encode(latents[valid][None], stop)[0, start:].T
+        codes = codes.transpose(1, 2)
         return Encoded(codes, frames, lengths, slice(start, stop), self.id, self.sample_rate, self.frame_rate)
 
     @torch.no_grad()
@@ -261,7 +265,7 @@ class SpeechTokenizer(nn.Module):
         lengths = torch.full((batch,), frames * hop) if num_samples is None else checked_lengths(num_samples, batch)
         check_fit(lengths, frames, hop)
         latents = self.quantizer.decode(codes, start)
-        waveform = self.decoder(latents, -(-lengths // hop))[:, : int(lengths.max())]
+        waveform = run_batch(_staged(self.decoder), latents, -(-lengths // hop))[:, : int(lengths.max())]
         return Decoded(_silence_after(waveform, lengths), lengths)
 
     def reconstruct(
@@ -299,7 +303,7 @@ class SpeechTokenizer(nn.Module):
                     samples += len(clips[0])
                     yield clips[0].to(self.device)
 
-        chunks = run_staged(_staged(self.encoder), checked(), self.hop_length, 1, _at_least_one(chunk_frames))
+        chunks = run_staged(_staged(self.encoder), checked(), _at_least_one(chunk_frames))
         rows = [self.quantizer.encode(latents[None], stop)[:, start:] for latents in chunks]
         if not rows:
             raise AudioError("no samples: give at least one")
@@ -323,7 +327,7 @@ class SpeechTokenizer(nn.Module):
         starts = range(0, self.num_frames(left), _at_least_one(chunk_frames))
         codes = codes[:, :, : self.num_frames(left)]
         latents = (self.quantizer.decode(codes[:, :, at : at + chunk_frames], start)[0] for at in starts)
-        for block in run_staged(_staged(self.decoder), latents, 1, self.hop_length, chunk_frames):
+        for block in run_staged(_staged(self.decoder), latents, chunk_frames):
             yield block[:left]
             left -= len(block[:left])
 
@@ -336,8 +340,7 @@ class SpeechTokenizer(nn.Module):
     ) -> Tensor:
         """The encoder's output before quantization: float32 [B, D, T]."""
         batch, lengths = self._batch(waveform, sample_rate, num_samples)
-        latents: Tensor = self.encoder(batch, lengths)
-        return latents.transpose(1, 2)
+        return run_batch(_staged(self.encoder), batch, lengths).transpose(1, 2)
 
     @torch.no_grad()
     def embed(self, codes: Tensor | np.ndarray, layers: slice | None = None) -> Tensor:

@@ -18,6 +18,7 @@ from torch.nn.utils.parametrizations import weight_norm
 
 from vocable.codec.config import CodecConfig, SEANetConfig
 from vocable.codec.layers import LSTM, BiLSTM, frame_mask
+from vocable.codec.staged import Staged
 
 
 class ELU(nn.Module):
@@ -120,12 +121,6 @@ class Recurrence(nn.Module):
         widths = [channels] + [wide] * (layers - 1)
         self.layers = nn.ModuleList(BiLSTM(w, channels) if bidirectional else LSTM(w, channels) for w in widths)
 
-    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
-        mask, y = frame_mask(lengths, x.shape[1], x), x
-        for layer in self.layers:
-            y = layer(y, mask) if self.bidirectional else layer(y)
-        return self.skip(x, y)
-
     def skip(self, x: Tensor, y: Tensor) -> Tensor:
         return y + (torch.cat([x, x], -1) if self.bidirectional else x)
 
@@ -161,7 +156,7 @@ class Up(nn.Module):
         return x, lengths
 
 
-class _Recurrent(nn.Module):
+class _Recurrent(Staged):
     """The recurrence that encoder and decoder have alike."""
 
     recurrence: Recurrence
@@ -186,15 +181,9 @@ class SEANetEncoder(_Recurrent):
         self.stages = nn.ModuleList(Down(c, w, s) for w, s in zip(widths[:-1], reversed(c.strides), strict=True))
         self.recurrence = Recurrence(widths[-1], c.lstm_layers, c.bidirectional)
         self.last = Conv1d(c, (1 + c.bidirectional) * widths[-1], config.dimension, c.kernel_size)
-        self.hop_length = config.hop_length
-        #: Frames to either side that `before` and `after` see, at most.
+        self.rows_in, self.rows_out = config.hop_length, 1
         self.before_context = math.ceil(_reach(c, c.strides[::-1]) / config.hop_length)
         self.after_context = c.kernel_size - 1
-
-    def forward(self, waveform: Tensor, num_samples: Tensor | None = None) -> Tensor:
-        lengths = _full(waveform) if num_samples is None else num_samples
-        frames = -(-lengths // self.hop_length)
-        return self.after(self.recurrence(self.before(waveform, lengths), frames), frames)
 
     def before(self, waveform: Tensor, num_samples: Tensor | None = None) -> Tensor:
         """[B, L] -> [B, T, C]."""
@@ -222,13 +211,9 @@ class SEANetDecoder(_Recurrent):
         self.recurrence = Recurrence(widths[0], c.lstm_layers, bidirectional=False)
         self.stages = nn.ModuleList(Up(c, w, s) for w, s in zip(widths[:-1], c.strides, strict=True))
         self.last = Conv1d(c, widths[-1], 1, c.kernel_size)
-        #: Frames to either side that `before` and `after` see, at most.
+        self.rows_in, self.rows_out = 1, config.hop_length
         self.before_context = c.kernel_size - 1
         self.after_context = math.ceil(_reach(c, c.strides[::-1]) / config.hop_length)
-
-    def forward(self, latents: Tensor, num_frames: Tensor | None = None) -> Tensor:
-        lengths = _full(latents) if num_frames is None else num_frames
-        return self.after(self.recurrence(self.before(latents, lengths), lengths), lengths)
 
     def before(self, latents: Tensor, num_frames: Tensor | None = None) -> Tensor:
         """[B, T, D] -> [B, T, C]."""

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from vocable.codec.config import CodecConfig
 from vocable.codec.layers import BiLSTM, frame_mask
 from vocable.codec.rvq import Float32Module
+from vocable.codec.staged import Staged
 
 
 class STFT(Float32Module):
@@ -93,7 +94,7 @@ class ConvNeXtBlock(nn.Module):
         return torch.addcmul(x, y.to(x.dtype), self.scale)
 
 
-class _Recurrent(nn.Module):
+class _Recurrent(Staged):
     """The recurrence that encoder and decoder have alike."""
 
     lstm: BiLSTM
@@ -111,7 +112,7 @@ class SpectralEncoder(_Recurrent):
 
     def __init__(self, config: CodecConfig) -> None:
         super().__init__()
-        self.hop_length = config.hop_length
+        self.rows_in, self.rows_out = config.hop_length, 1
         c = config.spectral
         assert c is not None
         self.stft = STFT(c.n_fft, config.hop_length // 2)
@@ -125,7 +126,7 @@ class SpectralEncoder(_Recurrent):
         # No gain and no bias: latents keep the length sqrt(D), so neither they nor the commitment loss can collapse.
         self.norm = nn.LayerNorm(config.dimension, elementwise_affine=False)
         reach = c.kernel_size // 2
-        #: Frames to either side that `before` sees: blocks at 50 and 100 Hz, and the STFT's window.
+        #: Blocks at 50 and 100 Hz, and the STFT's window.
         self.before_context = reach * c.encoder_frame_blocks + math.ceil(reach * c.encoder_fine_blocks / 2)
         self.before_context += math.ceil(self.stft.edge / config.hop_length)
         self.after_context = 0
@@ -152,16 +153,11 @@ class SpectralEncoder(_Recurrent):
         rows = torch.arange(4 * width)
         self.project.weight[rows] = F.one_hot(rows, self.project.in_features).float()
 
-    def forward(self, waveform: Tensor, num_samples: Tensor | None = None) -> Tensor:
-        frames = None if num_samples is None else -(-num_samples // self.hop_length)
-        x = self.before(waveform, num_samples)
-        return self.after(self.skip(x, self.lstm(x, frame_mask(frames, x.shape[1], x))))
-
     def before(self, waveform: Tensor, num_samples: Tensor | None = None) -> Tensor:
         """[B, L] -> [B, T, frame_dim]."""
-        waveform = F.pad(waveform, (0, -waveform.shape[1] % self.hop_length))
-        frames = None if num_samples is None else -(-num_samples // self.hop_length)
-        mask = frame_mask(frames, waveform.shape[1] // self.hop_length, self.embed.weight)
+        waveform = F.pad(waveform, (0, -waveform.shape[1] % self.rows_in))
+        frames = None if num_samples is None else -(-num_samples // self.rows_in)
+        mask = frame_mask(frames, waveform.shape[1] // self.rows_in, self.embed.weight)
         fine_mask = _twice(mask)
         real, imag = self.stft(waveform)
         magnitude = (real.square() + imag.square() + 1e-9).sqrt()
@@ -198,8 +194,9 @@ class SpectralDecoder(_Recurrent):
         self.head = nn.Linear(c.fine_dim, 3 * (c.n_fft // 2 + 1))
         self.stft = STFT(c.n_fft, config.hop_length // 2)
         reach = c.kernel_size // 2
+        self.rows_in, self.rows_out = 1, config.hop_length
         self.before_context = 0
-        #: Frames to either side that `after` sees: blocks at 50 and 100 Hz, and overlapping STFT windows.
+        #: Blocks at 50 and 100 Hz, and overlapping STFT windows.
         self.after_context = reach * c.decoder_frame_blocks + math.ceil(reach * c.decoder_fine_blocks / 2)
         self.after_context += math.ceil(c.n_fft / config.hop_length)
         if not self.embed.weight.is_meta:
@@ -226,11 +223,6 @@ class SpectralDecoder(_Recurrent):
             self.head.weight[rows, part * width : (part + 1) * width] = nearness
         # As quiet as speech is on average: from magnitudes of 1, the first steps would do nothing but turn it down.
         self.head.bias[:all_bins] = -6.0
-
-    def forward(self, latents: Tensor, num_frames: Tensor | None = None) -> Tensor:
-        x = self.before(latents)
-        mask = frame_mask(num_frames, x.shape[1], x)
-        return self.after(self.skip(x, self.lstm(x, mask)), num_frames)
 
     def before(self, latents: Tensor, num_frames: Tensor | None = None) -> Tensor:
         """[B, T, D] -> [B, T, frame_dim]."""
