@@ -115,6 +115,7 @@ def conversion(
     manifest: Path = MANIFEST,
     out: Path = OUT,
     system: str = typer.Option("fast", help="A SpeechTokenizer."),
+    nar: Path = typer.Option(None, help="A folder of `vocable train lm`, RUN/model, whose NAR converts too."),
     corpus: str = CORPUS,
     limit: int = LIMIT,
     models: Path = MODELS,
@@ -122,14 +123,60 @@ def conversion(
     jobs: int = JOBS,
     seed: int = SEED,
 ) -> None:
-    """One-shot voice conversion by layer swap: words, and whom it sounds like, with more and more of a reference."""
+    """One-shot voice conversion: words, and whom it sounds like, with more and more of a reference."""
     from vocable.evaluation import conversion as suite
     from vocable.evaluation.metrics import Models
 
     pairs = suite.pair_up(select(manifest, corpus, limit), select(manifest, corpus, None), seed)
     with stages() as progress:
         summary = suite.evaluate(
-            pairs, out, system=system, models=Models(models, asr), jobs=jobs, seed=seed, progress=progress
+            pairs,
+            out,
+            system=system,
+            speech_models=nar,
+            models=Models(models, asr),
+            jobs=jobs,
+            seed=seed,
+            progress=progress,
+        )
+    finish(suite, summary, out)
+
+
+@app.command()
+def tts(
+    manifest: Path = MANIFEST,
+    out: Path = OUT,
+    systems: str = typer.Option(..., help="Folders of `vocable train lm`: RUN/model, or RUN/model@CODEC."),
+    prompts: Path = typer.Option(None, help="A manifest to take voices from (default: the speakers' other clips)."),
+    metrics: str = typer.Option(None, help="As wer,per; those that need no reference of the same length."),
+    takes: int = typer.Option(1, min=1, help="Written for each sentence; the likeliest is spoken."),
+    corpus: str = CORPUS,
+    limit: int = LIMIT,
+    models: Path = MODELS,
+    asr: str = ASR,
+    listen: int = typer.Option(6, help="Clips to hear on the page."),
+    jobs: int = JOBS,
+    seed: int = SEED,
+) -> None:
+    """Speech from text in a prompt's voice, beside recordings, the codec, and the NAR on true RVQ-1."""
+    from vocable.corpus.manifest import spread
+    from vocable.evaluation import tts as suite
+    from vocable.evaluation.metrics import Models
+
+    voices = select(prompts, None, None) if prompts else None
+    pairs = spread(suite.pair_up(select(manifest, corpus, None), voices, seed), limit)
+    with stages() as progress:
+        summary = suite.evaluate(
+            pairs,
+            out,
+            systems=systems.split(","),
+            metrics=metrics.split(",") if metrics else suite.DEFAULT_METRICS,
+            models=Models(models, asr),
+            takes=takes,
+            jobs=jobs,
+            seed=seed,
+            listen=listen,
+            progress=progress,
         )
     finish(suite, summary, out)
 

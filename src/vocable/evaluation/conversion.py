@@ -1,4 +1,7 @@
-"""The paper's conversion table: RVQ-1 of a source, later layers of a reference; judged for words and both voices."""
+"""The paper's conversion table: RVQ-1 of a source, later layers of a reference; judged for words and both voices.
+
+With models of speech, their NAR too writes the layers above the source's RVQ-1.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from vocable import audio
-from vocable.conversion import MIN_SECONDS, swap_layers
+from vocable.conversion import MIN_SECONDS, fill_layers, swap_layers
 from vocable.corpus.manifest import Utterance, spread
 from vocable.evaluation import statistics
 from vocable.evaluation.metrics import METRICS, Models, Pair, made_with
@@ -21,6 +24,7 @@ from vocable.evaluation.page import Cell, Page, Table
 from vocable.evaluation.reconstruction import figure_cell, fit, scores
 from vocable.evaluation.runner import Progress, Row, describe, exclusions, run, write_json
 from vocable.evaluation.tokenizers import Ours, load_tokenizer
+from vocable.lm import model as lm
 
 LAYERS = (2, 4, 8)  #: the reference gives 1:2, 1:4, 1:8, as far as the codec has them
 FIGURES = {  #: of the table: how a figure is headed, and the metric that it is of
@@ -50,15 +54,18 @@ class Conversion:
 
     system: str
     made_by: str
+    speech_models: Path | None  #: with a NAR that converts too
+    models_made_by: str | None
     models: Models
     made_with: Mapping[str, str]  #: versions and weights of the metrics
 
     def plan(self) -> dict[str, Any]:
         made = {"system": self.system, "made_by": self.made_by, "made_with": dict(self.made_with)}
-        return made | {"layers": list(LAYERS)}
+        return made | {"layers": list(LAYERS), "models": self.models_made_by}
 
     def start(self) -> Callable[[ClipPair], list[Row]]:
         tok = load_codec(self.system)
+        nar = lm.load_models(self.speech_models, tok.model) if self.speech_models else None
         hear = recogniser(self.models)
 
         def work(pair: ClipPair) -> list[Row]:
@@ -66,7 +73,7 @@ class Conversion:
             language = pair.source.language or "en"
             text = hear(source, language) if pair.source.text is None else pair.source.text
             rows = []
-            for name, decoded in convert(tok, source, reference):
+            for name, decoded in convert(tok, nar, source, reference):
                 row: Row = {
                     "clip": pair.id,
                     "speaker_id": pair.source.speaker_key,
@@ -90,13 +97,18 @@ def load_codec(name: str) -> Ours:
     return tok
 
 
-def convert(tok: Ours, source: np.ndarray, reference: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
+def convert(
+    tok: Ours, models: lm.Models | None, source: np.ndarray, reference: np.ndarray
+) -> Iterator[tuple[str, np.ndarray]]:
     """The source, its RVQ-1 alone, and that with more and more of the reference: name and float32 [L] at 16 kHz."""
     yield "source", source
     yield ":1", _heard(tok, tok.model.reconstruct(source, SAMPLE_RATE, layers=slice(0, 1)).waveform, source)
     for stop in (stop for stop in LAYERS if stop <= tok.model.num_quantizers):
         converted = swap_layers(tok.model, source, reference, SAMPLE_RATE, SAMPLE_RATE, slice(1, stop))
         yield f"1:{stop}", _heard(tok, converted.waveform, source)
+    if models:
+        converted = fill_layers(tok.model, models, source, reference, SAMPLE_RATE, SAMPLE_RATE)
+        yield "nar", _heard(tok, converted.waveform, source)
 
 
 def _heard(tok: Ours, waveform: Any, source: np.ndarray) -> np.ndarray:
@@ -120,6 +132,7 @@ def evaluate(
     out: Path,
     *,
     system: str = "fast",
+    speech_models: Path | None = None,
     models: Models,
     jobs: int = 1,
     seed: int = 0,
@@ -129,13 +142,17 @@ def evaluate(
     """Write OUT/rows.jsonl, summary.json, index.html and tables.md; returns the summary."""
     tok = load_codec(system)
     versions = made_with([metric for _, metric in FIGURES.values()], models)
-    outcome = run(Conversion(system, tok.made_by, models, versions), pairs, out, jobs, progress)
+    nar = lm.load_models(speech_models, tok.model) if speech_models else None
+    made_by = lm.digest(nar) if nar else None
+    task = Conversion(system, tok.made_by, speech_models, made_by, models, versions)
+    outcome = run(task, pairs, out, jobs, progress)
     languages = sorted({row["language"] for row in outcome.rows})
     summary = {
         "suite": "conversion",
         # A pair counts as its source, and is left out under its own name.
         **describe([replace(pair.source, id=pair.id) for pair in pairs], outcome),
         "codec": tok.made_by,
+        "models": made_by,
         "seed": seed,
         "made_with": versions,
         "languages": {
@@ -145,10 +162,10 @@ def evaluate(
         "orders": orders(outcome.rows, seed),
     }
     write_json(out / "summary.json", summary)
-    page = Page("One-shot conversion by layer swap", f"{summary['clips']} pairs of speakers, {tok.made_by}")
+    page = Page("One-shot conversion", f"{summary['clips']} pairs of speakers, {tok.made_by}")
     page.tables(tables(summary))
     page.notes(notes(summary))
-    heard = {pair.id: _listen(tok, pair) for pair in spread(pairs, listen) if pair.id not in outcome.left_out}
+    heard = {pair.id: _listen(tok, nar, pair) for pair in spread(pairs, listen) if pair.id not in outcome.left_out}
     if heard:
         page.heading("To hear")
         page.players(heard, SAMPLE_RATE)
@@ -180,14 +197,14 @@ def orders(rows: Sequence[Row], seed: int) -> list[str]:
     return lines
 
 
-def _listen(tok: Ours, pair: ClipPair) -> dict[str, np.ndarray]:
+def _listen(tok: Ours, models: lm.Models | None, pair: ClipPair) -> dict[str, np.ndarray]:
     source, reference = (audio.read(u.path, SAMPLE_RATE)[0] for u in (pair.source, pair.reference))
-    return dict(convert(tok, source, reference)) | {"reference": reference}
+    return dict(convert(tok, models, source, reference)) | {"reference": reference}
 
 
 def tables(summary: Mapping[str, Any]) -> dict[str, Table]:
     """The paper's table, for each language: a row for each choice of layers."""
-    labels = {"source": "the source itself", ":1": "source :1 alone"}
+    labels = {"source": "the source itself", ":1": "source :1 alone", "nar": "source :1, NAR in the reference's voice"}
     found: dict[str, Table] = {}
     for language, systems in summary["languages"].items():
         rows: list[list[Cell]] = []

@@ -1,0 +1,203 @@
+"""Speech from text, judged: what two recognisers hear, whose voice it is, and how listeners would like it.
+
+Each text is spoken in the voice of another clip: of the same speaker, as in VALL-E (arXiv 2301.02111, section 4.1), or
+of another manifest's, in another language say. Beside what models say stands what they could reach at best: the
+recording, the recording through the codec, and its RVQ-1 with the layers that the NAR writes over it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from vocable import audio
+from vocable.corpus.manifest import Utterance, spread
+from vocable.evaluation import statistics
+from vocable.evaluation.conversion import ClipPair
+from vocable.evaluation.metrics import METRICS, Models, Pair, made_with
+from vocable.evaluation.metrics.base import SAMPLE_RATE
+from vocable.evaluation.page import Cell, Page, Table
+from vocable.evaluation.reconstruction import figure_cell, fit, scores
+from vocable.evaluation.runner import Progress, Row, describe, exclusions, run, write_json
+from vocable.lm.model import digest
+from vocable.lm.uslm import USLM
+from vocable.lm.voice import SHORTEST
+
+#: Those that need no reference of the same length. The speaker's is held against the prompt.
+DEFAULT_METRICS = ("wer", "cer", "per", "speaker", "mos")
+
+
+@dataclass(frozen=True)
+class Speaking:
+    """A task of the runner: a text and a prompt (source and reference of a pair) -> a row for each system."""
+
+    systems: Mapping[str, str]  #: FOLDER or FOLDER@CODEC of the language models, and what made each
+    metrics: tuple[str, ...]
+    models: Models  #: of the metrics
+    made_with: Mapping[str, str]
+    takes: int
+    seed: int
+
+    def plan(self) -> dict[str, Any]:
+        made = {"systems": dict(self.systems), "metrics": list(self.metrics), "made_with": dict(self.made_with)}
+        return made | {"takes": self.takes, "seed": self.seed}
+
+    def start(self) -> Callable[[ClipPair], list[Row]]:
+        systems = {name: load(name) for name in self.systems}
+
+        def work(pair: ClipPair) -> list[Row]:
+            recording, prompt = (audio.read(u.path, SAMPLE_RATE)[0] for u in (pair.source, pair.reference))
+            text, language = pair.source.text, pair.source.language or "en"
+            rows = []
+            for name, (heard, warnings) in speak(systems, pair, recording, prompt, self.takes, self.seed).items():
+                row: Row = {"clip": pair.id, "speaker_id": pair.source.speaker_key, "system": name}
+                row |= {"language": pair.reference.language or "en", "warnings": warnings}
+                row["seconds"] = len(heard) / SAMPLE_RATE
+                judged = Pair(recording, heard, text, language, voice=prompt)
+                rows.append(row | scores(judged, self.metrics, self.models))
+            return rows
+
+        return work
+
+
+def load(name: str) -> USLM:
+    """FOLDER of `vocable train lm`, or FOLDER@CODEC."""
+    folder, _, codec = name.partition("@")
+    return USLM.from_pretrained(folder, codec or None)
+
+
+def speak(
+    systems: Mapping[str, USLM], pair: ClipPair, recording: np.ndarray, prompt: np.ndarray, takes: int, seed: int
+) -> dict[str, tuple[np.ndarray, list[str]]]:
+    """The recording, and of each system what its codec, its NAR and the whole make: float32 [L] at 16 kHz, warnings."""
+    found: dict[str, tuple[np.ndarray, list[str]]] = {"recording": (recording, [])}
+    for name, uslm in systems.items():
+        tok = uslm.codec
+        encoded = tok.encode(recording, SAMPLE_RATE)
+        voice = uslm.prepare_voice(prompt, SAMPLE_RATE)
+        found[f"{name} codec"] = _at_16_khz(uslm, tok.decode(encoded).waveform[0]), []
+        filled = uslm.nar.fill(encoded.codes[0, 0], voice.codes[0])
+        found[f"{name} NAR"] = _at_16_khz(uslm, tok.decode(filled[None], encoded.num_samples).waveform[0]), []
+        assert pair.source.text
+        speech = uslm.generate(pair.source.text, voice, language=pair.source.language, takes=takes, seed=seed)
+        found[name] = _at_16_khz(uslm, speech.waveform), speech.warnings
+    return found
+
+
+def _at_16_khz(uslm: USLM, waveform: torch.Tensor) -> np.ndarray:
+    samples = audio.resample(waveform.cpu().numpy(), uslm.codec.sample_rate, SAMPLE_RATE)
+    return fit(samples, len(samples))
+
+
+def pair_up(clips: Sequence[Utterance], prompts: Sequence[Utterance] | None, seed: int) -> list[ClipPair]:
+    """Each clip that has a text, with a random prompt: another clip of its speaker, or any of `prompts`."""
+    rng = np.random.default_rng(seed)
+    pairs = []
+    for clip in clips:
+        if clip.text:
+            fitting = [
+                u
+                for u in (clips if prompts is None else prompts)
+                if u.duration >= SHORTEST and (prompts or (u.id != clip.id and u.speaker_key == clip.speaker_key))
+            ]
+            if not fitting:
+                raise ValueError(f"{clip.id}: no other clip of its speaker to take the voice from: give prompts")
+            pairs.append(ClipPair(clip, fitting[rng.integers(len(fitting))]))
+    if not pairs:
+        raise ValueError("no clip has a text to speak")
+    return pairs
+
+
+def evaluate(
+    pairs: Sequence[ClipPair],
+    out: Path,
+    *,
+    systems: Sequence[str],
+    metrics: Sequence[str] = DEFAULT_METRICS,
+    models: Models,
+    takes: int = 1,
+    jobs: int = 1,
+    seed: int = 0,
+    listen: int = 6,
+    progress: Progress = lambda stage, share: None,
+) -> dict[str, Any]:
+    """Write OUT/rows.jsonl, summary.json, index.html and tables.md; returns the summary."""
+    versions = made_with(metrics, models)
+    loaded = {name: load(name) for name in dict.fromkeys(systems)}
+    made_by = {name: f"{digest(uslm.models)} on {uslm.codec.id}" for name, uslm in loaded.items()}
+    outcome = run(Speaking(made_by, tuple(metrics), models, versions, takes, seed), pairs, out, jobs, progress)
+    summary = {
+        "suite": "tts",
+        **describe([replace(pair.source, id=pair.id) for pair in pairs], outcome),
+        "systems": made_by,
+        "metrics": list(metrics),
+        "takes": takes,
+        "seed": seed,
+        "made_with": versions,
+        "languages": {
+            language: summarize([row for row in outcome.rows if row["language"] == language], metrics, seed)
+            for language in sorted({row["language"] for row in outcome.rows})
+        },
+    }
+    write_json(out / "summary.json", summary)
+    page = Page("Speech from text", f"{summary['clips']} texts, each in the voice of another recording")
+    page.tables(tables(summary))
+    page.notes(notes(summary))
+    kept = [pair for pair in pairs if pair.id not in outcome.left_out]
+    heard = {pair.id: dict(_listen(loaded, pair, takes, seed)) for pair in spread(kept, listen)}
+    if heard:
+        page.heading("To hear")
+        page.players(heard, SAMPLE_RATE)
+    page.write(out)
+    return summary
+
+
+def summarize(rows: Sequence[Row], metrics: Sequence[str], seed: int) -> dict[str, dict[str, Any]]:
+    """Figures of each system, and how many of its texts came with warnings."""
+    found: dict[str, dict[str, Any]] = {}
+    for name in dict.fromkeys(row["system"] for row in rows):
+        own = [row for row in rows if row["system"] == name]
+        found[name] = {"warned": sum(bool(row["warnings"]) for row in own), "clips": len(own)}
+        for metric in metrics:
+            valid = [row for row in own if row[metric] is not None]
+            if valid:
+                figure = statistics.figure([row[metric] for row in valid], [row["speaker_id"] for row in valid], seed)
+                found[name][metric] = figure.scaled(METRICS[metric].scale)
+    return found
+
+
+def _listen(systems: Mapping[str, USLM], pair: ClipPair, takes: int, seed: int) -> Iterator[tuple[str, np.ndarray]]:
+    recording, prompt = (audio.read(u.path, SAMPLE_RATE)[0] for u in (pair.source, pair.reference))
+    yield "prompt", prompt
+    for name, (heard, _) in speak(systems, pair, recording, prompt, takes, seed).items():
+        yield name, heard
+
+
+def tables(summary: Mapping[str, Any]) -> dict[str, Table]:
+    """For each language of the prompts: systems by metrics."""
+    metrics = [METRICS[name] for name in summary["metrics"]]
+    found: dict[str, Table] = {}
+    for language, systems in summary["languages"].items():
+        rows: list[list[Cell]] = []
+        for name, figures in systems.items():
+            made_by = summary["systems"].get(name)
+            cells: list[Cell] = [(name, made_by) if made_by else name]
+            cells += [figure_cell(figures.get(metric.name, {}), metric.digits) for metric in metrics]
+            rows.append([*cells, f"{figures['warned']} of {figures['clips']}"])
+        headings = [metric.heading() for metric in metrics]
+        found[f"Prompts in {language}"] = ["system", *headings, "warned"], rows
+    return found
+
+
+def notes(summary: Mapping[str, Any]) -> list[str]:
+    return [
+        "Under figures, 95 % intervals by resampling the texts' speakers. Speaker similarity is to the prompt.",
+        "codec: the recording, encoded and decoded. NAR: its RVQ-1, all other layers by the model, from the prompt.",
+        f"The likeliest of {summary['takes']} takes. Warned: loops, early stops and the like, which count too.",
+        *exclusions(summary),
+    ]
