@@ -85,6 +85,17 @@ def test_it_learns_layers_that_hang_on_the_voice() -> None:
     assert torch.stack(right).mean() > 0.9
 
 
+def test_long_clips_are_filled_in_by_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = make().eval()
+    first = torch.randint(SIZE, (21,), generator=torch.Generator().manual_seed(0))
+    symbols = [i % 5 - 1 for i in range(21)]
+    windows = [model.fill(first[a:b], None, symbols[a:b]) for a, b in ((0, 12), (4, 20), (12, 21))]
+    monkeypatch.setattr("vocable.lm.nar.PIECE", 8)
+    monkeypatch.setattr("vocable.lm.nar.CONTEXT", 4)
+    expected = torch.cat([windows[0][:, :8], windows[1][:, 4:12], windows[2][:, 4:]], 1)
+    assert torch.equal(model.fill(first, None, symbols), expected)
+
+
 def test_targets_behind_a_clip_count_nothing() -> None:
     scores = torch.randn(2, 3, SIZE)
     targets = torch.tensor([[1, 2, 3], [4, IGNORED, IGNORED]])

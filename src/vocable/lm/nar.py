@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from vocable.lm.sampling import Sampling, draw
 from vocable.lm.transformer import Transformer, TransformerConfig
 
+#: Frames that are filled in at once, and that are read on either side of them: clips of training are no longer.
+PIECE, CONTEXT = 600, 50
 UNKNOWN = 0  #: the symbol of a frame whose symbol is not known; others are one higher than in their table
 
 
@@ -100,23 +102,31 @@ class NAR(nn.Module):
         sampling: Sampling = Sampling(temperature=0.0),
         seed: int = 0,
     ) -> Tensor:
-        """All layers of a clip: RVQ-1 int64 [T], the voice's codes int64 [K, P] or None -> int64 [K, T].
+        """All layers of a clip of any length: RVQ-1 int64 [T], the voice's codes int64 [K, P] or None -> int64 [K, T].
 
         symbols: of each frame, -1 a pause, or None where they are not known.
         """
         device = self.codebooks.device
         generator = torch.Generator().manual_seed(seed)
-        codes = semantic[None].to(device)
-        spoken = frame_symbols(symbols, len(semantic)).to(device)[None]
-        voice = (
-            sum_of(self.codebooks, prompt.to(device))[None]
-            if prompt is not None
-            else codes.new_zeros(1, 0, self.config.dimension).float()
-        )
-        sizes = torch.tensor([voice.shape[1]], device=device), torch.tensor([codes.shape[1]], device=device)
+        voice = sum_of(self.codebooks, prompt.to(device))[None] if prompt is not None else self.codebooks[:1, :0]
+        spoken = frame_symbols(symbols, len(semantic)).to(device)
+        pieces = []
+        for start in range(0, len(semantic), PIECE):
+            begin, stop = max(0, start - CONTEXT), start + PIECE
+            window = slice(begin, stop + CONTEXT)
+            codes = self._fill(semantic[window].to(device), voice, spoken[window], sampling, generator)
+            pieces.append(codes[:, start - begin : stop - begin])
+        return torch.cat(pieces, 1)
+
+    def _fill(
+        self, semantic: Tensor, voice: Tensor, symbols: Tensor, sampling: Sampling, generator: torch.Generator
+    ) -> Tensor:
+        """RVQ-1 and symbols int64 [T], the prompt's vectors [1, P, D] -> int64 [K, T]."""
+        codes = semantic[None]
+        num_prompt, num_frames = torch.tensor([[voice.shape[1]], [len(semantic)]], device=codes.device)
         for stage in range(self.config.num_quantizers - 1):
-            below, number = sum_of(self.codebooks, codes)[None], torch.tensor([stage], device=device)
-            scores = self(voice, sizes[0], below, sizes[1], spoken, number)[0]
+            below, number = sum_of(self.codebooks, codes)[None], torch.tensor([stage], device=codes.device)
+            scores = self(voice, num_prompt, below, num_frames, symbols[None], number)[0]
             codes = torch.cat([codes, draw(scores, sampling, generator)[None]])
         return codes
 
