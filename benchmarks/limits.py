@@ -5,7 +5,7 @@
 Rates are measured first, on one thread: products of large float32 matrices, and reading memory that no cache holds. A
 stage's floor is its operations at the first rate or its bytes at the second, whichever takes longer. Bytes are weights
 once a call, recurrent weights once a frame (they do not stay in the caches beside the rest), and what goes in and out.
-Random weights of the full size; times are CPU time, median of several runs, of speech of 10 s, batch 1 and 8.
+Random weights of the full size; times are CPU time, median of several runs, of noise of 10 s, batch 1 and 8.
 
 Writes `limits.md` and `results/limits.json`.
 """

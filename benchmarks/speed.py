@@ -2,8 +2,8 @@
 
     python benchmarks/speed.py --manifest ../shared/data/eval.jsonl
 
-Ours (`fast`, and `paper` with random weights), the authors' package, and EnCodec, Mimi, DAC, SNAC and X-Codec in the
-configuration nearest to 4 kbit/s, with random weights: speed does not depend on them, and nothing is downloaded. Real
+Ours (`fast`, and `paper` with random weights), the authors' package, and EnCodec, Mimi, DAC, SNAC and X-Codec at the
+bitrates that the table names, with random weights: speed does not depend on them, and nothing is downloaded. Real
 speech; single clips of 2, 10 and 30 s, and a batch of 8 clips of 2 to 10 s, which the others, who know no lengths, get
 padded to the longest. Each codec is called as its users call it; resampling is not timed. The systems take turns: a
 slow minute slows all.
@@ -213,7 +213,7 @@ def short_table(report: dict[str, Any]) -> str:
     for row in report["systems"].values():
         encode, decode = (f"{row['threads']['1'][HEADLINE][part]['median']:.1f}" for part in PARTS)
         lines.append(f"| {row['what']} | {encode} | {decode} | {row['memory_mib']} |")
-    return "\n".join(lines)
+    return "\n".join([*lines, "", "![bars of the table](docs/speed.svg)"])
 
 
 def pair(figures: dict[str, dict[str, float]]) -> str:
