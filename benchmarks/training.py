@@ -32,7 +32,7 @@ from rich.progress import track
 from rich.table import Table
 
 import peers
-from script import cpu_name, fail, quartiles, timed, versions
+from script import cpu_name, fail, quartiles, timed, versions, write_between
 from vocable.corpus.manifest import read_manifest, spread, write_manifest
 from vocable.files import atomic_path
 from vocable.semantic.cache import extract
@@ -40,7 +40,9 @@ from vocable.training.codec import CodecTrainer
 from vocable.training.data import Batch
 from vocable.training.recipe import load_recipe
 
-RECIPES = Path(__file__).parents[1] / "recipes"
+HERE = Path(__file__).parent
+RECIPES = HERE.parent / "recipes"
+MARK = "training: written by benchmarks/training.py"
 SECONDS = 1.0  #: of each clip
 CLIPS = {"fast": 12, "paper": 2}
 UTTERANCES = 24  #: that the clips are cut from
@@ -62,7 +64,8 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=5, help="steps of fast")
     parser.add_argument("--heavy-runs", type=int, default=2, help="steps of the paper's size")
     parser.add_argument("--profile", action="store_true", help="print the most expensive operators of a step of fast")
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/training.json"))
+    parser.add_argument("--out", type=Path, default=HERE / "results" / "training.json")
+    parser.add_argument("--page", type=Path, default=HERE / "README.md", help="where the table goes")
     args = parser.parse_args()
     torch.set_num_threads(1)
     torch.set_num_interop_threads(1)
@@ -80,11 +83,12 @@ def main() -> None:
         except (ImportError, ValueError) as error:
             fail(str(error))
         report = measure(systems)
-    show(report)
     packages = ("torch", "numpy", "speechtokenizer")
     report |= {"cpu": cpu_name(), "versions": versions(*packages), "settings": {"clip_seconds": SECONDS, "threads": 1}}
     with atomic_path(args.out) as temporary:
         temporary.write_text(json.dumps(report, indent=2) + "\n")
+    print(page(report))
+    write_between(args.page, MARK, page(report))
 
 
 def ours(name: str, discriminators: str, manifest: Path, runs: int) -> list[System]:
@@ -169,19 +173,22 @@ def profile(system: System) -> None:
     Console().print(table)
 
 
-def show(report: dict[str, Any]) -> None:
-    """The table and the ratio."""
-    table = Table(title="Training on one thread, clips of 1 s, median (quartiles)")
-    for column in ("", "clips", "CPU s a step", "audio s a CPU s"):
-        table.add_column(column, justify="left" if not column else "right")
+def page(report: dict[str, Any]) -> str:
+    """The table and the ratio, in Markdown."""
+    lines = [
+        f"One thread of {report['cpu']}, clips of {SECONDS:g} s; median (quartiles).",
+        "",
+        "| step | clips | CPU seconds | seconds of audio a CPU second |",
+        "|---|---|---|---|",
+    ]
     for name, row in report["systems"].items():
         step, audio = (
-            f"{{median:.{d}f}} ({{quartile_1:.{d}f}}-{{quartile_3:.{d}f}})".format(**row[part])
+            f"{{median:.{d}f}} ({{quartile_1:.{d}f}} to {{quartile_3:.{d}f}})".format(**row[part])
             for part, d in (("step", 2), ("audio", 3))
         )
-        table.add_row(name, str(row["clips"]), step, audio)
-    Console().print(table)
-    print(f"paper with adversaries: {report['paper_over_official']:.2f} times as fast as the official trainer")
+        lines.append(f"| {name} | {row['clips']} | {step} | {audio} |")
+    ratio = report["paper_over_official"]
+    return "\n".join([*lines, "", f"`paper` with adversaries: {ratio:.2f} times as fast as the official trainer."])
 
 
 if __name__ == "__main__":
