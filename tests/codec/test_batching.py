@@ -14,6 +14,7 @@ from conftest import differing_frames, tell_apart
 from vocable import audio
 from vocable.codec.config import PRESETS
 from vocable.codec.model import SpeechTokenizer
+from vocable.codec.staged import run_batch
 
 
 def random_clip(rng: np.random.Generator, samples: int) -> torch.Tensor:
@@ -46,6 +47,22 @@ def test_random_mixes_from_one_sample(name: str, request: pytest.FixtureRequest)
             alone = tiny.decode(together.codes[i : i + 1, :, :n], num_samples=[lengths[i]]).waveform[0]
             torch.testing.assert_close(clip, alone, atol=1e-4, rtol=1e-4)
     assert ties * 8 <= max(1, frames * 8 // 10_000)
+
+
+@pytest.mark.parametrize("name", ["tiny", "tiny_paper"])
+@torch.no_grad()
+def test_padded_and_apart_are_the_same(name: str, request: pytest.FixtureRequest) -> None:
+    """The way of GPUs and of training, and that of CPUs."""
+    tiny: SpeechTokenizer = request.getfixturevalue(name)
+    frames = torch.tensor([40, 1, 75, 70])
+    lengths = frames * 320 - torch.tensor([1, 319, 0, 100])
+    batch = torch.stack([random_clip(np.random.default_rng(i), 75 * 320) for i in range(4)])
+    batch *= torch.arange(75 * 320) < lengths[:, None]
+    padded, apart = tiny.encoder(batch, lengths), run_batch(tiny.encoder, batch, lengths)
+    spoken, spoken_apart = tiny.decoder(padded, frames), run_batch(tiny.decoder, padded, frames)
+    for i, n in enumerate(frames.tolist()):
+        torch.testing.assert_close(apart[i, :n], padded[i, :n], atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(spoken_apart[i, : n * 320], spoken[i, : n * 320], atol=1e-4, rtol=1e-4)
 
 
 def test_real_speech_mixes_with_the_embedded_model(fast: SpeechTokenizer, real_clips: list) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -71,3 +73,14 @@ def test_compiling_changes_no_code(fast: SpeechTokenizer, speech: np.ndarray) ->
         whole, mine = fast.encode(clips), compiled.encode(clips)
         assert (whole.codes != mine.codes).float().mean() <= 1e-3
         torch.testing.assert_close(compiled.decode(whole).waveform, fast.decode(whole).waveform, atol=1e-4, rtol=0)
+
+
+def test_a_copy_of_a_compiled_codec_runs_its_own_weights(tiny: SpeechTokenizer) -> None:
+    codec = copy.deepcopy(tiny)
+    before = codec.encoder.before
+    codec.encoder.before = lambda x, lengths=None: before(x, lengths)  # as torch.compile leaves it
+    clip = 0.1 * torch.randn(4_000, generator=torch.Generator().manual_seed(0))
+    for other in (copy.deepcopy(codec), pickle.loads(pickle.dumps(codec))):
+        assert torch.equal(other.latents(clip), tiny.latents(clip))
+        torch.nn.init.zeros_(other.encoder.embed.weight)
+        assert not torch.equal(other.latents(clip), tiny.latents(clip))

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import ClassVar
 
+import numpy as np
 import pytest
 
 from conftest import SPEECH, run_command
 from vocable import audio
+from vocable.conversion import fill_layers
 from vocable.corpus.manifest import Utterance, read_manifest
 from vocable.evaluation import conversion, tts
+from vocable.evaluation.metrics import METRICS, Metric, Pair, Score, load_metric
 from vocable.evaluation.runner import read_summary
+from vocable.lm.uslm import USLM
 
 
 @pytest.fixture(scope="module")
@@ -29,21 +34,56 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "clips.jsonl"
 
 
+class Recording(Metric):
+    """Keeps what it is asked to judge."""
+
+    name, label, better, bounds = "recording", "seconds", "higher", (0.0, np.inf)
+    asked: ClassVar[list[Pair]] = []
+
+    def __call__(self, pair: Pair) -> Score:
+        self.asked.append(pair)
+        return len(pair.decoded) / 16_000, 1
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[Pair]:
+    """What the suites ask a metric to judge; it stands for all of theirs."""
+    for name in ("recording", *tts.DEFAULT_METRICS):
+        monkeypatch.setitem(METRICS, name, Recording)
+    monkeypatch.setattr(Recording, "asked", [])
+    load_metric.cache_clear()
+    yield Recording.asked
+    load_metric.cache_clear()
+
+
 def test_the_suite(
-    clips: Path, uslm_folders: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    clips: Path,
+    asked: list[Pair],
+    uslm_folders: tuple[Path, Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     pytest.importorskip("matplotlib")
     models, codec = uslm_folders
     name = f"{models}@{codec}"
-    call = ("eval", "tts", clips, "-o", tmp_path, "--systems", name, "--metrics", "mel", "--jobs", 1, "--listen", 1)
-    assert run_command(*call) == 2  # a clip was left out
-    assert "left out" in capsys.readouterr().err
+    call = ("eval", "tts", clips, "-o", tmp_path, "--systems", name, "--metrics", "recording", "--jobs", 1)
+    assert run_command(*call, "--listen", 1) == 2  # a clip was left out
+    printed = capsys.readouterr()
+    assert "left out" in printed.err and "1 clips are not among them" in printed.out
     summary = read_summary(tmp_path)
     figures = summary["languages"]["en"]
     assert list(figures) == ["recording", f"{name} codec", f"{name} NAR", name]
-    assert figures["recording"]["mel"]["value"] == 0.0 < figures[f"{name} codec"]["mel"]["value"]
+    assert figures["recording"]["recording"]["value"] == 1.25
     assert summary["clips"] + len(summary["left_out"]) == 5, "a clip without text is not spoken"
     assert (tmp_path / "index.html").read_text().count("<audio") == 5
+    # What models say is judged by the text, and by the voice of the prompt.
+    uslm = USLM.from_pretrained(models, codec)
+    pairs = {pair.id: pair for pair in tts.pair_up(read_manifest(clips), read_manifest(clips), 0)[0]}
+    pair = next(pair for name, pair in pairs.items() if name not in summary["left_out"])
+    recording, prompt = (audio.read(u.path, 16_000)[0] for u in (pair.source, pair.reference))
+    said = uslm.generate(pair.source.text, uslm.prepare_voice(prompt, 16_000), seed=0).waveform.numpy()
+    [judged] = [p for p in asked if np.array_equal(p.decoded, said) and np.array_equal(p.reference, recording)]
+    assert (judged.text, judged.language) == ("a few words.", "en") and np.array_equal(judged.voice, prompt)
     # Once more from what is there, and once more from nothing.
     rows = (tmp_path / "rows.jsonl").read_text()
     assert run_command(*call) == 2 and read_summary(tmp_path) == summary
@@ -51,24 +91,54 @@ def test_the_suite(
     assert run_command(*call) == 2 and (tmp_path / "rows.jsonl").read_text() == rows
     assert run_command(*call, "--takes", 2) == 2
     assert "another takes" in capsys.readouterr().err
+    assert run_command(*call[:-5], models, *call[-4:]) == 2
+    assert "named as FOLDER@CODEC" in capsys.readouterr().err
 
 
 def test_prompts_are_the_speakers_other_clips_or_anothers(clips: Path) -> None:
     known = read_manifest(clips)
-    for pair in tts.pair_up(known, None, seed=1):
+    pairs, unspoken = tts.pair_up(known, known, seed=1)
+    assert len(pairs) == 5 and unspoken == 1
+    for pair in pairs:
         assert pair.source.speaker == pair.reference.speaker and pair.source.id != pair.reference.id
     strangers = [Utterance("x", Path("x"), 2.0, "x", None, None, "de"), Utterance("y", Path("y"), 0.5, "y")]
-    assert {pair.reference.id for pair in tts.pair_up(known, strangers, seed=1)} == {"x"}
-    with pytest.raises(ValueError, match="give prompts"):
-        tts.pair_up(known[1:2], None, seed=1)
-    with pytest.raises(ValueError, match="no clip has a text"):
-        tts.pair_up(known[:1], None, seed=1)
+    assert {pair.reference.id for pair in tts.pair_up(known, strangers, seed=1)[0]} == {"x"}
+    assert tts.pair_up([*known, Utterance("z", Path("z"), 2.0, "z", "alone")], known, seed=1)[1] == 2
+    with pytest.raises(ValueError, match="see --prompts"):
+        tts.pair_up(known[1:2], known[1:2], seed=1)
 
 
-def test_conversion_by_the_nar_stands_beside_swapped_layers(clips: Path, uslm_folders: tuple[Path, Path]) -> None:
+def test_conversion_by_the_nar_stands_beside_swapped_layers(
+    clips: Path,
+    asked: list[Pair],
+    uslm_folders: tuple[Path, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    pytest.importorskip("matplotlib")
+    monkeypatch.setattr(conversion, "recogniser", lambda models: None)
     models, codec = uslm_folders
+    call = ("eval", "conversion", clips, "-o", tmp_path, "--system", codec, "--nar", models, "--jobs", 1)
+    assert run_command(*call) == 2  # pairs with the broken clip
+    summary = read_summary(tmp_path)
+    assert list(summary["languages"]["en"]) == ["source", ":1", "1:2", "1:4", "nar"]
+    assert "NAR in the reference's voice" in (tmp_path / "tables.md").read_text()
     tok = conversion.load_codec(str(codec))
-    source, reference = (audio.read(clips.parent / f"{i}.wav")[0] for i in (1, 2))
-    made = dict(conversion.convert(tok, conversion.lm.load_models(models, tok.model), source, reference))
-    assert list(made) == ["source", ":1", "1:2", "1:4", "nar"]
-    assert {len(waveform) for waveform in made.values()} == {len(source)}
+    pair = next(
+        pair
+        for pair in conversion.pair_up(read_manifest(clips)[1:], read_manifest(clips), 0)
+        if pair.id not in summary["left_out"] and not pair.id.startswith("clip-5") and "clip-5" not in pair.id
+    )
+    source, reference = (audio.read(u.path, 16_000)[0] for u in (pair.source, pair.reference))
+    lm = conversion.lm.load_models(models, tok.model)
+    made = dict(conversion.convert(tok, lm, source, reference))["nar"]
+    assert np.array_equal(made, fill_layers(tok.model, lm, source, reference).waveform[0].clamp(-1, 1).numpy())
+    assert not np.array_equal(made, fill_layers(tok.model, lm, reference, source).waveform[0].clamp(-1, 1).numpy())
+    (tmp_path / "ar").mkdir()
+    config = json.loads((models / "config.json").read_text())
+    (tmp_path / "ar" / "config.json").write_text(json.dumps({k: v for k, v in config.items() if k != "nar"}))
+    (tmp_path / "ar" / "ar.safetensors").write_bytes((models / "ar.safetensors").read_bytes())
+    call = ("eval", "conversion", clips, "-o", tmp_path / "no", "--system", codec, "--nar", tmp_path / "ar")
+    assert run_command(*call) == 2
+    assert "no NAR" in capsys.readouterr().err

@@ -86,14 +86,22 @@ def test_it_learns_layers_that_hang_on_the_voice() -> None:
 
 
 def test_long_clips_are_filled_in_by_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = make().eval()
-    first = torch.randint(SIZE, (21,), generator=torch.Generator().manual_seed(0))
+    model = make()
+    for parameter in model.parameters():
+        parameter.data *= 8
+    first, prompt = codes(21, 1)[0], codes(6, 2)
     symbols = [i % 5 - 1 for i in range(21)]
-    windows = [model.fill(first[a:b], None, symbols[a:b]) for a, b in ((0, 12), (4, 20), (12, 21))]
+
+    def fill(start: int, stop: int) -> torch.Tensor:
+        return model.fill(first[start:stop], prompt, symbols[start:stop])
+
+    windows = [fill(0, 12)[:, :8], fill(4, 20)[:, 4:12], fill(12, 21)[:, 4:]]
+    without_context = torch.cat([fill(0, 8), fill(8, 16), fill(16, 21)], 1)
     monkeypatch.setattr("vocable.lm.nar.PIECE", 8)
     monkeypatch.setattr("vocable.lm.nar.CONTEXT", 4)
-    expected = torch.cat([windows[0][:, :8], windows[1][:, 4:12], windows[2][:, 4:]], 1)
-    assert torch.equal(model.fill(first, None, symbols), expected)
+    assert torch.equal(fill(0, 21), torch.cat(windows, 1))
+    assert not torch.equal(fill(0, 21), without_context)
+    assert not torch.equal(fill(0, 21), model.fill(first, None, symbols))
 
 
 def test_targets_behind_a_clip_count_nothing() -> None:

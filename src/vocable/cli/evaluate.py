@@ -25,7 +25,7 @@ LIMIT = typer.Option(None, min=1, help="So many clips, at even distances.")
 MODELS = typer.Option(Path(".cache/models"), help="Holds asr/whisper-base and the like; else they come from the hub.")
 ASR = typer.Option("base", help="Whisper's size, or a CTranslate2 folder.")
 JOBS = typer.Option(2, help="Processes, of one thread each.")
-SEED = typer.Option(0, help="Of the intervals' resampling.")
+SEED = typer.Option(0, help="Of the intervals' resampling, and of what is drawn: pairs, speech from text.")
 
 
 @app.callback()
@@ -159,12 +159,11 @@ def tts(
     seed: int = SEED,
 ) -> None:
     """Speech from text in a prompt's voice, beside recordings, the codec, and the NAR on true RVQ-1."""
-    from vocable.corpus.manifest import spread
     from vocable.evaluation import tts as suite
     from vocable.evaluation.metrics import Models
 
     voices = select(prompts, None, None) if prompts else None
-    pairs = spread(suite.pair_up(select(manifest, corpus, None), voices, seed), limit)
+    pairs, unspoken = suite.pair_up(select(manifest, corpus, limit), voices or select(manifest, corpus, None), seed)
     with stages() as progress:
         summary = suite.evaluate(
             pairs,
@@ -172,6 +171,7 @@ def tts(
             systems=systems.split(","),
             metrics=metrics.split(",") if metrics else suite.DEFAULT_METRICS,
             models=Models(models, asr),
+            unspoken=unspoken,
             takes=takes,
             jobs=jobs,
             seed=seed,

@@ -25,8 +25,8 @@ from vocable.codec.tokens import Encoded, TokensError
 
 Parts = Literal["all", "encoder", "decoder"]
 
-#: Encoder: speech [B, L] and num_samples [B] -> latents [B, T, D]. Decoder: latents and num_frames [B] -> [B, 320 T].
-_ARCHITECTURES: dict[str, tuple[Callable[[CodecConfig], nn.Module], Callable[[CodecConfig], nn.Module]]] = {
+#: Encoder and decoder.
+_ARCHITECTURES: dict[str, tuple[Callable[[CodecConfig], Staged], Callable[[CodecConfig], Staged]]] = {
     "spectral": (SpectralEncoder, SpectralDecoder),
     "seanet": (SEANetEncoder, SEANetDecoder),
 }
@@ -239,9 +239,9 @@ class SpeechTokenizer(nn.Module):
         frames = -(-lengths // self.hop_length)
         latents = run_batch(_staged(self.encoder), batch, lengths)
         valid = torch.arange(latents.shape[1]) < frames[:, None]
-        codes = frames.new_zeros(*valid.shape, stop - start, device=self.device)  # 0 behind a clip's end
-        codes[valid] = self.quantizer.encode(latents[valid][None], stop)[0, start:].T
-        codes = codes.transpose(1, 2)
+        codes = frames.new_zeros(len(frames), stop - start, latents.shape[1], device=self.device)
+        # 0 behind a clip's end, which costs no search.
+        codes.transpose(1, 2)[valid] = self.quantizer.encode(latents[valid][None], stop)[0, start:].T
         return Encoded(codes, frames, lengths, slice(start, stop), self.id, self.sample_rate, self.frame_rate)
 
     @torch.no_grad()

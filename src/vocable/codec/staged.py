@@ -27,6 +27,11 @@ class Staged(nn.Module):
     before_context: int  #: frames on either side that `before` sees, at most
     after_context: int  #: and `after`
 
+    def __getstate__(self) -> dict[str, object]:
+        # Compiled ones belong to this object: a copy of it, or one that was pickled, begins with its own.
+        state = super().__getstate__()  # type: ignore[no-untyped-call]
+        return {key: value for key, value in state.items() if key not in ("before", "after")}
+
     def before(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """[B, rows, ...] -> [B, T, C]. `lengths` are of rows."""
         raise NotImplementedError
@@ -57,7 +62,8 @@ class Staged(nn.Module):
 
 
 def run_batch(staged: Staged, x: Tensor, lengths: Tensor) -> Tensor:
-    """What `staged(x, lengths)` gives, in inference; what lies behind a clip's end is arbitrary.
+    """What `staged(x, lengths)` gives, in inference, at least as wide as the longest clip; what lies behind a clip's
+    end is arbitrary.
 
     On a CPU, work on padding is work: clips of about the same length go together, and meet the others in the recurrence
     alone, which reads its weights once for all of them.

@@ -50,7 +50,7 @@ class ClipPair:
 
 @dataclass(frozen=True)
 class Conversion:
-    """A task of the runner: a pair -> a row for each number of reference layers, and for the recordings."""
+    """A task of the runner: a pair -> a row for the source, its RVQ-1, each number of reference layers, and the NAR."""
 
     system: str
     made_by: str
@@ -61,7 +61,8 @@ class Conversion:
 
     def plan(self) -> dict[str, Any]:
         made = {"system": self.system, "made_by": self.made_by, "made_with": dict(self.made_with)}
-        return made | {"layers": list(LAYERS), "models": self.models_made_by}
+        made |= {"models": self.models_made_by} if self.models_made_by else {}
+        return made | {"layers": list(LAYERS)}
 
     def start(self) -> Callable[[ClipPair], list[Row]]:
         tok = load_codec(self.system)
@@ -100,7 +101,8 @@ def load_codec(name: str) -> Ours:
 def convert(
     tok: Ours, models: lm.Models | None, source: np.ndarray, reference: np.ndarray
 ) -> Iterator[tuple[str, np.ndarray]]:
-    """The source, its RVQ-1 alone, and that with more and more of the reference: name and float32 [L] at 16 kHz."""
+    """The source, its RVQ-1 alone, and that with more and more of the reference, or with what a NAR makes of it: name
+    and float32 [L] at 16 kHz."""
     yield "source", source
     yield ":1", _heard(tok, tok.model.reconstruct(source, SAMPLE_RATE, layers=slice(0, 1)).waveform, source)
     for stop in (stop for stop in LAYERS if stop <= tok.model.num_quantizers):
@@ -143,6 +145,8 @@ def evaluate(
     tok = load_codec(system)
     versions = made_with([metric for _, metric in FIGURES.values()], models)
     nar = lm.load_models(speech_models, tok.model) if speech_models else None
+    if nar and nar.nar is None:
+        raise ValueError(f"{speech_models}: these models have no NAR, which is what converts")
     made_by = lm.digest(nar) if nar else None
     task = Conversion(system, tok.made_by, speech_models, made_by, models, versions)
     outcome = run(task, pairs, out, jobs, progress)
@@ -203,7 +207,7 @@ def _listen(tok: Ours, models: lm.Models | None, pair: ClipPair) -> dict[str, np
 
 
 def tables(summary: Mapping[str, Any]) -> dict[str, Table]:
-    """The paper's table, for each language: a row for each choice of layers."""
+    """The paper's table, for each language: a row for each choice of layers, and the NAR's."""
     labels = {"source": "the source itself", ":1": "source :1 alone", "nar": "source :1, NAR in the reference's voice"}
     found: dict[str, Table] = {}
     for language, systems in summary["languages"].items():

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,7 @@ from vocable.lm.voice import SHORTEST
 
 #: Those that need no reference of the same length. The speaker's is held against the prompt.
 DEFAULT_METRICS = ("wer", "cer", "per", "speaker", "mos")
+FRONT_ENDS = ("phonemizer", "espeakng_loader", "num2words")  #: what reads texts, where it is there
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,7 @@ class Speaking:
 
         def work(pair: ClipPair) -> list[Row]:
             recording, prompt = (audio.read(u.path, SAMPLE_RATE)[0] for u in (pair.source, pair.reference))
-            text, language = pair.source.text, pair.source.language or "en"
+            text, language = pair.source.text, _language(pair)
             rows = []
             for name, (heard, warnings) in speak(systems, pair, recording, prompt, self.takes, self.seed).items():
                 row: Row = {"clip": pair.id, "speaker_id": pair.source.speaker_key, "system": name}
@@ -67,8 +70,11 @@ class Speaking:
 
 def load(name: str) -> USLM:
     """FOLDER of `vocable train lm`, or FOLDER@CODEC."""
-    folder, _, codec = name.partition("@")
-    return USLM.from_pretrained(folder, codec or None)
+    folder, _, codec = (name, "", "") if Path(name).exists() else name.partition("@")
+    try:
+        return USLM.from_pretrained(folder, codec or None)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}; a codec that is not the embedded one is named as FOLDER@CODEC") from error
 
 
 def speak(
@@ -84,9 +90,14 @@ def speak(
         filled = uslm.nar.fill(encoded.codes[0, 0], voice.codes[0])
         found[f"{name} NAR"] = _at_16_khz(uslm, tok.decode(filled[None], encoded.num_samples).waveform[0]), []
         assert pair.source.text
-        speech = uslm.generate(pair.source.text, voice, language=pair.source.language, takes=takes, seed=seed)
+        speech = uslm.generate(pair.source.text, voice, language=_language(pair), takes=takes, seed=seed)
         found[name] = _at_16_khz(uslm, speech.waveform), speech.warnings
     return found
+
+
+def _language(pair: ClipPair) -> str:
+    """In which a text is spoken, and heard."""
+    return pair.source.language or "en"
 
 
 def _at_16_khz(uslm: USLM, waveform: torch.Tensor) -> np.ndarray:
@@ -94,23 +105,27 @@ def _at_16_khz(uslm: USLM, waveform: torch.Tensor) -> np.ndarray:
     return fit(samples, len(samples))
 
 
-def pair_up(clips: Sequence[Utterance], prompts: Sequence[Utterance] | None, seed: int) -> list[ClipPair]:
-    """Each clip that has a text, with a random prompt: another clip of its speaker, or any of `prompts`."""
+def pair_up(clips: Sequence[Utterance], prompts: Sequence[Utterance], seed: int) -> tuple[list[ClipPair], int]:
+    """Each clip that has a text with a random prompt, and how many clips have no text or no prompt.
+
+    prompts: where they have clips of the speakers, another one of the same speaker; else any.
+    """
     rng = np.random.default_rng(seed)
+    by_speaker: dict[str, list[Utterance]] = {}
+    for u in prompts:
+        if u.duration >= SHORTEST:
+            by_speaker.setdefault(u.speaker_key, []).append(u)
+    anyone = [u for own in by_speaker.values() for u in own]
+    strangers = by_speaker.keys().isdisjoint(clip.speaker_key for clip in clips)
     pairs = []
     for clip in clips:
-        if clip.text:
-            fitting = [
-                u
-                for u in (clips if prompts is None else prompts)
-                if u.duration >= SHORTEST and (prompts or (u.id != clip.id and u.speaker_key == clip.speaker_key))
-            ]
-            if not fitting:
-                raise ValueError(f"{clip.id}: no other clip of its speaker to take the voice from: give prompts")
-            pairs.append(ClipPair(clip, fitting[rng.integers(len(fitting))]))
+        own = anyone if strangers else by_speaker.get(clip.speaker_key, [])
+        others = [u for u in own if u.path != clip.path]
+        if clip.text and others:
+            pairs.append(ClipPair(clip, others[rng.integers(len(others))]))
     if not pairs:
-        raise ValueError("no clip has a text to speak")
-    return pairs
+        raise ValueError(f"not one of {len(clips)} clips has a text and a prompt of a second or longer: see --prompts")
+    return pairs, len(clips) - len(pairs)
 
 
 def evaluate(
@@ -120,20 +135,22 @@ def evaluate(
     systems: Sequence[str],
     metrics: Sequence[str] = DEFAULT_METRICS,
     models: Models,
+    unspoken: int = 0,
     takes: int = 1,
     jobs: int = 1,
     seed: int = 0,
     listen: int = 6,
     progress: Progress = lambda stage, share: None,
 ) -> dict[str, Any]:
-    """Write OUT/rows.jsonl, summary.json, index.html and tables.md; returns the summary."""
-    versions = made_with(metrics, models)
+    """Write OUT/rows.jsonl, summary.json, index.html and tables.md; returns the summary. unspoken: of `pair_up`."""
+    versions = made_with(metrics, models) | {package: version(package) for package in FRONT_ENDS if find_spec(package)}
     loaded = {name: load(name) for name in dict.fromkeys(systems)}
     made_by = {name: f"{digest(uslm.models)} on {uslm.codec.id}" for name, uslm in loaded.items()}
     outcome = run(Speaking(made_by, tuple(metrics), models, versions, takes, seed), pairs, out, jobs, progress)
     summary = {
         "suite": "tts",
         **describe([replace(pair.source, id=pair.id) for pair in pairs], outcome),
+        "unspoken": unspoken,
         "systems": made_by,
         "metrics": list(metrics),
         "takes": takes,
@@ -165,9 +182,10 @@ def summarize(rows: Sequence[Row], metrics: Sequence[str], seed: int) -> dict[st
         found[name] = {"warned": sum(bool(row["warnings"]) for row in own), "clips": len(own)}
         for metric in metrics:
             valid = [row for row in own if row[metric] is not None]
+            found[name][metric] = {"failed": len(own) - len(valid)}
             if valid:
                 figure = statistics.figure([row[metric] for row in valid], [row["speaker_id"] for row in valid], seed)
-                found[name][metric] = figure.scaled(METRICS[metric].scale)
+                found[name][metric] |= figure.scaled(METRICS[metric].scale)
     return found
 
 
@@ -195,9 +213,16 @@ def tables(summary: Mapping[str, Any]) -> dict[str, Table]:
 
 
 def notes(summary: Mapping[str, Any]) -> list[str]:
-    return [
+    lines = [
         "Under figures, 95 % intervals by resampling the texts' speakers. Speaker similarity is to the prompt.",
         "codec: the recording, encoded and decoded. NAR: its RVQ-1, all other layers by the model, from the prompt.",
         f"The likeliest of {summary['takes']} takes. Warned: loops, early stops and the like, which count too.",
-        *exclusions(summary),
     ]
+    if summary["unspoken"]:
+        lines.append(f"{summary['unspoken']} clips are not among them: no text, or no other clip of their speaker.")
+    for language, systems in summary["languages"].items():
+        for name, figures in systems.items():
+            for metric in summary["metrics"]:
+                if failed := figures[metric]["failed"]:
+                    lines.append(f"{name}, prompts in {language}: no {METRICS[metric].label} for {failed} texts.")
+    return lines + exclusions(summary)

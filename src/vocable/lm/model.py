@@ -71,19 +71,23 @@ def _transformer(recipe: ModelRecipe, stages: int = 0) -> TransformerConfig:
 def save_models(models: Models, folder: str | os.PathLike[str], dtype: torch.dtype = torch.float32) -> None:
     """Write the files, each one atomically, the config last."""
     folder = Path(folder)
-    values: dict[str, Any] = {
+    for name, model in models.parts.items():
+        tensors = {key: t.detach().to("cpu", dtype).contiguous() for key, t in model.state_dict().items()}
+        with atomic_path(folder / f"{name}.safetensors") as temporary:
+            safetensors.torch.save_file(tensors, temporary)
+    with atomic_path(folder / CONFIG) as temporary:
+        temporary.write_text(json.dumps(_values(models), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _values(models: Models) -> dict[str, Any]:
+    """What stands in the config."""
+    values = {
         "codec": models.codec_id,
         "front_end": models.front_end,
         "language": models.language,
         "symbols": list(models.table.symbols),
     }
-    for name, model in models.parts.items():
-        values[name] = dataclasses.asdict(model.config)  # type: ignore[call-overload]
-        tensors = {key: t.detach().to("cpu", dtype).contiguous() for key, t in model.state_dict().items()}
-        with atomic_path(folder / f"{name}.safetensors") as temporary:
-            safetensors.torch.save_file(tensors, temporary)
-    with atomic_path(folder / CONFIG) as temporary:
-        temporary.write_text(json.dumps(values, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    return values | {name: dataclasses.asdict(model.config) for name, model in models.parts.items()}  # type: ignore[call-overload]
 
 
 def load_models(folder: str | os.PathLike[str], codec: SpeechTokenizer) -> Models:
@@ -115,8 +119,8 @@ def _config(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def digest(models: Models) -> str:
-    """The first ten digits of a SHA-256 of all weights."""
-    found = hashlib.sha256()
+    """The first ten digits of a SHA-256 of all that speech depends on: weights, sizes, symbols."""
+    found = hashlib.sha256(json.dumps(_values(models), sort_keys=True).encode())
     for model in models.parts.values():
         for key, tensor in sorted(model.state_dict().items()):
             found.update(key.encode() + tensor.detach().cpu().float().contiguous().numpy().tobytes())

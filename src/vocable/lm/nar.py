@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from vocable.lm.sampling import Sampling, draw
 from vocable.lm.transformer import Transformer, TransformerConfig
 
-#: Frames that are filled in at once, and that are read on either side of them: clips of training are no longer.
+#: Frames that are filled in at once, and that are read on either side of them: no more than clips of training have.
 PIECE, CONTEXT = 600, 50
 UNKNOWN = 0  #: the symbol of a frame whose symbol is not known; others are one higher than in their table
 

@@ -20,7 +20,8 @@ Score = tuple[float, float] | None
 
 @dataclass(frozen=True)
 class Pair:
-    """What a metric judges. Waveforms are float32 [L] at 16 kHz, reference and decoded of equal length."""
+    """What a metric judges. Waveforms are float32 [L] at 16 kHz, reference and decoded of equal length; but not where
+    decoded was made from a text, of which words, phones, voice and opinion are judged alone."""
 
     reference: np.ndarray
     decoded: np.ndarray
