@@ -2,7 +2,7 @@
 
     python benchmarks/ablations.py --max-time 12m --threads 2
 
-The ablations are the recipes in the folder `ablations` beside the base; those for a GPU are left out.
+The ablations are the recipes in the base's folder; those for a GPU are left out.
 
 Time becomes steps before anything is trained: a step of every recipe is timed, in turn, on a machine that does nothing
 else, and each recipe gets the steps that fit into the budget. So the runs may then share their machine, and a run that
@@ -86,7 +86,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--only", metavar="NAME", action="append", help="train only these, and the base; may be repeated"
     )
-    parser.add_argument("--base", type=Path, default=Path("recipes/fast.yaml"))
+    parser.add_argument("--base", type=Path, default=Path("recipes/ablations/base.yaml"))
     parser.add_argument("--runs", type=Path, default=Path("runs/ablations"), help="the folder of the runs")
     parser.add_argument("--fit-clips", type=int, default=300, help="training clips to fit on, spread evenly")
     parser.add_argument("--limit", type=int, help="use this many of the dev clips, spread evenly")
@@ -172,7 +172,7 @@ class Plan:
 def read_plans(base: Path) -> dict[str, Plan]:
     """The base and its ablations that run on a CPU, by name, the base first."""
     plans = {}
-    for path in (base, *sorted((base.parent / "ablations").glob("*.yaml"))):
+    for path in sorted(base.parent.glob("*.yaml"), key=lambda path: (path != base, path)):
         recipe = load_recipe(path)
         if recipe.device == "cpu":
             question = "the base" if path == base else path.read_text().split("\n")[0].removeprefix("# ")

@@ -11,7 +11,7 @@ from vocable.training.recipe import load_recipe
 
 yaml = pytest.importorskip("yaml")
 
-ABLATIONS = sorted((ROOT / "recipes" / "ablations").glob("*.yaml"))
+ABLATIONS = [p for p in sorted((ROOT / "recipes" / "ablations").glob("*.yaml")) if p.stem != "base"]
 #: Ablations of fields that recipes do not have yet. Once they do, `strict` asks for their names to be taken out here.
 
 
