@@ -6,6 +6,7 @@ chunk (long.py), and short ones of other lengths apart from each other.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
@@ -16,7 +17,7 @@ from vocable.codec.layers import frame_mask
 ALIKE_FRAMES = 16
 
 
-class Staged(nn.Module):
+class Staged(nn.Module, ABC):
     """An encoder, speech [B, L] -> latents [B, T, D], or a decoder, latents [B, T, D] -> speech [B, T * hop_length].
 
     Lengths are int64 [B] on the CPU: valid samples or frames of each clip; None: all of them.
@@ -32,22 +33,22 @@ class Staged(nn.Module):
         state = super().__getstate__()  # type: ignore[no-untyped-call]
         return {key: value for key, value in state.items() if key not in ("before", "after")}
 
+    @abstractmethod
     def before(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """[B, rows, ...] -> [B, T, C]. `lengths` are of rows."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def recurrent_layers(self) -> Sequence[nn.Module]:
         """Each maps [B, T, C] and its mask to [B, T, C']."""
-        raise NotImplementedError
 
+    @abstractmethod
     def skip(self, x: Tensor, y: Tensor) -> Tensor:
         """The recurrence's input and output together."""
-        raise NotImplementedError
 
+    @abstractmethod
     def after(self, x: Tensor, num_frames: Tensor | None = None) -> Tensor:
         """[B, T, C'] to what comes out."""
-        raise NotImplementedError
 
     def recur(self, x: Tensor, num_frames: Tensor | None = None) -> Tensor:
         """The recurrent layers and the skip around them: [B, T, C] -> [B, T, C']."""
