@@ -19,7 +19,7 @@ import torch
 
 from vocable import audio
 from vocable.corpus.manifest import Utterance, spread
-from vocable.evaluation import statistics
+from vocable.evaluation import reconstruction
 from vocable.evaluation.conversion import ClipPair
 from vocable.evaluation.metrics import METRICS, Models, Pair, made_with
 from vocable.evaluation.metrics.base import SAMPLE_RATE
@@ -180,12 +180,7 @@ def summarize(rows: Sequence[Row], metrics: Sequence[str], seed: int) -> dict[st
     for name in dict.fromkeys(row["system"] for row in rows):
         own = [row for row in rows if row["system"] == name]
         found[name] = {"warned": sum(bool(row["warnings"]) for row in own), "clips": len(own)}
-        for metric in metrics:
-            valid = [row for row in own if row[metric] is not None]
-            found[name][metric] = {"failed": len(own) - len(valid)}
-            if valid:
-                figure = statistics.figure([row[metric] for row in valid], [row["speaker_id"] for row in valid], seed)
-                found[name][metric] |= figure.scaled(METRICS[metric].scale)
+        found[name] |= reconstruction.summarize(own, metrics, seed)
     return found
 
 

@@ -35,7 +35,6 @@ class NAR(nn.Module):
     """Predicts layer k from layers 0 to k - 1, k from 1."""
 
     codebooks: Tensor
-    directions: Tensor
 
     def __init__(self, config: NARConfig, codebooks: Tensor) -> None:
         """codebooks: the codec's, float32 [K, N, D]; they are not trained here, and not saved."""
@@ -44,10 +43,6 @@ class NAR(nn.Module):
         dim = config.transformer.dim
         assert config.transformer.stages == config.num_quantizers - 1
         self.register_buffer("codebooks", codebooks, persistent=False)
-        # Of one size in every layer: later layers have shorter vectors, and would learn more slowly.
-        centred = codebooks - codebooks.mean(1, keepdim=True)
-        size = centred.square().mean((1, 2), keepdim=True).sqrt().clamp_min(1e-6)
-        self.register_buffer("directions", centred / size, persistent=False)
         self.vectors = nn.Linear(config.dimension, dim)
         self.symbols = nn.Embedding(config.num_symbols + 2, dim)  # unknown, pause, and those of the table
         self.part = nn.Embedding(2, dim)  # prompt, target
