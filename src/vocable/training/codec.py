@@ -89,8 +89,11 @@ class CodecTrainer(Trainer):
             self.average = AveragedModel(self.model, multi_avg_fn=averaging)
         if recipe.compile:
             discriminators = self.adversary.discriminators if self.adversary else ()
-            for network in (self.model.encoder, self.model.decoder, *discriminators):
-                network.compile()
+            networks = (self.model.encoder, self.model.decoder, *discriminators)
+            # All discriminators are compiled from the same few functions, with gradients and without.
+            torch._dynamo.config.cache_size_limit = max(torch._dynamo.config.cache_size_limit, 8 * len(networks))
+            for network in networks:
+                network.compile(dynamic=False)  # crops have few lengths, and inductor fails on some that it generalises
         self.dev_clips = self._dev_clips()
         self.data: CropBatches = self._data(targets, on_load)
 
