@@ -108,7 +108,10 @@ def test_compare_and_speakers(corpus: Path, tmp_path: Path, capsys: pytest.Captu
     assert "different pesq" in capsys.readouterr().err
 
 
-def summary_of(**systems: tuple[float, float]) -> dict[str, object]:
+BAD = {"wer": {"value": 90.0}, "speaker": {"value": 0.3}}
+
+
+def summary_of(**systems: tuple[float, float]) -> dict[str, dict[str, object]]:
     rows = {name.replace("_", "@:"): {"wer": {"value": w}, "speaker": {"value": s}} for name, (w, s) in systems.items()}
     return {"systems": rows}
 
@@ -128,6 +131,10 @@ def test_diagnoses() -> None:
     assert "residual layers" in voice
     [kept] = diagnose(summary_of(recording=(5, 1), a_1=(12, 0.9), a_8=(6, 0.95)))
     assert "keeps the voice" in kept
+    [some] = diagnose(summary_of(recording=(5, 1), a_1=(12, 0.7), a_4=(6, 0.7)))
+    assert "with 4 layers" in some
+    peers = {"systems": summary_of(recording=(5, 1), a_8=(6, 0.95))["systems"] | {"opus:6": BAD, "encodec:x@:8": BAD}}
+    assert "no failure" in diagnose(peers)[0]  # they have no layers that one could blame
     with pytest.raises(ValueError, match="no recording"):
         diagnose(summary_of(a_8=(6, 0.95)))
 

@@ -40,10 +40,21 @@ def test_paired_clips_tell_what_two_intervals_do_not() -> None:
     a, b = [(v + 0.02 + rng.normal(0, 0.01), 1) for v in base], [(v, 1) for v in base]
     speakers = [str(i // 2) for i in range(40)]
     found = statistics.difference(a, b, speakers)
-    assert found.low > 0 and found.p < 0.001
+    assert found.low > 0 and found.p < 0.002
     assert statistics.figure(a, speakers).low < statistics.figure(b, speakers).high
     back = statistics.difference(b, a, speakers)
     assert (back.value, back.p) == (pytest.approx(-found.value), found.p)
+
+
+@pytest.mark.parametrize("count", [5, 8, 20])
+def test_p_says_what_the_interval_says(count: int) -> None:
+    rng = np.random.default_rng(2)
+    found = []
+    for shift in np.linspace(0.0, 2.5, 12) / np.sqrt(count):
+        a, b = ([(float(v), 1) for v in rng.normal(mean, 1, count)] for mean in (shift, 0.0))
+        found.append(statistics.difference(a, b, [str(i) for i in range(count)]))
+    assert all((d.p < 0.05) == (d.low > 0 or d.high < 0) for d in found if abs(d.p - 0.05) > 1e-3)
+    assert any(d.p < 0.5 for d in found)
 
 
 def test_no_difference_is_no_difference() -> None:

@@ -108,6 +108,15 @@ def test_no_speaker_is_on_both_sides() -> None:
         alignment.Speech.split(train, [clip("t", "b")], seed=0)
     with pytest.raises(ValueError, match="one speaker"):
         alignment.Speech.split([clip("x", "x")], [clip("t", "t")], seed=0)
+    with pytest.raises(ValueError, match="'a0' is in both"):
+        alignment.Speech.split(train, [clip("a0", "t")], seed=0)
+
+
+def test_windows_are_of_all_speakers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(slmtokbench, "WINDOWS", 6)
+    by_clip = [[alignment.Window(f"{i}", float(k), "a") for k in range(2)] for i in range(4)]
+    chosen = slmtokbench._choose_windows(by_clip)
+    assert [(w.clip, w.start) for w in chosen] == [*((str(i), 0.0) for i in range(4)), ("0", 1.0), ("2", 1.0)]
 
 
 def test_what_tokens_tell(corpus: Path) -> None:

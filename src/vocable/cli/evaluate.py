@@ -107,7 +107,7 @@ def slmtokbench(
             seed=seed,
             progress=progress,
         )
-    finish(suite, summary, out)
+    finish(suite, summary, out, failed=bool(summary["failed"]))
 
 
 @app.command()
@@ -261,8 +261,7 @@ def crosslingual(
             progress=lambda _, share: progress("conversion", share),
         )
     show(conversion, converted)
-    summary["left_out"] |= converted["left_out"]
-    finish(groups, summary, out)
+    finish(groups, summary, out, failed=bool(converted["left_out"]))
 
 
 @app.command()
@@ -372,14 +371,18 @@ def diagnose(
 
 @app.command()
 def metrics() -> None:
-    """The metrics: range, direction, licence, source."""
+    """The metrics: range, direction, needs, licence, source."""
     from vocable.evaluation.metrics import METRICS
 
     rows: list[list[Cell]] = [
-        [m.name, m.label, f"{m.bounds[0]:g} to {m.bounds[1]:g}", m.better, ", ".join(m.packages), m.licence, m.citation]
+        [
+            *(m.name, m.label, f"{m.bounds[0]:g} to {m.bounds[1]:g}", m.better),
+            ", ".join([*["text"] * m.needs_text, *m.packages]),
+            *(m.licence, m.citation),
+        ]
         for m in METRICS.values()
     ]
-    print_table(["name", "metric", "range", "better", "packages", "licence", "source"], rows)
+    print_table(["name", "metric", "range", "better", "needs", "licence", "source"], rows)
 
 
 # ---- what the suites share -------------------------------------------------------------------------------------------
@@ -427,12 +430,12 @@ def evaluate(suite: Suite, clips: list[Utterance], out: Path, systems: str, jobs
     finish(suite, summary, out)
 
 
-def finish(suite: Suite, summary: dict[str, Any], out: Path) -> None:
-    """Print what the page says, and where it is; exit code 2 if clips were left out."""
+def finish(suite: Suite, summary: dict[str, Any], out: Path, failed: bool = False) -> None:
+    """Print what the page says, and where it is; exit code 2 if clips were left out, or something else failed."""
     show(suite, summary)
     left_out = len(summary["left_out"])
     typer.echo(f"{summary['clips']} clips, {left_out} left out: {out}/index.html, {out}/summary.json", err=True)
-    if left_out:
+    if left_out or failed:
         raise typer.Exit(2)
 
 

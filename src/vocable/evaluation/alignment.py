@@ -47,12 +47,14 @@ class Speech:
 
     @classmethod
     def split(cls, train: Sequence[Utterance], test: Sequence[Utterance], seed: int) -> Speech:
-        """Raises ValueError if a speaker is in both, or one of them has no text."""
+        """Raises ValueError if a speaker or an id is in both, or one of them has no text."""
         if shared := {u.speaker for u in train} & {u.speaker for u in test} - {None}:
             raise ValueError(f"speakers {', '.join(sorted(map(str, shared)))} are in both manifests")
         train, test = ([u for u in split if u.text and probe.normalize(u.text)] for split in (train, test))
         if not train or not test:
             raise ValueError("both manifests need clips with text")
+        if same := {u.id for u in train} & {u.id for u in test}:
+            raise ValueError(f"the id {min(same)!r} is in both manifests: rename one")
         speakers = sorted({u.speaker_key for u in train})
         count = max(1, round(HELD_OUT_SHARE * len(speakers)))
         held_out = set(np.random.default_rng(seed).permutation(speakers)[:count].tolist())

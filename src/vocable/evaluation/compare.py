@@ -21,6 +21,8 @@ OTHERS = {
     "probe_wer": ("probe WER %", 1, 100.0),
     "probe_cer": ("probe CER %", 1, 100.0),
 }
+#: Of a plan, what may differ; all else that both say must be the same.
+ASKED = {"systems", "metrics", "made_with", "system", "made_by", "models"}
 NAMES = {name: (metric.label, metric.digits, metric.scale) for name, metric in METRICS.items()} | OTHERS
 
 
@@ -28,13 +30,13 @@ def compare(a: tuple[Path, str], b: tuple[Path, str], seed: int = 0) -> dict[str
     """A less B for every figure that both have, over the clips that both have.
 
     a, b: a folder with rows of a suite, and a system in it. Raises ValueError where the two were judged by other
-    versions or models, or have nothing in common.
+    versions, models or settings, or have nothing in common.
     """
     plans, rows = zip(*(read_rows(folder) for folder, _ in (a, b)), strict=True)
-    judges = [plan.get("made_with", {}) for plan in plans]
-    differing = [key for key in judges[0] if judges[1].get(key, judges[0][key]) != judges[0][key]]
+    said = [plan | plan.get("made_with", {}) for plan in plans]
+    differing = [key for key in set(said[0]) & set(said[1]) - ASKED if said[0][key] != said[1][key]]
     if differing:
-        raise ValueError(f"the two were judged by different {', '.join(differing)}: measure them alike")
+        raise ValueError(f"the two were judged by different {', '.join(sorted(differing))}: measure them alike")
     found = [_by_clip([r for r in of if r["system"] == system]) for of, (_, system) in zip(rows, (a, b), strict=True)]
     for (folder, system), clips in zip((a, b), found, strict=True):
         if not clips:
@@ -57,6 +59,8 @@ def compare(a: tuple[Path, str], b: tuple[Path, str], seed: int = 0) -> dict[str
         }
         if not math.isnan(difference.p):
             figures[name]["p"] = difference.p
+    if not figures:
+        raise ValueError("the two have no figure in common that is compared")
     return figures
 
 

@@ -1,7 +1,7 @@
 """From figures to what is wrong: the paper's failure signatures (SpeechTokenizer, arXiv 2308.16692, section 4).
 
 Words that are lost from RVQ-1 on point at its content; a voice that is lost although words are kept points at the
-layers above it. Thresholds are relative to the recording's own figures, by the same judges.
+layers above it. Words are counted against what the same judge mishears in the recording.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ CONTENT_LOST, VOICE_KEPT = 35.0, 0.85
 def diagnose(summary: Mapping[str, Any]) -> list[str]:
     """Findings, a sentence each, from the summary of a reconstruction with WER and speaker cosine.
 
-    Reads the systems `NAME@:1` and `NAME@:K`, or `NAME` for all layers, of each codec, and the recording. Raises
-    ValueError where the recording, a codec, or one of the two figures is missing.
+    Reads the systems `NAME@:1` and `NAME@:K`, or `NAME` for all layers, of each SpeechTokenizer, and the recording.
+    Raises ValueError where the recording, a codec, or one of the two figures is missing.
     """
     systems: Mapping[str, Any] = summary["systems"]
     if "recording" not in systems:
@@ -38,7 +38,9 @@ def diagnose(summary: Mapping[str, Any]) -> list[str]:
         raise ValueError("the summary has no codec: evaluate it with NAME@:1 and NAME among the systems")
     for codec, by_layers in codecs.items():
         first = by_layers.get(1)
-        whole = by_layers[max(by_layers)] if max(by_layers) > 1 else None
+        most = max(by_layers)
+        whole = by_layers[most] if most > 1 else None
+        layers = "all layers" if most == math.inf else f"{most} layers"
         lost_first = first["wer"]["value"] - truth if first else 0.0
         if first and lost_first > CONTENT_LOST:
             findings.append(
@@ -57,21 +59,23 @@ def diagnose(summary: Mapping[str, Any]) -> list[str]:
             blame = "the decoder is at fault, or the layers above fight RVQ-1"
             if not first or lost_first > CONTENT_LOST:
                 blame = "look at RVQ-1 first" if first else "measure RVQ-1 alone"
-            findings.append(f"{codec}: all layers lose {lost:.1f} points of WER: {blame}.")
+            findings.append(f"{codec}: {layers} lose {lost:.1f} points of WER: {blame}.")
         if voice < VOICE_LOST:
             findings.append(
-                f"{codec}: the voice is lost with all layers (cosine {voice:.2f}): the residual layers are too few or "
+                f"{codec}: the voice is lost with {layers} (cosine {voice:.2f}): the residual layers are too few or "
                 "undertrained. See their perplexity (`vocable eval codes`), and quantizer.dropout."
             )
     return findings or ["no failure signature: words and voice are kept"]
 
 
 def _by_codec(systems: Mapping[str, Any]) -> dict[str, dict[float, Mapping[str, Any]]]:
-    """Codec -> number of layers, inf for all -> figures, of the systems that begin with RVQ-1."""
+    """Codec -> number of layers, inf for all -> figures, of the SpeechTokenizers that begin with RVQ-1. The
+    names of other tokenizers have a colon."""
     found: dict[str, dict[float, Mapping[str, Any]]] = {}
     for name, figures in systems.items():
         codec, at, layers = name.partition("@:")
-        if name != "recording" and "@" not in codec and _has_figures(figures) and (layers.isdigit() or not at):
+        ours = name != "recording" and not {"@", ":"}.intersection(codec)
+        if ours and _has_figures(figures) and (layers.isdigit() or not at):
             found.setdefault(codec, {})[int(layers) if at else math.inf] = figures
     return found
 

@@ -28,6 +28,7 @@ from vocable.evaluation.phones import PhoneRecogniser, softmax_regression
 from vocable.evaluation.reconstruction import available, figure_cell, makers
 from vocable.evaluation.runner import Progress, Row, describe, exclusions, run, write_json
 from vocable.evaluation.tokenizers import Ours
+from vocable.extras import need
 
 LAYERS = {":1": slice(0, 1), "1:2": slice(1, 2), "1:8": slice(1, 8), ":8": slice(0, 8)}
 READINGS = {  #: and how a table heads them
@@ -108,8 +109,6 @@ def clips_of(rows: Sequence[Row], utterances: Mapping[str, Utterance]) -> list[C
 
 def embed(system: Ours, clips: Sequence[Clip]) -> dict[str, list[Tensor]]:
     """Vectors of all clips, float64 [T, D], for each choice of layers that the codec has."""
-    if system.model.frame_rate != 50.0:
-        raise ValueError(f"{system.name}: 50 frames a second are needed")
     codes = [system.model.encode(clip.waveform, SAMPLE_RATE).codes for clip in clips]
     return {
         name: [system.model.embed(c[:, layers], layers)[0].T.double() for c in codes]
@@ -236,6 +235,13 @@ def evaluate(
     if sliced := [name for name in systems if "@" in name]:
         raise ValueError(f"{sliced[0]}: name the codec alone, all choices of layers are measured")
     found, missing = available(systems, tokens=True)
+    codecs: dict[str, Ours] = {}
+    for name, system in found.items():
+        if not isinstance(system, Ours) or system.frame_rate != 50.0:
+            raise ValueError(f"{name}: layers can be told apart in a SpeechTokenizer of 50 frames a second alone")
+        codecs[name] = system
+    for package in ("hama", "librosa"):
+        need(package, "eval")
     made_with = {package: importlib.metadata.version(package) for package in ("hama", "librosa")}
     outcome = run(Listening(made_with), clips, out, jobs, progress)
     described = describe(clips, outcome)
@@ -245,13 +251,11 @@ def evaluate(
     speakers = [clip.speaker for clip in heard]
     page = Page("Disentanglement", f"{len(heard)} clips of {len(set(speakers))} speakers")
     pictures = {}
-    for i, (name, system) in enumerate(found.items()):
-        if not isinstance(system, Ours):
-            raise ValueError(f"{name}: layers can be told apart in a SpeechTokenizer alone")
+    for i, (name, system) in enumerate(codecs.items()):
         by_layers = embed(system, heard)
         measured[name] = measure(by_layers, heard, num_phones, seed)
         pictures[name] = scatter({layers: _plane(vectors) for layers, vectors in by_layers.items()}, speakers)
-        progress("reading layers", (i + 1) / len(found))
+        progress("reading layers", (i + 1) / len(codecs))
     summary = {
         "suite": "disentanglement",
         **described,

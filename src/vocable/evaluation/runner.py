@@ -12,6 +12,7 @@ import multiprocessing
 import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
@@ -96,7 +97,8 @@ def run(
 ) -> Outcome:
     """Rows of all items: from OUT/rows.jsonl where they stand, and else from `jobs` processes of one thread each.
 
-    What was an error is tried again. Raises ValueError if OUT holds rows of another plan, or an id occurs twice.
+    What was an error is tried again. Raises ValueError if OUT holds rows of another plan, an id occurs twice, or the
+    system kills a process.
     """
     path = out / "rows.jsonl"
     plan = json.loads(json.dumps(task.plan()))
@@ -146,6 +148,10 @@ def _results(task: Task[I], items: Sequence[I], jobs: int) -> Iterator[dict[str,
         futures: list[Future[dict[str, Any]]] = [pool.submit(_do, item) for item in items]
         for future in as_completed(futures):
             yield future.result()
+    except BrokenProcessPool as error:
+        raise ValueError(
+            "a process was killed, for its memory perhaps: go on with --jobs 1, or shorter clips"
+        ) from error
     finally:
         pool.shutdown(cancel_futures=True)
 

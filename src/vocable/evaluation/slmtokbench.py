@@ -153,7 +153,8 @@ def evaluate(
         "budget": asdict(budget),
         "seed": seed,
         "made_with": versions,
-        "not_available": missing | aligned.left_out,
+        "not_available": missing,
+        "failed": {c.name: aligned.left_out[c.id] for c in candidates if c.id in aligned.left_out},
         "systems": {name: {"made_by": figures["made_by"]} for name, figures in preserved["systems"].items()},
     }
     for name, figures in preserved["systems"].items():
@@ -193,9 +194,12 @@ def orders(
 
 
 def _choose_windows(by_clip: Sequence[Sequence[Window]]) -> list[Window]:
-    """At most WINDOWS: the first of every clip, then the second of every clip, and so on."""
-    turns = range(max(map(len, by_clip), default=0))
-    return [windows[turn] for turn in turns for windows in by_clip if len(windows) > turn][:WINDOWS]
+    """At most WINDOWS: the first of every clip, then the second of every clip, and so on; where not all of a turn fit,
+    those at even distances, because manifests are sorted by speaker."""
+    chosen: list[Window] = []
+    for turn in range(max(map(len, by_clip), default=0)):
+        chosen += spread([windows[turn] for windows in by_clip if len(windows) > turn], WINDOWS - len(chosen))
+    return chosen
 
 
 def _summarize(row: Mapping[str, Any], clips: Sequence[Row], seed: int) -> dict[str, Any]:
@@ -259,4 +263,5 @@ def notes(summary: Mapping[str, Any]) -> list[str]:
         "Information of several codes a frame cannot be counted: InfoNCE, under its ceiling, stands for it."
     )
     lines.append("95 % intervals by resampling speakers. Figures of the probe are no recogniser's: compare rows.")
+    lines += [f"{name}: text alignment was not measured: {why}." for name, why in summary["failed"].items()]
     return [*lines, *summary["orders"], *exclusions(summary)]

@@ -41,7 +41,8 @@ class Figure:
 
 @dataclass(frozen=True)
 class Difference(Figure):
-    """A figure of A less that of B on the same clips. p: two-sided, of the resampled differences; NaN like these."""
+    """A figure of A less that of B on the same clips. p: two-sided, of the resampled differences, and widened as the
+    interval is, so that the one is under .05 where the other leaves out 0; NaN like these."""
 
     p: float
 
@@ -63,8 +64,9 @@ def difference(
     drawn = _ratio(totals[0][draws].sum(1)) - _ratio(totals[1][draws].sum(1))
     value = float(_ratio(totals[0].sum(0)) - _ratio(totals[1].sum(0)))
     # As many draws on the wrong side as there are, and one more: p is never 0.
-    p = 2 * (1 + min((drawn <= 0).sum(), (drawn >= 0).sum())) / (1 + len(drawn)) if count >= FEWEST else math.nan
-    return Difference(value, *_interval(drawn, count), len(a), count, float(min(p, 1.0)))
+    tail = (1 + min((drawn <= 0).sum(), (drawn >= 0).sum())) / (1 + len(drawn))
+    p = min(1.0, 2 * _widened_tail(tail, count)) if count >= FEWEST else math.nan
+    return Difference(value, *_interval(drawn, count), len(a), count, p)
 
 
 def order(
@@ -90,6 +92,12 @@ def _interval(drawn: np.ndarray, speakers: int) -> tuple[float, float]:
     share = float(stats.norm.cdf(math.sqrt(speakers / (speakers - 1)) * stats.t.ppf(0.025, speakers - 1)))
     low, high = np.quantile(drawn, [share, 1 - share])
     return float(low), float(high)
+
+
+def _widened_tail(tail: float, speakers: int) -> float:
+    """What a share of draws beyond a value tells of that value: the inverse of how `_interval` takes its quantiles."""
+    stats = need("scipy.stats", "eval")
+    return float(stats.t.cdf(stats.norm.ppf(tail) / math.sqrt(speakers / (speakers - 1)), speakers - 1))
 
 
 def _by_speaker(scores: Sequence[Sequence[float]], speakers: Sequence[str]) -> np.ndarray:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 from abc import ABC, abstractmethod
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -39,10 +39,6 @@ class Models:
     asr: str = "base"  #: a size of Whisper (folder/asr/whisper-SIZE, else from the hub), or a CTranslate2 folder
     wavlm: str = "microsoft/wavlm-base-plus-sv"  #: an x-vector model for transformers, for "speaker-wavlm"
     utmos: str = "tarepan/SpeechMOS:v1.2.0"  #: a repository for torch.hub, or a folder, for "utmos"
-
-    def plan(self) -> dict[str, str]:
-        """As JSON."""
-        return {key: str(value) for key, value in asdict(self).items()}
 
 
 class Metric(ABC):

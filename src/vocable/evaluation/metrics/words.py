@@ -15,7 +15,7 @@ from vocable.evaluation.metrics.base import Metric, Models, Pair, Score, file_ha
 from vocable.extras import need
 
 #: Without the fallback to higher temperatures, which samples and so differs from run to run. On speech that is hard to
-#: make out, Whisper may say the same words to the end of its window: no four words come twice.
+#: make out, Whisper may say the same words to the end of its window: no four of its tokens come twice.
 OPTIONS: dict[str, Any] = {
     "beam_size": 5,
     "temperature": 0.0,
