@@ -20,7 +20,7 @@ from conftest import differing_frames, tiny_paper_config
 from vocable.codec.model import SpeechTokenizer
 
 CODES = Path(__file__).with_name("codes.npz")
-DIGEST = "b8263aa5d01bb1cf"
+DIGEST = "f6040bb85c6bfc99"
 
 
 def clips() -> list[torch.Tensor]:
