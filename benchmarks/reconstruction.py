@@ -14,11 +14,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.progress import Progress
-
 from script import fail, write_between
-from vocable.corpus.manifest import read_manifest, spread
+from vocable.cli.evaluate import select, stages
 from vocable.evaluation import reconstruction
 from vocable.evaluation.compare import compare
 from vocable.evaluation.compare import table as differences
@@ -59,20 +56,17 @@ def main() -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    clips = [clip for clip in read_manifest(args.manifest) if args.corpus in (None, clip.corpus)]
-    if not clips:
-        raise ValueError(f"{args.manifest}: no clip of the corpus {args.corpus}")
-    with Progress(console=Console(stderr=True)) as bar:
-        task = bar.add_task("clips")
+    clips = select(args.manifest, args.corpus, args.limit)
+    with stages() as progress:
         summary = reconstruction.evaluate(
-            spread(clips, args.limit),
+            clips,
             args.out,
             systems=tuple(LABELS),
             metrics=METRICS_SHOWN,
             models=Models(args.models, asr="tiny.en"),
             jobs=args.jobs,
             listen=0,
-            progress=lambda stage, share: bar.update(task, description=stage, completed=100 * share),
+            progress=progress,
         )
     short, whole = table(summary, intervals=False), table(summary, intervals=True)
     distilled = distillation(args.out)
