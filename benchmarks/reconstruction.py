@@ -22,11 +22,14 @@ from vocable.evaluation.compare import table as differences
 from vocable.evaluation.metrics import METRICS, Models
 from vocable.evaluation.page import markdown
 
+#: `vocable semantic units`, and `vocable train vocoder` to speak them; without these the table has no such row.
+UNITS = "units:.cache/units/whisper-base-4-500"
 #: Under the names that the tables give them. models/twin has no teacher.
 LABELS = {
     "recording": "recording",
     **{f"fast@:{n}": f"vocable `:{n}`" for n in (8, 4, 2, 1)},
     **{f"models/twin@:{n}": f"twin `:{n}`" for n in (8, 1)},
+    UNITS: "Whisper units, k-means 500",
     "opus:6": "Opus, 6 kbit/s (VBR)",
     "opus:12": "Opus, 12 kbit/s (VBR)",
     "codec2:3200": "Codec 2, 3200 bit/s",
@@ -81,7 +84,7 @@ def table(summary: dict[str, Any], intervals: bool) -> str:
     names = [name for name in summary["metrics"] if intervals or name != "per"]
     rows = []
     for system, found in summary["systems"].items():
-        if not intervals and system.startswith("models/"):
+        if not intervals and system.startswith(("models/", "units:")):
             continue
         cells = [reconstruction.figure_cell(found[name], METRICS[name].digits) for name in names]
         # Of a recording nobody would ask, and what Opus is asked for is not what it takes.

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+import vocable
 from vocable.evaluation import runner
 
 
@@ -47,7 +48,7 @@ def test_rows_in_order_and_a_bad_item_left_out(tmp_path: Path) -> None:
     assert [row["square"] for row in outcome.rows] == [i * i for i in range(20) if i != 13]
     assert outcome.left_out == {"n13": "unlucky"}
     assert shares == [i / 20 for i in range(21)]
-    assert runner.read_rows(tmp_path) == ({"power": 2}, outcome.rows)
+    assert runner.read_rows(tmp_path) == ({"vocable": vocable.__version__, "power": 2}, outcome.rows)
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
@@ -99,7 +100,8 @@ def test_more_items_go_on_in_the_same_folder(tmp_path: Path) -> None:
     runner.run(Squares(tmp_path / "log"), ITEMS[:5], tmp_path)
     outcome = runner.run(Squares(tmp_path / "log"), ITEMS[3:8], tmp_path)
     assert [row["clip"] for row in outcome.rows] == [f"n{i}" for i in range(3, 8)]
-    assert json.loads((tmp_path / "rows.jsonl").read_text().split("\n")[0]) == {"plan": {"power": 2}}
+    plan = json.loads((tmp_path / "rows.jsonl").read_text().split("\n")[0])["plan"]
+    assert plan == {"vocable": vocable.__version__, "power": 2}
 
 
 def test_no_results() -> None:

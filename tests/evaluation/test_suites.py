@@ -110,6 +110,8 @@ def test_no_speaker_is_on_both_sides() -> None:
         alignment.Speech.split([clip("x", "x")], [clip("t", "t")], seed=0)
     with pytest.raises(ValueError, match="'a0' is in both"):
         alignment.Speech.split(train, [clip("a0", "t")], seed=0)
+    with pytest.raises(ValueError, match="no letters but"):
+        alignment.Speech.split(train, [clip("t", "t", "это не латиница, ok")], seed=0)
 
 
 def test_windows_are_of_all_speakers(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -129,10 +131,11 @@ def test_what_tokens_tell(corpus: Path) -> None:
     name = f"{corpus}/tiny@:1"
     tok = load_tokenizer(name)
     rng = np.random.default_rng(0)
-    told, noise = {}, {}
+    told, noise, codes = {}, {}, {}
     for u in clips:
         found = tok.encode(audio.read(u.path, 16_000)[0]).codes
         assert found is not None
+        codes[u.id] = found.numpy()
         seconds = (np.arange(found.shape[1]) + 0.5) / 50
         told[u.id] = Phones(seconds, found[0].numpy() % 3)
         noise[u.id] = Phones(seconds, rng.integers(3, size=found.shape[1]))
@@ -140,9 +143,13 @@ def test_what_tokens_tell(corpus: Path) -> None:
     windows = [alignment.Window(u.id, 0.0, "clip") for u in speech.test]
     rows = {}
     for kind, phones in (("told", told), ("noise", noise)):
-        task = alignment.Alignment(speech, phones, 3, windows, alignment.Budget(0.2, 8, 1), 0)
+        task = alignment.Alignment(
+            speech, {f"{corpus}/tiny": codes}, phones, 3, windows, alignment.Budget(0.2, 8, 1), 0
+        )
         rows[kind], *of_clips = task.start()(alignment.Candidate(name, tok.made_by))
         assert [row["clip"] for row in of_clips] == [u.id for u in speech.test]
+        for figure in ("info_nce", "bits"):  # the clips' own make the whole's, of the test clips at least
+            assert all(len(row[figure]) == 2 and row[figure][1] > 0 for row in of_clips)
     assert rows["told"]["phone_purity"] == 1.0 and rows["told"]["pnmi"] == pytest.approx(1.0)
     assert rows["noise"]["bits"]["value"] < 0.3 < rows["told"]["bits"]["value"]
     assert rows["told"]["info_nce"]["value"] > rows["noise"]["info_nce"]["value"]

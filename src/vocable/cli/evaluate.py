@@ -24,6 +24,7 @@ CORPUS = typer.Option(None, help="Only the clips of this corpus.")
 LIMIT = typer.Option(None, min=1, help="So many clips, at even distances.")
 MODELS = typer.Option(Path(".cache/models"), help="Holds asr/whisper-base and the like; else they come from the hub.")
 ASR = typer.Option("base", help="Whisper's size, or a CTranslate2 folder.")
+WAVLM = typer.Option(None, help="Judge voices by this WavLM x-vector model, a folder or hub id (the paper's way).")
 JOBS = typer.Option(2, help="Processes, of one thread each.")
 SEED = typer.Option(0, help="Of the intervals' resampling, and of what is drawn: pairs, speech from text.")
 
@@ -85,6 +86,7 @@ def slmtokbench(
     layers: int = typer.Option(1, help="Of the probe's BiLSTM; the paper's: 2."),
     models: Path = MODELS,
     asr: str = ASR,
+    wavlm: str = WAVLM,
     jobs: int = JOBS,
     seed: int = SEED,
 ) -> None:
@@ -101,7 +103,8 @@ def slmtokbench(
             out,
             systems=systems.split(",") if systems else suite.SYSTEMS,
             twin=twin,
-            models=Models(models, asr),
+            models=Models(models, asr, wavlm or Models.wavlm),
+            similarity="speaker-wavlm" if wavlm else "speaker",
             budget=Budget(seconds, hidden, layers),
             jobs=jobs,
             seed=seed,
@@ -120,6 +123,7 @@ def conversion(
     limit: int = LIMIT,
     models: Path = MODELS,
     asr: str = ASR,
+    wavlm: str = WAVLM,
     jobs: int = JOBS,
     seed: int = SEED,
 ) -> None:
@@ -134,7 +138,8 @@ def conversion(
             out,
             system=system,
             speech_models=nar,
-            models=Models(models, asr),
+            models=Models(models, asr, wavlm or Models.wavlm),
+            similarity="speaker-wavlm" if wavlm else "speaker",
             jobs=jobs,
             seed=seed,
             progress=progress,
@@ -229,6 +234,7 @@ def crosslingual(
     """Reconstruction and conversion by language, with a multilingual recogniser."""
     from vocable.evaluation import conversion, groups
     from vocable.evaluation.metrics import Models
+    from vocable.evaluation.metrics.words import BY_CHARACTERS
 
     at_home = select(english, None, limit)
     clips = select(manifest, None, limit) + at_home
@@ -246,9 +252,7 @@ def crosslingual(
             seed=seed,
             progress=progress,
             remarks=[
-                "Where a clip has no text, what the same recogniser hears in the recording stands for it.",
-                f"Read {', '.join(groups.BY_CHARACTERS)} by characters (CER): Whisper base cannot be held to their "
-                "words.",
+                f"Read {', '.join(BY_CHARACTERS)} by characters (CER): Whisper base cannot be held to their words."
             ],
         )
         converted = conversion.evaluate(
@@ -282,7 +286,7 @@ def speakers(
 
     clips = select(manifest, corpus, limit)
     with stages() as progress:
-        measured = groups.measured_columns(clips, progress)
+        measured = groups.measured_columns(clips, out / "pitch", jobs, progress)
         columns = groups.columns(manifest)
         summary = groups.evaluate(
             "speakers",

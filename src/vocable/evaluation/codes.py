@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from vocable import audio
 from vocable.corpus.manifest import Utterance
@@ -37,11 +39,21 @@ class Codes:
             for name, system in systems.items():
                 codes = system.encode(waveform).codes
                 assert codes is not None
-                row: Row = {"clip": clip.id, "speaker_id": clip.speaker_key, "system": name, "codes": codes.tolist()}
+                row: Row = {"clip": clip.id, "speaker_id": clip.speaker_key, "system": name, "codes": pack(codes)}
                 rows.append(row | {"seconds": len(waveform) / SAMPLE_RATE})
             return rows
 
         return work
+
+
+def pack(codes: Tensor) -> list[str]:
+    """For JSON, a sixth as long as numbers: each layer in uint16, base64. int64 [K, T] -> K strings."""
+    return [base64.b64encode(layer.numpy().astype("<u2").tobytes()).decode() for layer in codes]
+
+
+def unpack(codes: Sequence[str]) -> np.ndarray:
+    """What `pack` packed, int64 [K, T]."""
+    return np.stack([np.frombuffer(base64.b64decode(layer), "<u2").astype(np.int64) for layer in codes])
 
 
 def measure(codes: Sequence[np.ndarray], size: int) -> dict[str, Any]:
@@ -79,8 +91,9 @@ def evaluate(
         of, seconds = [row["speaker_id"] for row in rows], [row["seconds"] for row in rows]
         layers: dict[str, Any] = {}
         sent = np.zeros(len(rows))
-        for k in range(len(rows[0]["codes"])):
-            figures = measure([np.array(row["codes"][k]) for row in rows], system.codebook_size)
+        codes = [unpack(row["codes"]) for row in rows]
+        for k in range(len(codes[0])):
+            figures = measure([clip[k] for clip in codes], system.codebook_size)
             bits = figures.pop("bits")
             sent += bits
             coded = statistics.figure(list(zip(bits, seconds, strict=True)), of, seed).scaled(1.0)

@@ -22,7 +22,7 @@ OTHERS = {
     "probe_cer": ("probe CER %", 1, 100.0),
 }
 #: Of a plan, what may differ; all else that both say must be the same.
-ASKED = {"systems", "metrics", "made_with", "system", "made_by", "models"}
+ASKED = {"vocable", "systems", "metrics", "made_with", "system", "made_by", "models"}
 NAMES = {name: (metric.label, metric.digits, metric.scale) for name, metric in METRICS.items()} | OTHERS
 
 

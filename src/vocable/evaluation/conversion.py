@@ -19,26 +19,25 @@ from vocable.corpus.manifest import Utterance, spread
 from vocable.evaluation import statistics
 from vocable.evaluation.metrics import METRICS, Models, Pair, made_with
 from vocable.evaluation.metrics.base import SAMPLE_RATE
-from vocable.evaluation.metrics.words import recogniser
+from vocable.evaluation.metrics.words import BY_CHARACTERS, recogniser
 from vocable.evaluation.page import Cell, Page, Table
-from vocable.evaluation.reconstruction import figure_cell, fit, scores
-from vocable.evaluation.runner import Progress, Row, describe, exclusions, run, write_json
+from vocable.evaluation.reconstruction import figure_cell, fit, scores, unwritten, words_of
+from vocable.evaluation.runner import ENGLISH, Progress, Row, describe, exclusions, run, write_json
 from vocable.evaluation.tokenizers import Ours, load_tokenizer
 from vocable.lm import model as lm
 
 LAYERS = (2, 4, 8)  #: the reference gives 1:2, 1:4, 1:8, as far as the codec has them
-FIGURES = {  #: of the table: how a figure is headed, and the metric that it is of
-    "wer": ("WER %", "wer"),
-    "cer": ("CER %", "cer"),
-    "to_reference": ("similarity to the reference", "speaker"),
-    "to_source": ("similarity to the source", "speaker"),
-    "mos": ("DistillMOS", "mos"),
+WORDS = ("wer", "cer", "mos")  #: metrics of what is said, and how well
+FIGURES = {  #: of the table: how a figure is headed, and digits and scale of the metric that it is of
+    **{name: (METRICS[name].label, METRICS[name].digits, METRICS[name].scale) for name in WORDS},
+    "to_reference": ("similarity to the reference", 3, 1.0),
+    "to_source": ("similarity to the source", 3, 1.0),
 }
 
 
 @dataclass(frozen=True)
 class ClipPair:
-    """A source and a reference of another speaker."""
+    """A source, and a reference of another speaker: or of the same, for speech from text (`tts.py`)."""
 
     source: Utterance
     reference: Utterance
@@ -57,12 +56,14 @@ class Conversion:
     speech_models: Path | None  #: with a NAR that converts too
     models_made_by: str | None
     models: Models
+    similarity: str  #: the metric of voices
+    heard: frozenset[str]  #: languages in which what the recogniser hears in a source stands for its text
     made_with: Mapping[str, str]  #: versions and weights of the metrics
 
     def plan(self) -> dict[str, Any]:
         made = {"system": self.system, "made_by": self.made_by, "made_with": dict(self.made_with)}
         made |= {"models": self.models_made_by} if self.models_made_by else {}
-        return made | {"layers": list(LAYERS)}
+        return made | {"layers": list(LAYERS), "similarity": self.similarity, "heard": sorted(self.heard)}
 
     def start(self) -> Callable[[ClipPair], list[Row]]:
         tok = load_codec(self.system)
@@ -71,8 +72,8 @@ class Conversion:
 
         def work(pair: ClipPair) -> list[Row]:
             source, reference = (audio.read(u.path, SAMPLE_RATE)[0] for u in (pair.source, pair.reference))
-            language = pair.source.language or "en"
-            text = hear(source, language) if pair.source.text is None else pair.source.text
+            language = pair.source.language or ENGLISH
+            text = hear(source, language) if language in self.heard else pair.source.text
             rows = []
             for name, decoded in convert(tok, nar, source, reference):
                 row: Row = {
@@ -81,9 +82,10 @@ class Conversion:
                     "system": name,
                     "language": language,
                 }
-                row |= scores(Pair(source, decoded, text, language), ("wer", "cer", "mos"), self.models)
+                row |= scores(Pair(source, decoded, text, language), WORDS, self.models)
                 for figure, voice in (("to_reference", reference), ("to_source", source)):
-                    row[figure] = scores(Pair(source, decoded, voice=voice), ("speaker",), self.models)["speaker"]
+                    pair_of_voices = Pair(source, decoded, voice=voice)
+                    row[figure] = scores(pair_of_voices, (self.similarity,), self.models)[self.similarity]
                 rows.append(row)
             return rows
 
@@ -136,19 +138,22 @@ def evaluate(
     system: str = "fast",
     speech_models: Path | None = None,
     models: Models,
+    similarity: str = "speaker",
     jobs: int = 1,
     seed: int = 0,
     listen: int = 4,
     progress: Progress = lambda stage, share: None,
 ) -> dict[str, Any]:
-    """Write OUT/rows.jsonl, summary.json, index.html and tables.md; returns the summary."""
+    """Write OUT/rows.jsonl, summary.json, index.html and tables.md; returns the summary. similarity: the metric that
+    judges voices."""
     tok = load_codec(system)
-    versions = made_with([metric for _, metric in FIGURES.values()], models)
+    versions = made_with([*WORDS, similarity], models)
     nar = lm.load_models(speech_models, tok.model) if speech_models else None
     if nar and nar.nar is None:
         raise ValueError(f"{speech_models}: these models have no NAR, which is what converts")
     made_by = lm.digest(nar) if nar else None
-    task = Conversion(system, tok.made_by, speech_models, made_by, models, versions)
+    heard = unwritten([pair.source for pair in pairs])
+    task = Conversion(system, tok.made_by, speech_models, made_by, models, similarity, heard, versions)
     outcome = run(task, pairs, out, jobs, progress)
     languages = sorted({row["language"] for row in outcome.rows})
     summary = {
@@ -158,21 +163,23 @@ def evaluate(
         "codec": tok.made_by,
         "models": made_by,
         "seed": seed,
+        "similarity": METRICS[similarity].label,
+        "heard": sorted(heard),
         "made_with": versions,
         "languages": {
             language: summarize([row for row in outcome.rows if row["language"] == language], seed)
             for language in languages
         },
-        "orders": orders(outcome.rows, seed),
+        "orders": [line for language in languages for line in orders(outcome.rows, language, seed)],
     }
     write_json(out / "summary.json", summary)
     page = Page("One-shot conversion", f"{summary['clips']} pairs of speakers, {tok.made_by}")
     page.tables(tables(summary))
     page.notes(notes(summary))
-    heard = {pair.id: _listen(tok, nar, pair) for pair in spread(pairs, listen) if pair.id not in outcome.left_out}
-    if heard:
+    players = {pair.id: _listen(tok, nar, pair) for pair in spread(pairs, listen) if pair.id not in outcome.left_out}
+    if players:
         page.heading("To hear")
-        page.players(heard, SAMPLE_RATE)
+        page.players(players, SAMPLE_RATE)
     page.write(out)
     return summary
 
@@ -182,22 +189,24 @@ def summarize(rows: Sequence[Row], seed: int) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for name in dict.fromkeys(row["system"] for row in rows):
         found[name] = {}
-        for figure, (_, metric) in FIGURES.items():
+        for figure, (_, _, scale) in FIGURES.items():
             valid = [row for row in rows if row["system"] == name and row[figure] is not None]
             if valid:
                 counted, of = [row[figure] for row in valid], [row["speaker_id"] for row in valid]
-                found[name][figure] = statistics.figure(counted, of, seed).scaled(METRICS[metric].scale)
+                found[name][figure] = statistics.figure(counted, of, seed).scaled(scale)
     return found
 
 
-def orders(rows: Sequence[Row], seed: int) -> list[str]:
-    """Whether WER and similarity to the reference rise with every layer more that it gives, as in the paper."""
-    systems = list(dict.fromkeys(row["system"] for row in rows if row["system"].startswith("1:")))
+def orders(rows: Sequence[Row], language: str, seed: int) -> list[str]:
+    """Whether errors and similarity to the reference rise with every layer more that it gives, as in the paper."""
+    spoken = [row for row in rows if row["language"] == language]
+    systems = list(dict.fromkeys(row["system"] for row in spoken if row["system"].startswith("1:")))
     lines = []
-    for figure, metric in (("wer", "wer"), ("to_reference", "speaker")):
+    for figure in ("cer" if language in BY_CHARACTERS else "wer", "to_reference"):
+        label, _, scale = FIGURES[figure]
         for fewer, more in itertools.pairwise(systems):
-            claim = f"{FIGURES[figure][0]} rises from {fewer} to {more}"
-            lines.append(statistics.order(claim, rows, more, fewer, figure, METRICS[metric].scale, seed))
+            claim = f"{language}: {label} rises from {fewer} to {more}"
+            lines.append(statistics.order(claim, spoken, more, fewer, figure, scale, seed))
     return lines
 
 
@@ -214,17 +223,17 @@ def tables(summary: Mapping[str, Any]) -> dict[str, Table]:
         rows: list[list[Cell]] = []
         for name, figures in systems.items():
             cells: list[Cell] = [labels.get(name, f"source :1, reference {name}")]
-            for figure, (_, metric) in FIGURES.items():
-                cells.append(figure_cell(figures.get(figure, {}), METRICS[metric].digits))
+            cells += [figure_cell(figures.get(figure, {}), digits) for figure, (_, digits, _) in FIGURES.items()]
             rows.append(cells)
-        found[f"Sources in {language}"] = (["layers", *(heading for heading, _ in FIGURES.values())], rows)
+        found[f"Sources in {language}"] = (["layers", *(label for label, _, _ in FIGURES.values())], rows)
     return found
 
 
 def notes(summary: Mapping[str, Any]) -> list[str]:
     return [
-        "Each source has a random reference of another speaker. Intervals: 95 %, by resampling the sources' speakers.",
-        "Where a source has no text, what the same recogniser hears in it stands for it.",
+        "Each source has a random reference of another speaker. Intervals: 95 %, by resampling the sources' speakers. "
+        f"Similarity: {summary['similarity']}.",
+        *words_of(summary),
         *summary["orders"],
         *exclusions(summary),
     ]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib.metadata
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -107,35 +107,29 @@ def clips_of(rows: Sequence[Row], utterances: Mapping[str, Utterance]) -> list[C
     ]
 
 
-def embed(system: Ours, clips: Sequence[Clip]) -> dict[str, list[Tensor]]:
-    """Vectors of all clips, float64 [T, D], for each choice of layers that the codec has."""
+def embed(system: Ours, clips: Sequence[Clip]) -> Iterator[tuple[str, list[Tensor]]]:
+    """Vectors of all clips, float64 [T, D], for one choice of layers after another, of those that the codec has."""
     codes = [system.model.encode(clip.waveform, SAMPLE_RATE).codes for clip in clips]
-    return {
-        name: [system.model.embed(c[:, layers], layers)[0].T.double() for c in codes]
-        for name, layers in LAYERS.items()
-        if layers.stop <= system.model.num_quantizers
-    }
+    for name, layers in LAYERS.items():
+        if layers.stop <= system.model.num_quantizers:
+            yield name, [system.model.embed(c[:, layers], layers)[0].T.double() for c in codes]
 
 
-def measure(
-    by_layers: Mapping[str, Sequence[Tensor]], clips: Sequence[Clip], num_phones: int, seed: int = 0
-) -> dict[str, Any]:
-    """For each choice of layers: speaker and phone accuracy, and R2 of pitch and energy, with 95 % intervals."""
+def measure(vectors: Sequence[Tensor], clips: Sequence[Clip], num_phones: int, seed: int = 0) -> dict[str, Any]:
+    """Speaker and phone accuracy, and R2 of pitch and energy, with 95 % intervals."""
     fold = _folds(clips)
     speakers = [clip.speaker for clip in clips]
-    figures: dict[str, Any] = {}
-    for name, vectors in by_layers.items():
-        scores: dict[str, list[tuple[float, float]]] = {
-            "speaker": read_speaker(vectors, speakers, fold),
-            "phone": read_phones(vectors, clips, num_phones, fold),
-            "pitch": read_values(vectors, [clip.pitch for clip in clips], fold),
-            "energy": read_values(vectors, [clip.energy for clip in clips], fold),
-        }
-        figures[name] = {}
-        for reading, counted in scores.items():
-            valid = [i for i, (_, count) in enumerate(counted) if count > 0]
-            found = statistics.figure([counted[i] for i in valid], [speakers[i] for i in valid], seed)
-            figures[name][reading] = found.scaled(100.0)
+    scores: dict[str, list[tuple[float, float]]] = {
+        "speaker": read_speaker(vectors, speakers, fold),
+        "phone": read_phones(vectors, clips, num_phones, fold),
+        "pitch": read_values(vectors, [clip.pitch for clip in clips], fold),
+        "energy": read_values(vectors, [clip.energy for clip in clips], fold),
+    }
+    figures = {}
+    for reading, counted in scores.items():
+        valid = [i for i, (_, count) in enumerate(counted) if count > 0]
+        found = statistics.figure([counted[i] for i in valid], [speakers[i] for i in valid], seed)
+        figures[reading] = found.scaled(100.0)
     return figures
 
 
@@ -252,9 +246,11 @@ def evaluate(
     page = Page("Disentanglement", f"{len(heard)} clips of {len(set(speakers))} speakers")
     pictures = {}
     for i, (name, system) in enumerate(codecs.items()):
-        by_layers = embed(system, heard)
-        measured[name] = measure(by_layers, heard, num_phones, seed)
-        pictures[name] = scatter({layers: _plane(vectors) for layers, vectors in by_layers.items()}, speakers)
+        measured[name], planes = {}, {}
+        for layers, vectors in embed(system, heard):
+            measured[name][layers] = measure(vectors, heard, num_phones, seed)
+            planes[layers] = _plane(vectors)
+        pictures[name] = scatter(planes, speakers)
         progress("reading layers", (i + 1) / len(codecs))
     summary = {
         "suite": "disentanglement",

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +19,9 @@ from vocable.evaluation.metrics.base import SAMPLE_RATE
 from vocable.evaluation.metrics.pitch import PitchTracker
 from vocable.evaluation.page import Cell, Table
 from vocable.evaluation.reconstruction import DEFAULT_METRICS, figure_cell, summarize
-from vocable.evaluation.runner import Progress, Row, write_json
+from vocable.evaluation.runner import Progress, Row, run, write_json
+from vocable.extras import need
 
-#: Languages that the paper's recognisers are held to by characters: words are not written apart, or have too many
-#: forms for Whisper base.
-BY_CHARACTERS = ("is", "zh")
 CROSSLINGUAL_METRICS = ("wer", "cer", "pesq", "stoi", "speaker", "mos")
 UNKNOWN = "unknown"
 SMALLEST_GROUP = 3  #: clips
@@ -40,22 +40,35 @@ def columns(manifest: Path) -> dict[str, dict[str, str]]:
     return found
 
 
+@dataclass(frozen=True)
+class Pitch:
+    """A task of the runner: an utterance -> its median F0 in Hz, None where nothing is voiced."""
+
+    def plan(self) -> dict[str, Any]:
+        return {"made_with": {"librosa": importlib.metadata.version("librosa")}}
+
+    def start(self) -> Callable[[Utterance], list[Row]]:
+        track = PitchTracker()
+
+        def work(clip: Utterance) -> list[Row]:
+            heard = track(audio.read(clip.path, SAMPLE_RATE)[0])
+            voiced = heard[np.isfinite(heard)]
+            return [{"clip": clip.id, "pitch": float(np.median(voiced)) if len(voiced) else None}]
+
+        return work
+
+
 def measured_columns(
-    clips: Sequence[Utterance], progress: Progress = lambda stage, share: None
+    clips: Sequence[Utterance], out: Path, jobs: int = 1, progress: Progress = lambda stage, share: None
 ) -> dict[str, dict[str, str]]:
-    """Pitch of each speaker (median F0) and rate of each clip (characters a second): id -> column -> its third."""
-    track = PitchTracker()
+    """Pitch of each speaker (median F0) and rate of each clip (characters a second): id -> column -> its third. The
+    clips' pitch is kept in OUT."""
+    need("librosa", "eval")
+    speaker = {clip.id: clip.speaker_key for clip in clips}
     pitch: dict[str, list[float]] = {}
-    rate = {}
-    for i, clip in enumerate(clips):
-        progress("measuring pitch and rate", i / len(clips))
-        try:
-            waveform = audio.read(clip.path, SAMPLE_RATE)[0]
-        except (ValueError, OSError):  # the suite names it
-            continue
-        pitch.setdefault(clip.speaker_key, []).append(float(np.nanmedian(track(waveform))))
-        if clip.text:
-            rate[clip.id] = len(clip.text) / clip.duration
+    for row in run(Pitch(), clips, out, jobs, lambda _, share: progress("pitch", share)).rows:
+        pitch.setdefault(speaker[row["clip"]], []).append(row["pitch"] or np.nan)
+    rate = {clip.id: len(clip.text) / clip.duration for clip in clips if clip.text}
     of_speaker = {speaker: float(np.nanmedian(values)) for speaker, values in pitch.items()}
     thirds = {
         "pitch": _thirds(

@@ -34,6 +34,14 @@ def mutual_information(table: np.ndarray, corrected: bool = True) -> float:
     return entropy(rows, corrected) + entropy(columns, corrected) - entropy(table.ravel(), corrected)
 
 
+def pointwise_information(table: np.ndarray, codes: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """log2 p(code, label) / p(code) p(label) of pairs that the table counted, in bits [N]: over all of them, the mean
+    is the plug-in estimate."""
+    share = table / table.sum()
+    found: np.ndarray = np.log2(share[codes, labels] / (share.sum(1)[codes] * share.sum(0)[labels]))
+    return found
+
+
 def shuffled_information(
     codes: np.ndarray, labels: np.ndarray, num_codes: int, num_labels: int, seed: int = 0, draws: int = 5
 ) -> float:
@@ -64,6 +72,7 @@ class Contrastive:
 
     value: float
     ceiling: float  #: log N, N the number of pairs that each is told from
+    by_pair: Tensor  #: whose mean is the value, [..., N]
 
 
 def info_nce(scores: Tensor) -> Contrastive:
@@ -73,8 +82,8 @@ def info_nce(scores: Tensor) -> Contrastive:
     """
     size = scores.shape[-1]
     matched = scores.diagonal(dim1=-2, dim2=-1)
-    value = (matched - scores.logsumexp(-1) + math.log(size)).mean()
-    return Contrastive(float(value), math.log(size))
+    by_pair = matched - scores.logsumexp(-1) + math.log(size)
+    return Contrastive(float(by_pair.mean()), math.log(size), by_pair)
 
 
 @dataclass(frozen=True)
@@ -84,6 +93,7 @@ class Variational:
     value: float
     infeasible: int  #: pairs that q gives no chance at all
     pairs: int  #: all of them, N x N
+    by_pair: Tensor  #: each matched pair less the mean of its x with all, [N]
 
 
 def vclub(log_q: Tensor) -> Variational:
@@ -98,7 +108,8 @@ def vclub(log_q: Tensor) -> Variational:
     if not bool(feasible.diagonal().all()):
         raise ValueError("a matched pair has no chance: leave its window out")
     value = log_q.diagonal().mean() - log_q[feasible].mean()
-    return Variational(float(value), int((~feasible).sum()), log_q.numel())
+    by_x = log_q.masked_fill(~feasible, 0.0).sum(1) / feasible.sum(1)
+    return Variational(float(value), int((~feasible).sum()), log_q.numel(), log_q.diagonal() - by_x)
 
 
 def fit_critic(

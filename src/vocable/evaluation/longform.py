@@ -16,8 +16,8 @@ from vocable.evaluation.metrics.base import SAMPLE_RATE
 from vocable.evaluation.metrics.words import recogniser
 from vocable.evaluation.page import Cell, Page, Table
 from vocable.evaluation.reconstruction import DEFAULT_METRICS, available, fit, makers, scores, summarize
-from vocable.evaluation.runner import Progress, Row, describe, exclusions, run, write_json
-from vocable.evaluation.tokenizers import load_tokenizer
+from vocable.evaluation.runner import ENGLISH, Progress, Row, describe, exclusions, run, write_json
+from vocable.evaluation.tokenizers import Tokenizer, load_tokenizer
 
 WINDOW_SECONDS = 15.0
 
@@ -40,7 +40,7 @@ class Longform:
 
         def work(clip: Utterance) -> list[Row]:
             waveform, _ = audio.read(clip.path, SAMPLE_RATE)
-            size, language = round(WINDOW_SECONDS * SAMPLE_RATE), clip.language or "en"
+            size, language = round(WINDOW_SECONDS * SAMPLE_RATE), clip.language or ENGLISH
             starts = range(0, max(len(waveform) - size // 2, 1), size)
             heard = {at: hear(waveform[at : at + size], language) for at in starts}
             rows = []
@@ -96,8 +96,23 @@ def evaluate(
     page = Page("Long recordings", f"{summary['clips']} recordings, in windows of {WINDOW_SECONDS:g} s")
     page.tables(tables(summary))
     page.notes(notes(summary))
+    first = next(clip for clip in clips if clip.id not in outcome.left_out)
+    page.heading("To hear")
+    page.players(_listen(first, found), SAMPLE_RATE)
     page.write(out)
     return summary
+
+
+def _listen(clip: Utterance, systems: Mapping[str, Tokenizer]) -> dict[str, dict[str, np.ndarray]]:
+    """The first, the middle and the last window of a recording, which was encoded in one piece."""
+    waveform, _ = audio.read(clip.path, SAMPLE_RATE)
+    size = min(round(WINDOW_SECONDS * SAMPLE_RATE), len(waveform))
+    decoded = {name: fit(s.decode(s.encode(waveform)), len(waveform)) for name, s in systems.items()}
+    starts = dict.fromkeys((0, (len(waveform) - size) // 2, len(waveform) - size))
+    return {
+        f"{clip.id}, from {at / SAMPLE_RATE:.0f} s": {name: heard[at : at + size] for name, heard in decoded.items()}
+        for at in starts
+    }
 
 
 def drift(rows: Sequence[Row], metric: str) -> dict[str, float]:

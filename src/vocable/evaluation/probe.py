@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import math
 import time
+import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -53,9 +54,20 @@ class TextProbe(nn.Module):
 
 
 def normalize(text: str) -> str:
-    """Lower case, CHARACTERS alone, single spaces."""
-    kept = "".join(c if c in CHARACTERS else " " for c in text.lower().replace("\u2019", "'"))
+    """Lower case, letters without their accents, CHARACTERS alone, single spaces."""
+    plain = "".join(c for c in unicodedata.normalize("NFKD", text.lower().replace("\u2019", "'")) if not _is_accent(c))
+    kept = "".join(c if c in CHARACTERS else " " for c in plain)
     return " ".join(kept.split())
+
+
+def readable(text: str) -> float:
+    """The share of a text's letters that a probe can write."""
+    plain = [c for c in unicodedata.normalize("NFKD", text.lower()) if c.isalpha()]
+    return sum(c in CHARACTERS for c in plain) / max(1, len(plain))
+
+
+def _is_accent(character: str) -> bool:
+    return unicodedata.combining(character) != 0
 
 
 def labels(text: str) -> Tensor:
@@ -76,12 +88,11 @@ def train_probe(
     hidden: int = 256,
     layers: int = 1,
     seed: int = 0,
-    progress: Callable[[float], None] = lambda share: None,
-) -> TextProbe:
-    """A probe trained for so many seconds of CPU time, all threads together.
+) -> tuple[TextProbe, int]:
+    """A probe trained for so many seconds of CPU time, all threads together, and the steps that these were enough for.
 
-    embed: codes int64 [K', T] -> float32 [T, D]. progress: called with the share of the time that is over. Clips whose
-    text has no room in their frames are left out.
+    embed: codes int64 [K', T] -> float32 [T, D]; its time does not count, because it says nothing of the tokens. Clips
+    whose text has no room in their frames are left out.
     """
     examples = [e for e in examples if e.text and frames_needed(e.text) <= e.codes.shape[1]]
     if not examples:
@@ -94,21 +105,22 @@ def train_probe(
     optimizer = torch.optim.AdamW(probe.parameters(), LEARNING_RATE, betas=(0.9, 0.98), weight_decay=1e-3)
     generator = torch.Generator().manual_seed(seed)
     batches = _batches(examples)
-    started, share = time.process_time(), 0.0
-    while share < 1.0:
+    spent, steps = 0.0, 0
+    while spent < seconds:
         for k in torch.randperm(len(batches), generator=generator).tolist():
-            share = (time.process_time() - started) / seconds
-            progress(min(share, 1.0))
-            if share >= 1.0:
+            if spent >= seconds:
                 break
+            vectors = [embed(e.codes) for e in batches[k]]
+            started, share = time.process_time(), spent / seconds
             for group in optimizer.param_groups:  # a warm-up, then a half cosine
                 group["lr"] = LEARNING_RATE * min(share / 0.02, 0.5 * (1 + math.cos(math.pi * share)))
-            loss = _loss(probe, batches[k], embed)
+            loss = _loss(probe, vectors, [labels(e.text) for e in batches[k]])
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(probe.parameters(), CLIP_NORM)
             optimizer.step()
-    return probe.eval()
+            spent, steps = spent + time.process_time() - started, steps + 1
+    return probe.eval(), steps
 
 
 def _batches(examples: Sequence[Example]) -> list[list[Example]]:
@@ -121,14 +133,12 @@ def _batches(examples: Sequence[Example]) -> list[list[Example]]:
     return batches
 
 
-def _loss(probe: TextProbe, batch: Sequence[Example], embed: Callable[[Tensor], Tensor]) -> Tensor:
+def _loss(probe: TextProbe, vectors: list[Tensor], texts: Sequence[Tensor]) -> Tensor:
     """CTC's, for each character."""
-    vectors = [embed(e.codes) for e in batch]
     num_frames = torch.tensor([len(v) for v in vectors])
-    texts = [labels(e.text) for e in batch]
     num_labels = torch.tensor([len(t) for t in texts])
     log_probs = probe(pad_sequence(vectors, batch_first=True), num_frames)
-    losses = F.ctc_loss(log_probs.transpose(0, 1), torch.cat(texts), num_frames, num_labels, reduction="none")
+    losses = F.ctc_loss(log_probs.transpose(0, 1), torch.cat(list(texts)), num_frames, num_labels, reduction="none")
     return losses.sum() / num_labels.sum()
 
 

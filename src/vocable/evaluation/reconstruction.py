@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from vocable.evaluation.metrics import METRICS, Models, Pair, load_metric, made_
 from vocable.evaluation.metrics.base import SAMPLE_RATE
 from vocable.evaluation.metrics.words import recogniser
 from vocable.evaluation.page import Cell, Page, Table, code_matrices, spectrograms
-from vocable.evaluation.runner import Progress, Row, describe, exclusions, run, write_json
+from vocable.evaluation.runner import ENGLISH, Outcome, Progress, Row, describe, exclusions, run, write_json
 from vocable.evaluation.tokenizers import NotAvailable, Ours, Tokenizer, load_tokenizer
 
 SYSTEMS = ("recording", "fast@:8", "fast@:4", "fast@:2", "fast@:1", "opus:6", "opus:12", "codec2:3200")
@@ -38,37 +39,50 @@ def scores(pair: Pair, metrics: Sequence[str], models: Models) -> dict[str, list
 
 
 @dataclass(frozen=True)
-class Reconstruction:
-    """A task of the runner: an utterance -> a row for each system."""
+class Trial:
+    """A clip through a system: an item of the runner, so that a table can be given another system later."""
 
-    systems: Mapping[str, str]  #: and what made each, so that rows of other weights are not gone on with
+    clip: Utterance
+    system: str
+    made_by: str  #: so that rows of other weights are not gone on with
+
+    @property
+    def id(self) -> str:
+        return f"{self.clip.id} through {self.system}"
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """A task of the runner: a trial -> its row."""
+
     metrics: tuple[str, ...]
     models: Models
     made_with: Mapping[str, str]  #: versions and weights of the metrics
-    hear: bool = False  #: where a clip has no text, what the recogniser hears in the recording stands for it
+    #: Languages in which what the recogniser hears in a recording stands for its text
+    heard: frozenset[str] = frozenset()
 
     def plan(self) -> dict[str, Any]:
-        made = {"systems": dict(self.systems), "metrics": list(self.metrics), "made_with": dict(self.made_with)}
-        return made | {"hear": self.hear}
+        return {"metrics": list(self.metrics), "made_with": dict(self.made_with), "heard": sorted(self.heard)}
 
-    def start(self) -> Callable[[Utterance], list[Row]]:
-        systems = {name: load_tokenizer(name) for name in self.systems}
-        hear = recogniser(self.models) if self.hear else None
+    def start(self) -> Callable[[Trial], list[Row]]:
+        load = cache(load_tokenizer)
+        hear = lru_cache(maxsize=1)(self._hear)  # trials of a clip follow one another
 
-        def work(clip: Utterance) -> list[Row]:
+        def work(trial: Trial) -> list[Row]:
+            clip, system = trial.clip, load(trial.system)
             reference, _ = audio.read(clip.path, SAMPLE_RATE)
-            language = clip.language or "en"
-            text = hear(reference, language) if hear and clip.text is None else clip.text
-            rows = []
-            for name, system in systems.items():
-                tokens = system.encode(reference)
-                decoded = fit(system.decode(tokens), len(reference))
-                row: Row = {"clip": clip.id, "speaker_id": clip.speaker_key, "system": name}
-                row |= {"seconds": len(reference) / SAMPLE_RATE, "bits": tokens.bits}
-                rows.append(row | scores(Pair(reference, decoded, text, language), self.metrics, self.models))
-            return rows
+            language = clip.language or ENGLISH
+            text = hear(clip) if language in self.heard else clip.text
+            tokens = system.encode(reference)
+            decoded = fit(system.decode(tokens), len(reference))
+            row: Row = {"clip": clip.id, "speaker_id": clip.speaker_key, "system": trial.system}
+            row |= {"seconds": len(reference) / SAMPLE_RATE, "bits": tokens.bits}
+            return [row | scores(Pair(reference, decoded, text, language), self.metrics, self.models)]
 
         return work
+
+    def _hear(self, clip: Utterance) -> str:
+        return recogniser(self.models)(audio.read(clip.path, SAMPLE_RATE)[0], clip.language or ENGLISH)
 
 
 def fit(decoded: np.ndarray, samples: int) -> np.ndarray:
@@ -76,6 +90,13 @@ def fit(decoded: np.ndarray, samples: int) -> np.ndarray:
     decoded = np.pad(decoded, (0, max(0, samples - len(decoded))))[:samples]
     clipped: np.ndarray = np.clip(decoded, -1.0, 1.0).astype(np.float32)
     return clipped
+
+
+def unwritten(clips: Sequence[Utterance]) -> frozenset[str]:
+    """The languages that no clip has a text in. In others, clips without one are not judged by words: a true text and
+    what was heard do not go into one figure."""
+    languages = {clip.language or ENGLISH for clip in clips}
+    return frozenset(languages - {clip.language or ENGLISH for clip in clips if clip.text})
 
 
 def available(systems: Sequence[str], tokens: bool = False) -> tuple[dict[str, Tokenizer], dict[str, str]]:
@@ -124,15 +145,25 @@ def measure(
     hear: bool = False,
     progress: Progress = lambda stage, share: None,
 ) -> tuple[dict[str, Any], list[Row], Page]:
-    """Write OUT/rows.jsonl; returns the summary, the rows, and a page of both. listen: clips to hear on the page."""
+    """Write OUT/rows.jsonl; returns the summary, the rows, and a page of both.
+
+    hear: in languages that no clip has a text in, hold words against what the recogniser hears in the recording.
+    listen: clips to hear on the page.
+    """
     versions = made_with(metrics, models)
     found, missing = available(systems)
-    outcome = run(Reconstruction(makers(found), tuple(metrics), models, versions, hear), clips, out, jobs, progress)
+    heard = unwritten(clips) if hear else frozenset()
+    trials = [Trial(clip, name, system.made_by) for clip in clips for name, system in found.items()]
+    tried = run(Reconstruction(tuple(metrics), models, versions, heard), trials, out, jobs, progress)
+    # A clip that fails in one system is left out of all: they are compared on the same clips.
+    bad = {trial.clip.id: tried.left_out[trial.id] for trial in trials if trial.id in tried.left_out}
+    outcome = Outcome([row for row in tried.rows if row["clip"] not in bad], bad)
     summary = {
         "suite": "reconstruction",
         **describe(clips, outcome),
         "metrics": list(metrics),
         "seed": seed,
+        "heard": sorted(heard),
         "made_with": versions,
         "not_available": missing,
         "systems": {
@@ -208,6 +239,17 @@ def figure_cell(figure: Mapping[str, float], digits: int) -> Cell:
     return value, f"{figure['low']:.{digits}f} to {figure['high']:.{digits}f}"
 
 
+def words_of(summary: Mapping[str, Any]) -> list[str]:
+    """What words are held against, where clips lack a text."""
+    lines = []
+    if summary["heard"]:
+        lines.append(
+            f"{', '.join(summary['heard'])}: no clip has a text; what the same recogniser hears in the recording "
+            "stands for it."
+        )
+    return lines
+
+
 def notes(summary: Mapping[str, Any]) -> list[str]:
     """What a reader of the table must know."""
     lines = ["Figures are means; under them, 95 % intervals by resampling speakers, where there are five or more."]
@@ -216,5 +258,6 @@ def notes(summary: Mapping[str, Any]) -> list[str]:
             failed = found[metric]["failed"]
             if failed:
                 lines.append(f"{name}: no {METRICS[metric].label} for {failed} clips.")
+    lines += words_of(summary)
     lines.append("Made with " + ", ".join(f"{key} {value}" for key, value in summary["made_with"].items()) + ".")
     return lines + exclusions(summary)

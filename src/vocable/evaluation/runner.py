@@ -24,6 +24,7 @@ from vocable.corpus.manifest import Utterance
 from vocable.corpus.parallel import end_with_parent
 from vocable.files import atomic_path
 
+ENGLISH = "en"  #: what is taken for the language of clips that do not say theirs; summaries count them
 Row = dict[str, Any]  #: figures of one clip and one system, as JSON
 Progress = Callable[[str, float], None]  #: called with what is being done, and the share of it that is
 
@@ -101,7 +102,7 @@ def run(
     system kills a process.
     """
     path = out / "rows.jsonl"
-    plan = json.loads(json.dumps(task.plan()))
+    plan = json.loads(json.dumps({"vocable": vocable.__version__} | task.plan()))
     known = {item.id: _digest(item) for item in items}
     if not items or len(known) < len(items):
         twice = next((item.id for i, item in enumerate(items) if item.id in {other.id for other in items[:i]}), "")
@@ -210,6 +211,7 @@ def describe(clips: Sequence[Utterance], outcome: Outcome) -> dict[str, Any]:
         "clips": len(kept),
         "speakers": len({clip.speaker_key for clip in kept}),
         "without_text": sum(clip.text is None for clip in kept),
+        "without_language": sum(clip.language is None for clip in kept),
         "left_out": outcome.left_out,
         "versions": {"vocable": vocable.__version__, "python": platform.python_version(), **packages},
     }
@@ -219,6 +221,8 @@ def exclusions(summary: Mapping[str, Any]) -> list[str]:
     """What every suite says last: clips and systems that it could not use."""
     left_out: Mapping[str, str] = summary["left_out"]
     lines = [f"{name}: {why}." for name, why in summary.get("not_available", {}).items()]
+    if summary["without_language"]:
+        lines.append(f"{summary['without_language']} clips do not say their language and were taken as English.")
     if left_out:
         named = "; ".join(f"{clip} ({why})" for clip, why in left_out.items())
         lines.append(f"Left out, {len(left_out)} of {len(left_out) + summary['clips']} clips: {named}.")

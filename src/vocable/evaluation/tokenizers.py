@@ -12,7 +12,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import shutil
 import subprocess
@@ -27,7 +26,7 @@ from torch import Tensor
 
 from vocable import audio
 from vocable.codec.model import SpeechTokenizer
-from vocable.evaluation.metrics.base import SAMPLE_RATE
+from vocable.evaluation.metrics.base import SAMPLE_RATE, weights_hash
 from vocable.extras import need
 from vocable.semantic.teacher import Teacher
 from vocable.semantic.units import UnitCodebook
@@ -64,6 +63,12 @@ class Tokenizer(Protocol):
 
     def embed(self, codes: Tensor) -> Tensor:
         """Vectors of codes, summed over layers: int64 [K', T] -> float32 [T, D]."""
+
+
+def whole_of(spec: str) -> tuple[str, slice]:
+    """The tokenizer with all its layers, and which of them `spec` takes."""
+    name, _, layers = spec.partition("@")
+    return name, _layers(spec, layers) if layers else slice(None)
 
 
 def load_tokenizer(spec: str) -> Tokenizer:
@@ -304,14 +309,6 @@ class Codec2:
 
     def embed(self, codes: Tensor) -> Tensor:
         raise ValueError("Codec 2 has no tokens")
-
-
-def weights_hash(model: torch.nn.Module) -> str:
-    """The first ten digits of a SHA-256 of all parameters and buffers."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(name.encode() + tensor.float().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()[:10]
 
 
 def _bits(codes: Tensor, codebook_size: int) -> float:

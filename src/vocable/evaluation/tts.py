@@ -25,7 +25,7 @@ from vocable.evaluation.metrics import METRICS, Models, Pair, made_with
 from vocable.evaluation.metrics.base import SAMPLE_RATE
 from vocable.evaluation.page import Cell, Page, Table
 from vocable.evaluation.reconstruction import figure_cell, fit, scores
-from vocable.evaluation.runner import Progress, Row, describe, exclusions, run, write_json
+from vocable.evaluation.runner import ENGLISH, Progress, Row, describe, exclusions, run, write_json
 from vocable.lm.model import digest
 from vocable.lm.uslm import USLM
 from vocable.lm.voice import SHORTEST
@@ -59,7 +59,7 @@ class Speaking:
             rows = []
             for name, (heard, warnings) in speak(systems, pair, recording, prompt, self.takes, self.seed).items():
                 row: Row = {"clip": pair.id, "speaker_id": pair.source.speaker_key, "system": name}
-                row |= {"language": pair.reference.language or "en", "warnings": warnings}
+                row |= {"language": pair.reference.language or ENGLISH, "warnings": warnings}
                 row["seconds"] = len(heard) / SAMPLE_RATE
                 judged = Pair(recording, heard, text, language, voice=prompt)
                 rows.append(row | scores(judged, self.metrics, self.models))
@@ -97,7 +97,7 @@ def speak(
 
 def _language(pair: ClipPair) -> str:
     """In which a text is spoken, and heard."""
-    return pair.source.language or "en"
+    return pair.source.language or ENGLISH
 
 
 def _at_16_khz(uslm: USLM, waveform: torch.Tensor) -> np.ndarray:

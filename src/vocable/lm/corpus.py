@@ -210,7 +210,8 @@ def train_aligner(
         batch = [(vectors_of(codec, codes[names[i]]), torch.tensor(symbols[names[i]])) for i in chosen]
         vectors, texts = (pad_sequence([pair[k] for pair in batch], batch_first=True) for k in range(2))
         sizes, counts = (torch.tensor([len(pair[k]) for pair in batch]) for k in range(2))
-        loss = model.loss(vectors, sizes, texts, counts)
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = model.loss(vectors, sizes, texts, counts)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(model.parameters(), CLIP_NORM)

@@ -26,7 +26,7 @@ class Data:
 
 @dataclass(frozen=True)
 class AlignerRecipe:
-    steps: int = 1500
+    steps: int = 800
     batch_frames: int = 8000
     learning_rate: float = 2e-3
 

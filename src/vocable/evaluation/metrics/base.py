@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 import numpy as np
+import torch
 
 from vocable.files import file_digest
 
@@ -71,6 +73,14 @@ class Metric(ABC):
     def made_with(self) -> dict[str, str]:
         """Versions of packages, and names and hashes of weights: runs compare where these are equal."""
         return {package: importlib.metadata.version(package) for package in self.packages}
+
+
+def weights_hash(model: torch.nn.Module) -> str:
+    """The first ten digits of a SHA-256 of all parameters and buffers."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(name.encode() + tensor.float().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:10]
 
 
 def file_hash(path: Path) -> str:

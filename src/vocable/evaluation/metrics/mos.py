@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from vocable.evaluation.metrics.base import SAMPLE_RATE, Metric, Models, Pair, Score
+from vocable.evaluation.metrics.base import SAMPLE_RATE, Metric, Models, Pair, Score, weights_hash
 from vocable.extras import need
 
 
@@ -75,4 +75,4 @@ class UTMOS(Metric):
             return float(self._model(torch.from_numpy(pair.decoded)[None], SAMPLE_RATE)), 1
 
     def made_with(self) -> dict[str, str]:
-        return {"utmos weights": self.models.utmos}
+        return {"utmos weights": f"{self.models.utmos} {weights_hash(self._model)}"}

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
-from vocable.evaluation.metrics.base import Metric, Models, Pair, Score, file_hash
+from vocable.evaluation.metrics.base import Metric, Models, Pair, Score, file_hash, weights_hash
 from vocable.extras import need
 
 SHORTEST = 1600  #: samples of speech that have a voice
@@ -85,4 +85,4 @@ class WavLMSimilarity(SpeakerSimilarity):
             return vector
 
         self._embed = embed
-        self._weights = self.models.wavlm
+        self._weights = f"{self.models.wavlm} {weights_hash(model)}"

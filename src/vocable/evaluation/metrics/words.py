@@ -23,8 +23,8 @@ OPTIONS: dict[str, Any] = {
     "without_timestamps": True,
     "no_repeat_ngram_size": 4,
 }
-
-
+#: Languages that Whisper base is held to by characters: words are not written apart, or have too many forms for it.
+BY_CHARACTERS = ("is", "zh")
 NORMALIZER = "--no-deps whisper-normalizer"
 
 
@@ -114,7 +114,11 @@ class WER(Metric):
 
     def made_with(self) -> dict[str, str]:
         folder = self._hear.folder
-        return super().made_with() | {"asr": f"{folder.name} {file_hash(folder / 'model.bin')}"}
+        options = ", ".join(f"{key} {value}" for key, value in OPTIONS.items())
+        return super().made_with() | {
+            "asr": f"{folder.name} {file_hash(folder / 'model.bin')}",
+            "asr options": options,
+        }
 
 
 class CER(WER):
