@@ -14,7 +14,9 @@ import soundfile
 
 from conftest import SPEECH, make_tiny, run_command
 from vocable import audio
+from vocable.corpus.manifest import Utterance
 from vocable.evaluation.diagnose import diagnose
+from vocable.evaluation.reconstruction import unwritten
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +75,34 @@ def test_several_processes_give_the_same(corpus: Path, tmp_path: Path) -> None:
     evaluate(corpus, tmp_path / "one", "--listen", 1, "--limit", 4)
     evaluate(corpus, tmp_path / "two", "--listen", 1, "--limit", 4, "--jobs", 2)
     assert (tmp_path / "one" / "summary.json").read_text() == (tmp_path / "two" / "summary.json").read_text()
+
+
+def test_a_table_is_given_another_system(corpus: Path, tmp_path: Path) -> None:
+    """What is measured stays; a clip that one system cannot do is left out of all."""
+    call = ("eval", "reconstruction", corpus / "clips.jsonl", "-o", tmp_path, "--metrics", "mel", "--jobs", 1)
+    options = ("--listen", 0, "--systems")
+    assert run_command(*call, *options, f"{corpus}/tiny@:8") == 2
+    before = (tmp_path / "rows.jsonl").read_text().split("\n")
+    assert run_command(*call, *options, f"{corpus}/tiny@:8,recording") == 2
+    after = (tmp_path / "rows.jsonl").read_text().split("\n")
+    assert after[: len(before)] == before
+    added = [json.loads(line) for line in after[len(before) :]]
+    assert sum("rows" in result for result in added) == 10  # the recording's; broken clips are tried again
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert set(summary["systems"]) == {f"{corpus}/tiny@:8", "recording"} and set(summary["left_out"]) == {
+        "clip-5",
+        "clip-7",
+    }
+
+
+def test_true_texts_and_heard_ones_are_kept_apart() -> None:
+    clips = [
+        Utterance("a", Path("a"), 1.0, language="de", text="ja"),
+        Utterance("b", Path("b"), 1.0, language="de"),
+        Utterance("c", Path("c"), 1.0, language="es"),
+        Utterance("d", Path("d"), 1.0),
+    ]
+    assert unwritten(clips) == {"es", "en"}
 
 
 @pytest.mark.parametrize(

@@ -13,11 +13,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from conftest import SPEECH, make_tiny, run_command
 from vocable import audio
 from vocable.corpus.manifest import Utterance
-from vocable.evaluation import alignment, codes, longform, slmtokbench
+from vocable.evaluation import alignment, codes, disentanglement, groups, longform, robustness, slmtokbench
 from vocable.evaluation.metrics.words import TimedWord
 from vocable.evaluation.phones import Phones
 from vocable.evaluation.runner import read_summary
@@ -168,6 +169,70 @@ def test_drift_is_a_slope_within_recordings() -> None:
 
 
 # ---- make check ------------------------------------------------------------------------------------------------------
+
+
+def test_thirds_and_the_worst_decile() -> None:
+    thirds = groups._thirds({str(i): float(i) for i in range(9)} | {"none": float("nan")}, "Hz")
+    assert [thirds[str(i)] for i in (0, 4, 8)] == ["under 3 Hz", "3 to 5 Hz", "over 5 Hz"] and "none" not in thirds
+    rows = [{"speaker_id": f"s{i}", "pesq": [2.0 + i / 10, 1]} for i in range(20)] + [{"speaker_id": "x", "pesq": None}]
+    assert groups.worst_decile(rows, "pesq") == [("s0", 2.0), ("s1", 2.1)]
+
+
+def test_small_groups_are_put_together() -> None:
+    rows = [{"clip": str(i), "speaker_id": str(i), "pesq": [1.0 * i, 1]} for i in range(8)]
+    accents = {str(i): "north" if i < 4 else f"town {i}" for i in range(7)}
+    found = groups.by_group(rows, accents, ["pesq"], 0)
+    assert {name: figures["pesq"]["value"] for name, figures in found.items()} == {"north": 1.5, "others": 5.5}
+
+
+def test_the_changes_are_what_they_say() -> None:
+    rng = np.random.default_rng(0)
+    speech = audio.read(SPEECH, 16_000)[0]
+    power = float(np.square(speech).mean())
+    noisy = robustness.noise(10)(speech, rng)
+    assert 10 * np.log10(power / np.square(noisy - speech).mean()) == pytest.approx(10, abs=0.2)
+    clipped = robustness.clipping(0.05)(speech, rng)
+    assert (np.abs(clipped) >= np.abs(clipped).max() * 0.9999).mean() == pytest.approx(0.05, abs=0.005)
+    narrow = np.abs(np.fft.rfft(robustness.telephone(speech, rng)))
+    wide = np.abs(np.fft.rfft(speech))
+    above = np.arange(len(narrow)) > 0.55 * len(narrow)
+    assert np.square(narrow[above]).sum() < 1e-3 * np.square(wide[above]).sum()
+    assert robustness.gain(-20)(speech, rng) == pytest.approx(speech / 10)
+    echo = robustness.reverberation(0.5)(np.eye(1, 16_000, dtype=np.float32)[0], np.random.default_rng(0))
+    assert echo[0] == pytest.approx(1, abs=1e-3) and np.square(echo[1:]).sum() == pytest.approx(0.25, rel=0.05)
+
+
+def told_apart(clips: int = 16) -> tuple[list[disentanglement.Clip], list[torch.Tensor]]:
+    """Clips of four speakers whose vectors hold speaker, phone, pitch and energy, each in numbers of its own."""
+    rng = np.random.default_rng(0)
+    made, vectors = [], []
+    for i in range(clips):
+        phones = rng.integers(3, size=40)
+        pitch, energy = rng.normal(size=(2, 40))
+        made.append(
+            disentanglement.Clip(str(i), f"s{i % 4}", np.arange(40), phones, pitch, energy, np.zeros(1, np.float32))
+        )
+        vectors.append(torch.from_numpy(np.column_stack([np.eye(4)[[i % 4] * 40], np.eye(3)[phones], pitch, energy])))
+    return made, vectors
+
+
+def test_linear_maps_read_what_is_there_and_nothing_else() -> None:
+    clips, vectors = told_apart()
+    found = disentanglement.measure(vectors, clips, 3)
+    assert all(found[reading]["value"] > 97 for reading in disentanglement.READINGS)
+    noise = [torch.randn(v.shape, generator=torch.Generator().manual_seed(i)).double() for i, v in enumerate(vectors)]
+    nothing = disentanglement.measure(noise, clips, 3)
+    level = disentanglement.chance(clips)
+    assert level["speaker"] == 25 and 33 < level["phone"] < 40
+    assert abs(nothing["phone"]["value"] - level["phone"]) < 12
+    assert nothing["speaker"]["value"] < 70 and nothing["pitch"]["value"] < 5 and nothing["energy"]["value"] < 5
+
+
+def test_every_speaker_is_in_every_part() -> None:
+    clips, _ = told_apart()
+    fold = disentanglement._folds(clips)
+    for k in range(disentanglement.FOLDS):
+        assert {clip.speaker for clip, part in zip(clips, fold, strict=True) if part == k} == {"s0", "s1", "s2", "s3"}
 
 
 @pytest.mark.slow

@@ -26,13 +26,18 @@ class DistillMOS(Metric):
 
     def __init__(self, models: Models) -> None:
         super().__init__(models)
-        # distillmos imports torchaudio for reading files alone: where it is missing, an empty module will do.
-        if "torchaudio" not in sys.modules and importlib.util.find_spec("torchaudio") is None:
+        # distillmos imports torchaudio for reading files alone: where it is missing, an empty module will do. It goes
+        # again, because transformers looks for torchaudio too, and would stumble over it.
+        missing = "torchaudio" not in sys.modules and importlib.util.find_spec("torchaudio") is None
+        if missing:
             sys.modules["torchaudio"] = types.ModuleType("torchaudio")
-        with contextlib.redirect_stdout(io.StringIO()):  # it prints where its weights lie
-            self._model = (
-                need("distillmos", "eval", apart="--no-deps distillmos xls-r-sqa").ConvTransformerSQAModel().eval()
-            )
+        try:
+            with contextlib.redirect_stdout(io.StringIO()):  # it prints where its weights lie
+                distillmos = need("distillmos", "eval", apart="--no-deps distillmos xls-r-sqa")
+                self._model = distillmos.ConvTransformerSQAModel().eval()
+        finally:
+            if missing:
+                del sys.modules["torchaudio"]
 
     def __call__(self, pair: Pair) -> Score:
         with torch.inference_mode():
