@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
 import sys
 import warnings
@@ -139,7 +140,9 @@ def test_speaker_cosine_is_the_library_s(speech: np.ndarray, worse: np.ndarray) 
 
 def test_loading_distillmos_hides_no_module() -> None:
     """transformers asks for torchaudio's spec, which an empty module has not."""
-    metric("mos", "distillmos")
+    if importlib.util.find_spec("distillmos") is None:
+        pytest.skip("comes with vocable[eval]")
+    METRICS["mos"](Models())
     assert getattr(sys.modules.get("torchaudio"), "__spec__", True)
 
 
