@@ -47,6 +47,17 @@ def test_a_probe_learns_to_spell(monkeypatch: pytest.MonkeyPatch) -> None:
     assert right > 0.5 * sum(len(e.text) for e in examples)
 
 
+@pytest.mark.parametrize("layers", [1, 2])
+def test_padding_changes_nothing(layers: int) -> None:
+    torch.manual_seed(0)
+    model = probe.TextProbe(12, 8, layers).eval()
+    clips = [torch.randn(length, 12) for length in (9, 4, 1)]
+    with torch.inference_mode():
+        together = model(torch.nn.utils.rnn.pad_sequence(clips, batch_first=True), torch.tensor([9, 4, 1]))
+        for row, clip in zip(together, clips, strict=True):
+            assert torch.allclose(row[: len(clip)], model(clip[None], torch.tensor([len(clip)]))[0], atol=1e-6)
+
+
 def test_likelihoods_are_those_of_all_paths() -> None:
     """Against the sum over every path of a tiny case."""
     torch.manual_seed(0)

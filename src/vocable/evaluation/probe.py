@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence, pad_sequence
+from torch.nn.utils.rnn import pad_sequence
 
 CHARACTERS = " abcdefghijklmnopqrstuvwxyz'"  #: label k + 1 is CHARACTERS[k]; 0 is CTC's blank
 BATCH_FRAMES = 6_000  #: of padded batches
@@ -43,14 +43,20 @@ class TextProbe(nn.Module):
         super().__init__()
         self.register_buffer("mean", torch.zeros(dimension))
         self.register_buffer("deviation", torch.ones(dimension))
-        self.lstm = nn.LSTM(dimension, hidden, layers, batch_first=True, bidirectional=True)
+        # A direction each: torch trains packed bidirectional ones fifteen times slower on a CPU.
+        inputs = [dimension, *[2 * hidden] * (layers - 1)]
+        self.onward = nn.ModuleList(nn.LSTM(size, hidden, batch_first=True) for size in inputs)
+        self.back = nn.ModuleList(nn.LSTM(size, hidden, batch_first=True) for size in inputs)
         self.head = nn.Linear(2 * hidden, len(CHARACTERS) + 1)
 
     def forward(self, vectors: Tensor, num_frames: Tensor) -> Tensor:
         x = (vectors - self.mean) / self.deviation
-        packed = pack_padded_sequence(x, num_frames, batch_first=True, enforce_sorted=False)
-        hidden, _ = pad_packed_sequence(self.lstm(packed)[0], batch_first=True, total_length=x.shape[1])
-        return self.head(hidden).log_softmax(-1)  # type: ignore[no-any-return]
+        # Each clip turned around within its own frames, so that padding comes last for both directions.
+        last_first = (num_frames[:, None] - 1 - torch.arange(x.shape[1])).clamp_min(0)[..., None]
+        for onward, back in zip(self.onward, self.back, strict=True):
+            turned, _ = back(x.gather(1, last_first.expand(-1, -1, x.shape[2])))
+            x = torch.cat([onward(x)[0], turned.gather(1, last_first.expand(-1, -1, turned.shape[2]))], -1)
+        return self.head(x).log_softmax(-1)  # type: ignore[no-any-return]
 
 
 def normalize(text: str) -> str:
