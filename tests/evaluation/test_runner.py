@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,6 +73,28 @@ def test_interrupted_and_resumed_gives_the_same(tmp_path: Path, jobs: int) -> No
     if jobs == 1:  # nothing was done twice
         assert done == 7
         assert len((tmp_path / "log").read_text().split()) == 20
+
+
+@dataclass(frozen=True)
+class Sleeping:
+    """Is done with 0 at once, and with others in ten minutes."""
+
+    def plan(self) -> dict[str, Any]:
+        return {}
+
+    def start(self) -> Callable[[Number], list[runner.Row]]:
+        return lambda item: time.sleep(600 * bool(item.value)) or [{"clip": item.id}]
+
+
+def test_nobody_waits_for_long_items(tmp_path: Path) -> None:
+    def interrupt(stage: str, share: float) -> None:
+        if share:
+            raise KeyboardInterrupt
+
+    begun = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        runner.run(Sleeping(), ITEMS[:4], tmp_path, 2, interrupt)
+    assert time.monotonic() - begun < 60
 
 
 def test_what_changed_and_what_failed_is_done_again(tmp_path: Path) -> None:

@@ -144,6 +144,7 @@ def _results(task: Task[I], items: Sequence[I], jobs: int) -> Iterator[dict[str,
             torch.set_num_threads(threads)
         return
     # Spawned, because torch's threads do not survive a fork.
+    others = set(multiprocessing.active_children())
     pool = ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), _start_process, (task,))
     try:
         futures: list[Future[dict[str, Any]]] = [pool.submit(_do, item) for item in items]
@@ -153,6 +154,10 @@ def _results(task: Task[I], items: Sequence[I], jobs: int) -> Iterator[dict[str,
         raise ValueError(
             "a process was killed, for its memory perhaps: go on with --jobs 1, or shorter clips"
         ) from error
+    except BaseException:  # Ctrl-C or a failure: an item may take minutes, and nobody waits for it
+        for process in set(multiprocessing.active_children()) - others:
+            process.terminate()
+        raise
     finally:
         pool.shutdown(cancel_futures=True)
 
