@@ -293,9 +293,10 @@ def tables(summary: Mapping[str, Any]) -> dict[str, Table]:
 
 
 def notes(summary: Mapping[str, Any]) -> list[str]:
+    few = summary["too_few_clips"]
     return [
         f"Linear maps, each fitted on {FOLDS - 1} of {FOLDS} parts of the clips and read on the last, in turn. Under "
         "the figures, 95 % intervals by resampling speakers.",
-        f"{summary['too_few_clips']} clips are of speakers with fewer than {FOLDS} clips, and were not used.",
+        *[f"{few} clips are of speakers with fewer than {FOLDS} clips, and were not used."] * (few > 0),
         *exclusions(summary),
     ]
