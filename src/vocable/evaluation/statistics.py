@@ -73,7 +73,8 @@ def order(
     claim: str, rows: Sequence[Mapping[str, Any]], above: str, below: str, name: str, scale: float, seed: int
 ) -> str:
     """A sentence on a claim: that a figure of one system's rows is above that of another's, clip by clip."""
-    found = [{row["clip"]: row for row in rows if row["system"] == system and row.get(name)} for system in (above, below)]
+    known = [row for row in rows if row.get(name)]
+    found = [{row["clip"]: row for row in known if row["system"] == system} for system in (above, below)]
     both = [clip for clip in found[0] if clip in found[1]]
     if not both:
         return f"{claim}: not measured."

@@ -7,6 +7,8 @@ A clip is one sequence over one vocabulary, so that any causal language model ca
 The symbols of the text stand in the speech once more, each before the frames that speak it. Which one comes next is
 known; the model says when. So it cannot skip a word, repeat one, or forget to stop, however little speech taught it.
 Without timings (`timed: false`, the papers' way) the speech is codes alone, and all of this has to be learned.
+
+The voice is its RVQ-1, the paper's way; with `all_layers` its frames' vectors of all layers are added.
 """
 
 from __future__ import annotations
@@ -35,6 +37,7 @@ class ARConfig:
     num_symbols: int
     transformer: TransformerConfig
     timed: bool = True
+    dimension: int = 0  #: of the vectors that stand for a voice, beside its codes; 0: there are none
 
 
 @dataclass
@@ -48,7 +51,8 @@ class Spoken:
 
 
 class AR(nn.Module):
-    """Ids [B, S] -> logits [B, S, V]."""
+    """Ids int64 [B, S] -> logits [B, S, V]; voice, where the config gives its dimension D: float32 [B, P, D], the
+    vectors of a prompt's frames, zeros behind them."""
 
     def __init__(self, config: ARConfig) -> None:
         super().__init__()
@@ -59,13 +63,21 @@ class AR(nn.Module):
         self.vocabulary = self.first_symbol + config.num_symbols
         self.embedding = nn.Embedding(self.vocabulary, config.transformer.dim)
         nn.init.normal_(self.embedding.weight, std=0.02)
+        self.voice = nn.Linear(config.dimension, config.transformer.dim, bias=False) if config.dimension else None
         self.transformer = Transformer(config.transformer)
         self.head = nn.Linear(config.transformer.dim, self.vocabulary, bias=False)
         nn.init.normal_(self.head.weight, std=0.02)
 
-    def forward(self, ids: Tensor) -> Tensor:
-        logits: Tensor = self.head(self.transformer(self.embedding(ids), causal=True))
+    def forward(self, ids: Tensor, voice: Tensor | None = None) -> Tensor:
+        logits: Tensor = self.head(self.transformer(self._embed(ids, voice), causal=True))
         return logits
+
+    def _embed(self, ids: Tensor, voice: Tensor | None) -> Tensor:
+        x: Tensor = self.embedding(ids)
+        if self.voice is None or voice is None:
+            return x
+        after = ids.shape[1] - 1 - voice.shape[1]  # PROMPT is before the voice, the text behind it
+        return x + nn.functional.pad(self.voice(voice), (0, 0, 1, after))
 
     # ---- training ------------------------------------------------------------------------------------------------
 
@@ -103,6 +115,7 @@ class AR(nn.Module):
         self,
         symbols: Sequence[int],
         prompt: Tensor | None = None,
+        voice: Tensor | None = None,
         *,
         sampling: Sampling = Sampling(),
         takes: int = 1,
@@ -110,8 +123,9 @@ class AR(nn.Module):
     ) -> Iterator[list[Spoken]]:
         """Write the codes of a text. Yields the takes after every step, the same objects, until all have ended.
 
-        symbols: of the text. prompt: RVQ-1 of the voice, int64 [P]. takes: written side by side from one seed. Raises
-        ValueError for a text without symbols.
+        symbols: of the text. prompt: RVQ-1 of the voice, int64 [P]. voice: its vectors, float32 [P, D], where the
+        config gives a dimension. takes: written side by side from one seed. Raises ValueError for a text without
+        symbols.
         """
         if not symbols:
             raise ValueError("a text without symbols: there is nothing to say")
@@ -120,7 +134,8 @@ class AR(nn.Module):
         # The longest that can come: every symbol and a pause before each, at their longest.
         steps = len(symbols) * (2 * (LONGEST_SYMBOL + 1) if self.config.timed else MOST_FRAMES) + LONGEST_SYMBOL + 2
         cache = self.transformer.cache(takes, ids.shape[1] + steps)
-        hidden = self.transformer(self.embedding(ids.expand(takes, -1)), causal=True, cache=cache)[:, -1]
+        begun = self._embed(ids, None if voice is None else voice[None]).expand(takes, -1, -1)
+        hidden = self.transformer(begun, causal=True, cache=cache)[:, -1]
         tracks = [_Track(self, list(symbols)) for _ in range(takes)]
         spoken = [track.spoken for track in tracks]
         while True:
@@ -172,7 +187,9 @@ class AR(nn.Module):
     # ---- elsewhere -----------------------------------------------------------------------------------------------
 
     def export_llama(self, folder: Path, max_positions: int = 4096) -> None:
-        """Write a transformers LlamaForCausalLM over the joint vocabulary."""
+        """Write a transformers LlamaForCausalLM over the joint vocabulary. ValueError where a voice is vectors."""
+        if self.voice is not None:
+            raise ValueError("a model that takes a voice as vectors cannot be exported: its input is not ids alone")
         export_llama(self.transformer, self.embedding.weight, self.head.weight, folder, max_positions)
 
 

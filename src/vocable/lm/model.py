@@ -54,7 +54,8 @@ def build_models(recipe: LMRecipe, codec: SpeechTokenizer, table: SymbolTable) -
     ar = nar = None
     if recipe.ar.train:
         transformer = _transformer(recipe.ar)
-        ar = AR(ARConfig(codec.codebook_size, len(table), transformer, recipe.ar.timed))
+        dimension = codec.config.dimension if recipe.ar.all_layers else 0
+        ar = AR(ARConfig(codec.codebook_size, len(table), transformer, recipe.ar.timed, dimension))
     if recipe.nar.train:
         transformer = _transformer(recipe.nar, codec.num_quantizers - 1)
         sizes = codec.num_quantizers, codec.codebook_size, codec.config.dimension

@@ -35,6 +35,7 @@ class NAR(nn.Module):
     """Predicts layer k from layers 0 to k - 1, k from 1."""
 
     codebooks: Tensor
+    answers: Tensor
 
     def __init__(self, config: NARConfig, codebooks: Tensor) -> None:
         """codebooks: the codec's, float32 [K, N, D]; they are not trained here, and not saved."""
@@ -50,12 +51,12 @@ class NAR(nn.Module):
             nn.init.normal_(embedding.weight, std=0.3)  # about as large as the vectors that they are added to
         self.transformer = Transformer(config.transformer)
         #: A code's score is what its own vector and what the model expects have in common: 1,024 codes a layer need no
-        #: 1,024 rows of weights.
-        self.expect = nn.ModuleList(nn.Linear(dim, config.dimension) for _ in range(config.num_quantizers - 1))
-        for expected in self.expect:
-            nn.init.normal_(expected.weight, std=0.02)  # type: ignore[arg-type]
-            nn.init.zeros_(expected.bias)  # type: ignore[arg-type]
+        #: 1,024 rows of weights. The vectors are brought to one size, as those of late layers are small.
+        self.expect = nn.Parameter(torch.empty(config.num_quantizers - 1, dim, config.dimension))
+        nn.init.normal_(self.expect, std=0.005)  # all codes are about as likely, to begin with
         self.bias = nn.Parameter(torch.zeros(config.num_quantizers - 1, config.codebook_size))
+        sizes = codebooks[1:].std((1, 2), keepdim=True)
+        self.register_buffer("answers", (codebooks[1:] / sizes).transpose(1, 2), persistent=False)
 
     def forward(
         self, prompt: Tensor, num_prompt: Tensor, below: Tensor, num_frames: Tensor, symbols: Tensor, stage: Tensor
@@ -79,13 +80,7 @@ class NAR(nn.Module):
         x = self.transformer(x, causal=False, num_valid=total, stage=stage)
         place = (num_prompt[:, None] + torch.arange(width, device=x.device)).clamp_max(x.shape[1] - 1)
         x = x.gather(1, place[..., None].expand(-1, -1, x.shape[2]))
-        scores = torch.stack(
-            [
-                self.expect[k](row) @ self.codebooks[k + 1].T + self.bias[k]
-                for k, row in zip(stage.tolist(), x, strict=True)
-            ]
-        )
-        return scores
+        return x @ self.expect[stage] @ self.answers[stage] + self.bias[stage][:, None]
 
     @torch.inference_mode()
     def fill(

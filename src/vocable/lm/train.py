@@ -38,7 +38,7 @@ DEV_BATCH = 8  #: clips
 class Batch:
     """One part of a step's work: the same clips for both models, or for one."""
 
-    ar: tuple[Tensor, Tensor] | None  #: ids and targets, int64 [B, S]
+    ar: tuple[Tensor, ...] | None  #: what AR.forward takes, and int64 targets [B, S]
     nar: tuple[Tensor, ...] | None  #: what NAR.forward takes, and int64 targets [B, T]
 
 
@@ -101,15 +101,16 @@ class ClipBatches:
 
     def _for_ar(
         self, model: AR, clips: Sequence[Clip], voices: Sequence[Tensor], rng: np.random.Generator
-    ) -> tuple[Tensor, Tensor]:
-        examples = []
+    ) -> tuple[Tensor, ...]:
+        examples, vectors = [], []
         for clip, voice in zip(clips, voices, strict=True):
-            prompt = voice[0] if rng.random() >= self.recipe.ar.no_prompt else None
+            prompt = voice if rng.random() >= self.recipe.ar.no_prompt else voice[:, :0]
             codes = torch.from_numpy(clip.codes[0].astype(np.int64))
-            examples.append(model.example(clip.symbols, codes, clip.timing, prompt))
+            examples.append(model.example(clip.symbols, codes, clip.timing, prompt[0]))
+            vectors.append(sum_of(self.codebooks, prompt))
         inputs = pad_sequence([ids for ids, _ in examples], batch_first=True)
         targets = pad_sequence([wanted for _, wanted in examples], batch_first=True, padding_value=IGNORED)
-        return inputs, targets
+        return (inputs, pad_sequence(vectors, batch_first=True), targets) if model.voice else (inputs, targets)
 
     def _for_nar(
         self, model: NAR, clips: Sequence[Clip], voices: Sequence[Tensor], rng: np.random.Generator

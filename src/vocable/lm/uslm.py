@@ -19,6 +19,7 @@ from vocable.codec.model import SpeechTokenizer
 from vocable.codec.tokens import Encoded
 from vocable.lm.ar import Spoken
 from vocable.lm.model import Models, load_models
+from vocable.lm.nar import sum_of
 from vocable.lm.sampling import Sampling
 from vocable.lm.text import read_text, split_sentences
 from vocable.lm.voice import LONGEST, prepare_voice, voice_codes
@@ -125,9 +126,10 @@ class USLM:
     ) -> Iterator[Speech]:
         for number, (sentence, symbols) in enumerate(sentences):
             semantic = prompt[0] if prompt is not None else None
+            vectors = sum_of(self.nar.codebooks, prompt) if prompt is not None and self.ar.voice else None
             written: list[Spoken] = []
             for written in self.ar.speak(  # noqa: B007 (the last is wanted)
-                symbols, semantic, sampling=sampling, takes=takes, seed=seed + number
+                symbols, semantic, vectors, sampling=sampling, takes=takes, seed=seed + number
             ):
                 pass
             if scorer is None:
