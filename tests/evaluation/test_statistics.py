@@ -66,3 +66,17 @@ def test_no_difference_is_no_difference() -> None:
 def test_nothing_to_take_a_figure_of() -> None:
     with pytest.raises(ValueError, match="no clip"):
         statistics.figure([], [])
+
+
+def test_a_claim_is_judged_by_the_clips_that_have_the_figure() -> None:
+    speakers = [f"s{i}" for i in range(12)]
+    rows = [
+        {"clip": s, "speaker_id": s, "system": system, "bits": [value, 1.0]}
+        for system, value in (("a", 2.0), ("b", 1.0))
+        for s in speakers
+    ]
+    without = [{"clip": "new", "speaker_id": "new", "system": "a"}, {"clip": "new", "speaker_id": "new", "system": "b"}]
+    assert "holds here, +1.000" in statistics.order("a above b", rows + without, "a", "b", "bits", 1.0, 0)
+    assert "does not hold here" in statistics.order("b above a", rows + without, "b", "a", "bits", 1.0, 0)
+    assert statistics.order("a above c", rows + without, "a", "c", "bits", 1.0, 0) == "a above c: not measured."
+    assert "too few speakers" in statistics.order("a above b", rows[:1] + rows[12:13], "a", "b", "bits", 1.0, 0)

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING
 
 import typer
 
-from vocable.cli.bars import bars
+from vocable.cli.results import evaluate, finish, print_table, select, show, stages
 
 if TYPE_CHECKING:
-    from vocable.corpus.manifest import Utterance
-    from vocable.evaluation.page import Cell, Table
-    from vocable.evaluation.runner import Progress
+    from vocable.evaluation.page import Cell
 
 app = typer.Typer(help="Measure tokenizers: tables with intervals, and a page to hear and see.", no_args_is_help=True)
 
@@ -387,78 +383,3 @@ def metrics() -> None:
         for m in METRICS.values()
     ]
     print_table(["name", "metric", "range", "better", "needs", "licence", "source"], rows)
-
-
-# ---- what the suites share -------------------------------------------------------------------------------------------
-
-
-class Suite(Protocol):
-    """A module of `vocable.evaluation`: how its summary reads."""
-
-    @property
-    def evaluate(self) -> Callable[..., dict[str, Any]]: ...
-
-    def tables(self, summary: Mapping[str, Any], /) -> dict[str, Table]: ...
-
-    def notes(self, summary: Mapping[str, Any], /) -> list[str]: ...
-
-
-def select(manifest: Path, corpus: str | None, limit: int | None) -> list[Utterance]:
-    """The manifest's clips, those of one corpus, and of these `limit`, spread evenly."""
-    from vocable.corpus.manifest import read_manifest, spread
-
-    clips = [clip for clip in read_manifest(manifest) if corpus in (None, clip.corpus)]
-    if not clips:
-        raise ValueError(f"{manifest}: no clip of the corpus {corpus!r}")
-    return spread(clips, limit)
-
-
-@contextlib.contextmanager
-def stages() -> Iterator[Progress]:
-    """A bar for each stage of a suite, as it comes up."""
-    with bars() as bar:
-        known: dict[str, Any] = {}
-
-        def progress(stage: str, share: float) -> None:
-            if stage not in known:
-                known[stage] = bar.add_task(stage, total=1.0)
-            bar.update(known[stage], completed=share)
-
-        yield progress
-
-
-def evaluate(suite: Suite, clips: list[Utterance], out: Path, systems: str, jobs: int, seed: int) -> None:
-    """A suite that needs clips and systems alone."""
-    with stages() as progress:
-        summary = suite.evaluate(clips, out, systems=systems.split(","), jobs=jobs, seed=seed, progress=progress)
-    finish(suite, summary, out)
-
-
-def finish(suite: Suite, summary: dict[str, Any], out: Path, failed: bool = False) -> None:
-    """Print what the page says, and where it is; exit code 2 if clips were left out, or something else failed."""
-    show(suite, summary)
-    left_out = len(summary["left_out"])
-    typer.echo(f"{summary['clips']} clips, {left_out} left out: {out}/index.html, {out}/summary.json", err=True)
-    if left_out or failed:
-        raise typer.Exit(2)
-
-
-def show(suite: Suite, summary: dict[str, Any]) -> None:
-    for heading, table in suite.tables(summary).items():
-        typer.echo(heading)
-        print_table(*table)
-    for line in suite.notes(summary):
-        typer.echo(line)
-
-
-def print_table(columns: list[str], rows: list[list[Cell]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    console = Console(width=None if Console().is_terminal else 140)
-    table = Table()
-    for i, column in enumerate(columns):
-        table.add_column(column, justify="right" if i else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*(cell if isinstance(cell, str) else f"{cell[0]}\n[dim]{cell[1]}" for cell in row))
-    console.print(table)

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import multiprocessing
 import os
 import signal
 import sys
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from vocable.corpus.manifest import Utterance
-from vocable.corpus.parallel import end_with_parent
+from vocable.corpus.parallel import end_with_parent, processes
 from vocable.corpus.tokenize import Plan, Shard, Worker
 from vocable.extras import need
 
@@ -30,23 +29,12 @@ class Local:
     def __call__(self, plan: Plan, out: Path, shards: Sequence[Shard]) -> Iterator[int]:
         if not shards:
             return
-        # Spawned, because torch's threads and CUDA do not survive a fork.
-        context = multiprocessing.get_context("spawn")
-        workers = min(self.workers, len(shards))
-        before = set(multiprocessing.active_children())
-        pool = ProcessPoolExecutor(workers, context, _start, (plan, out))
         try:
-            futures = [pool.submit(_do, shard) for shard in shards]
-            for future in as_completed(futures):
-                yield future.result()
+            with processes(min(self.workers, len(shards)), _start, (plan, out)) as pool:
+                for future in as_completed([pool.submit(_do, shard) for shard in shards]):
+                    yield future.result()
         except BrokenProcessPool as error:
             raise OSError("a worker was killed, out of memory perhaps: take fewer --workers, and go on") from error
-        except BaseException:
-            for process in set(multiprocessing.active_children()) - before:
-                process.terminate()  # nobody waits for the shards that they are in
-            raise
-        finally:
-            pool.shutdown(cancel_futures=True)
 
 
 _worker: Worker

@@ -241,13 +241,10 @@ def figure_cell(figure: Mapping[str, float], digits: int) -> Cell:
 
 def words_of(summary: Mapping[str, Any]) -> list[str]:
     """What words are held against, where clips lack a text."""
-    lines = []
-    if summary["heard"]:
-        lines.append(
-            f"{', '.join(summary['heard'])}: no clip has a text; what the same recogniser hears in the recording "
-            "stands for it."
-        )
-    return lines
+    heard = ", ".join(summary["heard"])
+    return [f"{heard}: no clip has a text; what the same recogniser hears in the recording stands for it."] * bool(
+        heard
+    )
 
 
 def notes(summary: Mapping[str, Any]) -> list[str]:

@@ -8,10 +8,9 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
-import multiprocessing
 import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures import Future, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +20,7 @@ import torch
 
 import vocable
 from vocable.corpus.manifest import Utterance
-from vocable.corpus.parallel import end_with_parent
+from vocable.corpus.parallel import end_with_parent, processes
 from vocable.files import atomic_path
 
 ENGLISH = "en"  #: what is taken for the language of clips that do not say theirs; summaries count them
@@ -143,23 +142,15 @@ def _results(task: Task[I], items: Sequence[I], jobs: int) -> Iterator[dict[str,
         finally:
             torch.set_num_threads(threads)
         return
-    # Spawned, because torch's threads do not survive a fork.
-    others = set(multiprocessing.active_children())
-    pool = ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), _start_process, (task,))
     try:
-        futures: list[Future[dict[str, Any]]] = [pool.submit(_do, item) for item in items]
-        for future in as_completed(futures):
-            yield future.result()
+        with processes(jobs, _start_process, (task,)) as pool:
+            futures: list[Future[dict[str, Any]]] = [pool.submit(_do, item) for item in items]
+            for future in as_completed(futures):
+                yield future.result()
     except BrokenProcessPool as error:
         raise ValueError(
             "a process was killed, for its memory perhaps: go on with --jobs 1, or shorter clips"
         ) from error
-    except BaseException:  # Ctrl-C or a failure: an item may take minutes, and nobody waits for it
-        for process in set(multiprocessing.active_children()) - others:
-            process.terminate()
-        raise
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
 def _read(path: Path, plan: dict[str, Any]) -> dict[str, dict[str, Any]]:

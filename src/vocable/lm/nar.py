@@ -80,7 +80,8 @@ class NAR(nn.Module):
         x = self.transformer(x, causal=False, num_valid=total, stage=stage)
         place = (num_prompt[:, None] + torch.arange(width, device=x.device)).clamp_max(x.shape[1] - 1)
         x = x.gather(1, place[..., None].expand(-1, -1, x.shape[2]))
-        return x @ self.expect[stage] @ self.answers[stage] + self.bias[stage][:, None]
+        scores: Tensor = x @ self.expect[stage] @ self.answers[stage] + self.bias[stage][:, None]
+        return scores
 
     @torch.inference_mode()
     def fill(
