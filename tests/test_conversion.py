@@ -85,5 +85,5 @@ def test_the_command(uslm_folders, tmp_path, capsys) -> None:
     with soundfile.SoundFile(tmp_path / "out.wav") as file:
         assert file.comment == MADE_BY_MACHINE
         assert file.frames == len(by_model) == 32_000 and not np.array_equal(file.read(), by_model)
-    assert run_command(*call, "--method", "nar") == 2
-    assert "go together" in capsys.readouterr().err
+    assert run_command(*call, "--models", models) == 2
+    assert "--models is for --method nar" in capsys.readouterr().err

@@ -91,6 +91,12 @@ def test_the_suite(
     assert run_command(*call) == 2 and (tmp_path / "rows.jsonl").read_text() == rows
     assert run_command(*call, "--takes", 2) == 2
     assert "another takes" in capsys.readouterr().err
+    # The first words of a text alone; what is recorded is judged by all of it.
+    call = (*call[:4], tmp_path / "words", *call[5:])
+    asked.clear()
+    assert run_command(*call, "--words", 2, "--listen", 1) == 2
+    assert {p.text for p in asked} == {"a few", "a few words."}
+    assert "first 2 words of each text" in capsys.readouterr().out
     assert run_command(*call[:-5], models, *call[-4:]) == 2
     assert "named as FOLDER@CODEC" in capsys.readouterr().err
 

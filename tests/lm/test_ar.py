@@ -145,3 +145,22 @@ def test_staying_is_one_choice_however_many_codes_share_it() -> None:
             frames.append(len(take.codes))
     # A symbol has one frame, and then geometrically many; so has each pause.
     assert 6 < sum(frames) / len(frames) < 12, "a low temperature does not hurry"
+
+
+@torch.no_grad()
+def test_a_voice_may_be_vectors_of_all_layers() -> None:
+    torch.manual_seed(0)
+    transformer = TransformerConfig(dim=32, layers=2, heads=2, hidden=48)
+    model = AR(ARConfig(SIZE, SYMBOLS, transformer, dimension=6)).eval()
+    for parameter in model.parameters():
+        parameter *= 8
+    prompt, voice = torch.tensor([2, 4, 1]), torch.randn(3, 6)
+    ids = torch.tensor([model.before_speech([3, 1], prompt)])
+    scores = model(ids, voice[None])
+    assert not torch.allclose(scores, model(ids))
+    padded = torch.nn.functional.pad(voice, (0, 0, 0, 2))  # beside a longer voice; the text stands where it ends
+    torch.testing.assert_close(model(ids, padded[None]), scores)
+    first, again, other = (last(model, [3, 1], prompt, v, seed=1)[0].codes for v in (voice, voice, -voice))
+    assert first == again != other
+    with pytest.raises(ValueError, match="cannot be exported"):
+        model.export_llama(Path("nowhere"))

@@ -106,8 +106,11 @@ def test_resumed_equals_uninterrupted(corpus: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("part", ["ar", "nar"])
 def test_one_of_the_two_alone(part: str, corpus: Path, tmp_path: Path) -> None:
-    other = {"nar": {"train": False}} if part == "ar" else {"ar": {"train": False, "timed": False}}
-    trainer = LMTrainer(recipe(corpus, tmp_path / "cache", **other), tmp_path / "run")
+    others = {
+        "ar": {"nar": {"train": False}, "ar": {"all_layers": True}},
+        "nar": {"ar": {"train": False, "timed": False}},
+    }
+    trainer = LMTrainer(recipe(corpus, tmp_path / "cache", **others[part]), tmp_path / "run")
     assert list(trainer.trained) == [part]
     assert trainer.train_step([trainer.data.part(0, 0, 1)])[part] > 0
     assert part == "ar" or not (tmp_path / "cache" / "timings.json").exists(), "nothing was to be timed"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import torch
 from conftest import make_tiny, run_command
 from vocable.audio import MADE_BY_MACHINE, AudioError
 from vocable.codec.tokens import Encoded, TokensError
+from vocable.lm import model as lm_model
 from vocable.lm.sampling import Sampling
 from vocable.lm.uslm import USLM
 
@@ -131,3 +133,23 @@ def test_the_command(
     ):
         assert run_command(*call, *bad, "-o", tmp_path / "no.wav") == 2
         assert why in capsys.readouterr().err and not (tmp_path / "no.wav").exists()
+
+
+def test_the_shipped_models_are_found(
+    uslm_folders: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models, codec = uslm_folders
+    monkeypatch.setattr(lm_model, "__file__", str(tmp_path / "src" / "vocable" / "lm" / "model.py"))
+    with pytest.raises(ValueError, match="pip install vocable-uslm"):
+        USLM.from_pretrained(codec=codec)
+    # A clone has them in a folder, ...
+    shutil.copytree(models, tmp_path / "models" / "uslm")
+    assert USLM.from_pretrained(codec=codec).models.codec_id == USLM.from_pretrained(models, codec).models.codec_id
+    # ... and an installed package comes first.
+    package = tmp_path / "site" / "vocable_uslm"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("")
+    (package / "config.json").write_text("{}")
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    with pytest.raises(ValueError, match="vocable_uslm: no language models that can be used"):
+        USLM.from_pretrained(codec=codec)

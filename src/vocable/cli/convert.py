@@ -15,7 +15,7 @@ def convert(
     out: Path = typer.Option(..., "-o", "--out", help="The audio file to write."),
     method: str = typer.Option("swap", help="swap: layers of the codes; nar: the speech models' NAR."),
     layers: str = typer.Option("1:", help="swap: layers that the reference gives; the source gives those below."),
-    models: Path = typer.Option(None, help="nar: a folder of `vocable train lm`, RUN/model."),
+    models: str = typer.Option(None, help="nar: RUN/model of `vocable train lm`, or a hub id (default: the shipped)."),
     model: str = typer.Option(None, "-m", "--model", help="A codec: a folder or a hub id (default: the embedded)."),
     device: str = typer.Option("cpu", help="cpu, cuda, ..."),
 ) -> None:
@@ -23,8 +23,8 @@ def convert(
     chosen = parse_layers(layers)
     if method not in ("swap", "nar"):
         raise ValueError(f"--method is swap or nar, not {method!r}")
-    if (method == "nar") != (models is not None):
-        raise ValueError("--method nar and --models FOLDER go together")
+    if models and method != "nar":
+        raise ValueError("--models is for --method nar")
 
     from vocable import audio
     from vocable.codec.model import SpeechTokenizer

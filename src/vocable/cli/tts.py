@@ -11,7 +11,7 @@ def tts(
     text: str = typer.Argument(None, help="What to say (or --file)."),
     file: Path = typer.Option(None, help="A text file to say."),
     out: Path = typer.Option(..., "-o", "--out", help="The audio file to write."),
-    models: Path = typer.Option(..., help="A folder of `vocable train lm`, RUN/model."),
+    models: str = typer.Option(None, help="RUN/model of `vocable train lm`, or a hub id (default: the shipped)."),
     prompt: Path = typer.Option(None, help="A recording of the voice; its loudest three seconds are used."),
     voice: Path = typer.Option(None, help="A voice that was prepared before, in place of --prompt."),
     save_voice: Path = typer.Option(None, help="Keep the prompt's voice in this token file."),

@@ -44,20 +44,22 @@ class Speaking:
     models: Models  #: of the metrics
     made_with: Mapping[str, str]
     takes: int
+    words: int | None  #: of each text that are spoken
     seed: int
 
     def plan(self) -> dict[str, Any]:
         made = {"systems": dict(self.systems), "metrics": list(self.metrics), "made_with": dict(self.made_with)}
-        return made | {"takes": self.takes, "seed": self.seed}
+        return made | {"takes": self.takes, "words": self.words, "seed": self.seed}
 
     def start(self) -> Callable[[ClipPair], list[Row]]:
         systems = {name: load(name) for name in self.systems}
 
         def work(pair: ClipPair) -> list[Row]:
             recording, prompt = (audio.read(u.path, SAMPLE_RATE)[0] for u in (pair.source, pair.reference))
-            text, language = pair.source.text, _language(pair)
+            language = _language(pair)
             rows = []
-            for name, (heard, warnings) in speak(systems, pair, recording, prompt, self.takes, self.seed).items():
+            spoken = speak(systems, pair, recording, prompt, self.takes, self.words, self.seed)
+            for name, (heard, text, warnings) in spoken.items():
                 row: Row = {"clip": pair.id, "speaker_id": pair.source.speaker_key, "system": name}
                 row |= {"language": pair.reference.language or ENGLISH, "warnings": warnings}
                 row["seconds"] = len(heard) / SAMPLE_RATE
@@ -78,20 +80,29 @@ def load(name: str) -> USLM:
 
 
 def speak(
-    systems: Mapping[str, USLM], pair: ClipPair, recording: np.ndarray, prompt: np.ndarray, takes: int, seed: int
-) -> dict[str, tuple[np.ndarray, list[str]]]:
-    """The recording, and of each system what its codec, its NAR and the whole make: float32 [L] at 16 kHz, warnings."""
-    found: dict[str, tuple[np.ndarray, list[str]]] = {"recording": (recording, [])}
+    systems: Mapping[str, USLM],
+    pair: ClipPair,
+    recording: np.ndarray,
+    prompt: np.ndarray,
+    takes: int,
+    words: int | None,
+    seed: int,
+) -> dict[str, tuple[np.ndarray, str, list[str]]]:
+    """The recording, and of each system what its codec, its NAR and the whole make: float32 [L] at 16 kHz, its text,
+    warnings."""
+    text = pair.source.text
+    assert text
+    start = " ".join(text.split()[:words])
+    found: dict[str, tuple[np.ndarray, str, list[str]]] = {"recording": (recording, text, [])}
     for name, uslm in systems.items():
         tok = uslm.codec
         encoded = tok.encode(recording, SAMPLE_RATE)
         voice = uslm.prepare_voice(prompt, SAMPLE_RATE)
-        found[f"{name} codec"] = _at_16_khz(uslm, tok.decode(encoded).waveform[0]), []
+        found[f"{name} codec"] = _at_16_khz(uslm, tok.decode(encoded).waveform[0]), text, []
         filled = uslm.nar.fill(encoded.codes[0, 0], voice.codes[0])
-        found[f"{name} NAR"] = _at_16_khz(uslm, tok.decode(filled[None], encoded.num_samples).waveform[0]), []
-        assert pair.source.text
-        speech = uslm.generate(pair.source.text, voice, language=_language(pair), takes=takes, seed=seed)
-        found[name] = _at_16_khz(uslm, speech.waveform), speech.warnings
+        found[f"{name} NAR"] = _at_16_khz(uslm, tok.decode(filled[None], encoded.num_samples).waveform[0]), text, []
+        speech = uslm.generate(start, voice, language=_language(pair), takes=takes, seed=seed)
+        found[name] = _at_16_khz(uslm, speech.waveform), start, speech.warnings
     return found
 
 
@@ -137,16 +148,18 @@ def evaluate(
     models: Models,
     unspoken: int = 0,
     takes: int = 1,
+    words: int | None = None,
     jobs: int = 1,
     seed: int = 0,
     listen: int = 6,
     progress: Progress = lambda stage, share: None,
 ) -> dict[str, Any]:
-    """Write OUT/rows.jsonl, summary.json, index.html and tables.md; returns the summary. unspoken: of `pair_up`."""
+    """Write OUT/rows.jsonl, summary.json, index.html and tables.md; returns the summary. unspoken: of `pair_up`.
+    words: of each text that models speak (None: all)."""
     versions = made_with(metrics, models) | {package: version(package) for package in FRONT_ENDS if find_spec(package)}
     loaded = {name: load(name) for name in dict.fromkeys(systems)}
     made_by = {name: f"{digest(uslm.models)} on {uslm.codec.id}" for name, uslm in loaded.items()}
-    outcome = run(Speaking(made_by, tuple(metrics), models, versions, takes, seed), pairs, out, jobs, progress)
+    outcome = run(Speaking(made_by, tuple(metrics), models, versions, takes, words, seed), pairs, out, jobs, progress)
     summary = {
         "suite": "tts",
         **describe([replace(pair.source, id=pair.id) for pair in pairs], outcome),
@@ -154,6 +167,7 @@ def evaluate(
         "systems": made_by,
         "metrics": list(metrics),
         "takes": takes,
+        "words": words,
         "seed": seed,
         "made_with": versions,
         "languages": {
@@ -166,7 +180,7 @@ def evaluate(
     page.tables(tables(summary))
     page.notes(notes(summary))
     kept = [pair for pair in pairs if pair.id not in outcome.left_out]
-    heard = {pair.id: dict(_listen(loaded, pair, takes, seed)) for pair in spread(kept, listen)}
+    heard = {pair.id: dict(_listen(loaded, pair, takes, words, seed)) for pair in spread(kept, listen)}
     if heard:
         page.heading("To hear")
         page.players(heard, SAMPLE_RATE)
@@ -184,10 +198,12 @@ def summarize(rows: Sequence[Row], metrics: Sequence[str], seed: int) -> dict[st
     return found
 
 
-def _listen(systems: Mapping[str, USLM], pair: ClipPair, takes: int, seed: int) -> Iterator[tuple[str, np.ndarray]]:
+def _listen(
+    systems: Mapping[str, USLM], pair: ClipPair, takes: int, words: int | None, seed: int
+) -> Iterator[tuple[str, np.ndarray]]:
     recording, prompt = (audio.read(u.path, SAMPLE_RATE)[0] for u in (pair.source, pair.reference))
     yield "prompt", prompt
-    for name, (heard, _) in speak(systems, pair, recording, prompt, takes, seed).items():
+    for name, (heard, _, _) in speak(systems, pair, recording, prompt, takes, words, seed).items():
         yield name, heard
 
 
@@ -213,6 +229,10 @@ def notes(summary: Mapping[str, Any]) -> list[str]:
         "codec: the recording, encoded and decoded. NAR: its RVQ-1, all other layers by the model, from the prompt.",
         f"The likeliest of {summary['takes']} takes. Warned: loops, early stops and the like, which count too.",
     ]
+    if summary["words"]:
+        lines.append(
+            f"Models speak the first {summary['words']} words of each text; the other rows are of whole clips."
+        )
     if summary["unspoken"]:
         lines.append(f"{summary['unspoken']} clips are not among them: no text, or no other clip of their speaker.")
     for language, systems in summary["languages"].items():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import importlib.util
 import json
 import os
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ import safetensors.torch
 import torch
 from torch import nn
 
+from vocable.codec import checkpoint
 from vocable.codec.model import SpeechTokenizer
 from vocable.files import atomic_path
 from vocable.lm.ar import AR, ARConfig
@@ -91,10 +93,23 @@ def _values(models: Models) -> dict[str, Any]:
     return values | {name: dataclasses.asdict(model.config) for name, model in models.parts.items()}  # type: ignore[call-overload]
 
 
-def load_models(folder: str | os.PathLike[str], codec: SpeechTokenizer) -> Models:
-    """What `save_models` wrote, in float32 and eval mode. Raises ValueError for a folder that holds none, is damaged,
-    or was made for another codec."""
-    folder = Path(folder)
+def find_models(name: str | os.PathLike[str] | None = None) -> Path:
+    """The folder of `name`, itself a folder or a hub id; None: the shipped models, of an installed vocable-uslm or a
+    clone. Raises ValueError where there are none."""
+    if name is not None:
+        return checkpoint.locate(name, "ar.safetensors", "nar.safetensors")
+    package = importlib.util.find_spec("vocable_uslm")
+    places = [Path(package.origin).parent] if package and package.origin else []
+    for place in (*places, Path(__file__).parents[3] / "models" / "uslm"):
+        if (place / CONFIG).is_file():
+            return place
+    raise ValueError("no speech models here: pip install vocable-uslm, or name a folder of `vocable train lm`")
+
+
+def load_models(name: str | os.PathLike[str] | None, codec: SpeechTokenizer) -> Models:
+    """What `save_models` wrote, in float32 and eval mode. name: of `find_models`. Raises ValueError for a folder that
+    holds none, is damaged, or was made for another codec."""
+    folder = find_models(name)
     try:
         values = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
         models = Models(

@@ -56,13 +56,17 @@ class USLM:
 
     @classmethod
     def from_pretrained(
-        cls, folder: str | os.PathLike[str], codec: str | os.PathLike[str] | None = None, device: str = "cpu"
+        cls,
+        name: str | os.PathLike[str] | None = None,
+        codec: str | os.PathLike[str] | None = None,
+        device: str = "cpu",
     ) -> USLM:
-        """Load a folder of `vocable train lm`, RUN/model. codec: the one that it was trained on, as
-        `SpeechTokenizer.from_pretrained` takes it (None: the embedded model). Raises ValueError where they do not
-        fit."""
+        """Load language models: RUN/model of `vocable train lm`, or a hub id; None: those that are shipped beside
+        vocable, in a clone or as vocable-uslm. codec: the one that they were trained on, as
+        `SpeechTokenizer.from_pretrained` takes it (None: the embedded model). Raises ValueError where there are none,
+        or they do not fit."""
         loaded = SpeechTokenizer.from_pretrained(codec, device)
-        return cls(loaded, load_models(folder, loaded).to(device))
+        return cls(loaded, load_models(name, loaded).to(device))
 
     def prepare_voice(self, waveform: Waveforms, sample_rate: int | None = None) -> Encoded:
         """`voice.prepare_voice` with this codec."""
