@@ -1,0 +1,1 @@
+"""Weights for `vocable.USLM.from_pretrained()`."""
