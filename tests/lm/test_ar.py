@@ -17,9 +17,10 @@ SIZE, SYMBOLS = 12, 6
 GREEDY = Sampling(temperature=0.0)
 
 
-def make(timed: bool = True, seed: int = 0) -> AR:
+def make(timed: bool = True, seed: int = 0, look_ahead: bool = False) -> AR:
     torch.manual_seed(seed)
-    return AR(ARConfig(SIZE, SYMBOLS, TransformerConfig(dim=32, layers=2, heads=2, hidden=48), timed)).eval()
+    transformer = TransformerConfig(dim=32, layers=2, heads=2, hidden=48)
+    return AR(ARConfig(SIZE, SYMBOLS, transformer, timed, look_ahead)).eval()
 
 
 def last(model: AR, *args: object, **how: object) -> list[Spoken]:
@@ -36,16 +37,22 @@ def test_the_sequence_of_a_clip() -> None:
     before = [model.prompt, 2, 4, model.text, symbol + 3, symbol + 1, model.speech]
     assert inputs.tolist() == before + speech
     assert targets.tolist() == [IGNORED] * 6 + [*speech, model.end]
+    ahead = make(look_ahead=True)
+    inputs, targets = ahead.example([3, 1], torch.tensor([7, 8, 9, 5]), timing, None)
+    speech = [model.pause, symbol + 3, 7, symbol + 3, symbol + 1, 8, 9, symbol + 1, model.end, 5]
+    assert inputs.tolist()[4:] == speech
+    assert targets.tolist()[3:] == [IGNORED if i in (1, 4, 8) else id for i, id in enumerate(speech)] + [model.end]
     plain, learned = make(timed=False).example([3, 1], torch.tensor([7, 8]), None, None)
     assert plain.tolist() == [model.text, symbol + 3, symbol + 1, model.speech, 7, 8]
     assert learned.tolist()[-3:] == [7, 8, model.end]
 
 
+@pytest.mark.parametrize("look_ahead", [False, True])
 @pytest.mark.parametrize("seed", range(4))
-def test_a_timed_model_says_every_symbol_once_and_ends(seed: int) -> None:
+def test_a_timed_model_says_every_symbol_once_and_ends(seed: int, look_ahead: bool) -> None:
     """Whatever its weights: random ones here."""
     symbols = torch.randint(SYMBOLS, (7,), generator=torch.Generator().manual_seed(seed)).tolist()
-    for take in last(make(seed=seed), symbols, sampling=Sampling(1.0, top_p=1.0), takes=3, seed=seed):
+    for take in last(make(True, seed, look_ahead), symbols, sampling=Sampling(1.0, top_p=1.0), takes=3, seed=seed):
         assert len(take.codes) == len(take.symbols) and all(0 <= code < SIZE for code in take.codes)
         runs = [(symbol, len(list(run))) for symbol, run in groupby(take.symbols)]
         said = [symbol for symbol, _ in runs if symbol != PAUSE]
@@ -53,10 +60,10 @@ def test_a_timed_model_says_every_symbol_once_and_ends(seed: int) -> None:
         assert max(length for _, length in runs) <= LONGEST_SYMBOL * len(symbols)
 
 
-@pytest.mark.parametrize("timed", [True, False])
-def test_its_likelihood_is_that_of_the_full_forward(timed: bool) -> None:
+@pytest.mark.parametrize(("timed", "look_ahead"), [(True, False), (True, True), (False, False)])
+def test_its_likelihood_is_that_of_the_full_forward(timed: bool, look_ahead: bool) -> None:
     """What it adds up step by step, with a cache, from what it may choose."""
-    model, symbols, prompt = make(timed), [2, 0, 5], torch.tensor([1, 1, 4])
+    model, symbols, prompt = make(timed, 0, look_ahead), [2, 0, 5], torch.tensor([1, 1, 4])
     (take,) = last(model, symbols, prompt, sampling=Sampling(1.0, top_p=1.0, repeats=0), seed=3)
     if timed:
         runs = [(symbol, len(list(run))) for symbol, run in groupby(take.symbols)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from vocable.lm.nar import NAR, NARConfig, frame_symbols, sum_of
+from vocable.lm.nar import NAR, NARConfig, frame_symbols
 from vocable.lm.transformer import IGNORED, TransformerConfig, cross_entropy
 
 LAYERS, SIZE, D = 4, 10, 6
@@ -26,20 +26,21 @@ def test_a_clip_is_the_same_alone_and_in_a_batch() -> None:
     model = make()
     clips = [(codes(5, 1), codes(9, 2), 0), (codes(3, 3), codes(12, 4), 2), (codes(1, 5), codes(4, 6), 1)]
 
-    def inputs(prompt: torch.Tensor, target: torch.Tensor, stage: int) -> tuple[torch.Tensor, ...]:
-        symbols = frame_symbols([-1, *range(4)] * 3, 15)[: target.shape[1]]
-        return sum_of(model.codebooks, prompt), sum_of(model.codebooks, target[: stage + 1]), symbols
-
     alone, rows = [], []
     for prompt, target, stage in clips:
-        p, t, s = inputs(prompt, target, stage)
-        rows.append((p, t, s, stage))
-        sizes = torch.tensor([len(p)]), torch.tensor([len(t)])
-        alone.append(model(p[None], sizes[0], t[None], sizes[1], s[None], torch.tensor([stage]))[0])
+        symbols = frame_symbols([-1, *range(4)] * 3, 15)[: target.shape[1]]
+        rows.append((prompt.T, target.T, symbols, stage))
+        sizes = torch.tensor([prompt.shape[1]]), torch.tensor([target.shape[1]])
+        alone.append(model(prompt[None], sizes[0], target[None], sizes[1], symbols[None], torch.tensor([stage]))[0])
+        hidden = target.clone()
+        hidden[stage + 1 :] = 0  # what is to be said is not read
+        again = model(prompt[None], sizes[0], hidden[None], sizes[1], symbols[None], torch.tensor([stage]))[0]
+        assert torch.equal(again, alone[-1])
     pad = torch.nn.utils.rnn.pad_sequence
     p, t, s = (pad([row[i] for row in rows], batch_first=True, padding_value=1) for i in range(3))
     sizes = [torch.tensor([len(row[i]) for row in rows]) for i in range(2)]
-    batch = model(p, sizes[0], t, sizes[1], s, torch.tensor([row[3] for row in rows]))
+    stages = torch.tensor([row[3] for row in rows])
+    batch = model(p.transpose(1, 2), sizes[0], t.transpose(1, 2), sizes[1], s, stages)
     for one, row in zip(alone, batch, strict=True):
         torch.testing.assert_close(row[: len(one)], one, atol=1e-5, rtol=0)
 
@@ -71,11 +72,11 @@ def test_it_learns_layers_that_hang_on_the_voice() -> None:
         voices = torch.randint(3, (16,), generator=generator).tolist()
         prompts, targets = ([clip(v, n) for v in voices] for n in (6, 8))
         stage = torch.randint(LAYERS - 1, (16,), generator=generator)
-        prompt = torch.stack([sum_of(model.codebooks, p) for p in prompts])
-        below = torch.stack([sum_of(model.codebooks, t[: k + 1]) for t, k in zip(targets, stage.tolist(), strict=True)])
         wanted = torch.stack([t[k + 1] for t, k in zip(targets, stage.tolist(), strict=True)])
         unknown = torch.stack([frame_symbols(None, 8)] * 16)
-        scores = model(prompt, torch.full((16,), 6), below, torch.full((16,), 8), unknown, stage)
+        scores = model(
+            torch.stack(prompts), torch.full((16,), 6), torch.stack(targets), torch.full((16,), 8), unknown, stage
+        )
         loss = cross_entropy(scores, wanted)
         optimizer.zero_grad()
         loss.backward()

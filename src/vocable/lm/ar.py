@@ -6,6 +6,8 @@ A clip is one sequence over one vocabulary, so that any causal language model ca
 
 The symbols of the text stand in the speech once more, each before the frames that speak it. Which one comes next is
 known; the model says when. So it cannot skip a word, repeat one, or forget to stop, however little speech taught it.
+With `look_ahead` the symbol behind it stands there too, as sounds hang on what comes next: finding it in the text is a
+thing that a model learns late, after a thousand steps and more.
 Without timings (`timed: false`, the papers' way) the speech is codes alone, and all of this has to be learned.
 
 The voice is its RVQ-1, the paper's way; with `all_layers` its frames' vectors of all layers are added.
@@ -17,6 +19,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -37,6 +40,7 @@ class ARConfig:
     num_symbols: int
     transformer: TransformerConfig
     timed: bool = True
+    look_ahead: bool = False  #: each symbol in the speech is followed by the next one of the text
     dimension: int = 0  #: of the vectors that stand for a voice, beside its codes; 0: there are none
 
 
@@ -89,21 +93,29 @@ class AR(nn.Module):
     def example(
         self, symbols: Sequence[int], codes: Tensor, timing: Timing | None, prompt: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        """Ids and targets of a clip, int64 [S]; only what follows SPEECH is learned."""
-        ids = self.before_speech(symbols, prompt)
-        silent = len(ids)
+        """Ids and targets of a clip, int64 [S]; only what follows SPEECH, and is not known, is learned."""
+        before = self.before_speech(symbols, prompt)
+        speech, learned = codes.numpy(), np.ones(len(codes), bool)
         if self.config.timed:
             assert timing is not None
-            at = 0
-            for symbol, frames in zip(timing.symbols, timing.frames, strict=True):
-                ids += [self._id(symbol), *codes[at : at + frames].tolist()]
-                at += frames
-        else:
-            ids += codes.tolist()
-        ids.append(self.end)
-        inputs, targets = torch.tensor(ids[:-1]), torch.tensor(ids[1:])
-        targets[: silent - 1] = IGNORED
-        return inputs, targets
+            starts = np.cumsum([0, *timing.frames[:-1]])
+            marks, known = self._marks(timing.symbols)
+            starts = starts.repeat(len(marks) // len(starts))
+            speech, learned = np.insert(speech, starts, marks), np.insert(learned, starts, ~known)
+        ids = np.concatenate([before, speech, [self.end]])
+        targets = np.where(np.concatenate([np.zeros(len(before), bool), learned, [True]]), ids, IGNORED)
+        return torch.from_numpy(ids[:-1]), torch.from_numpy(targets[1:])
+
+    def _marks(self, symbols: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+        """What stands in the speech before the frames of each symbol, PAUSE among them: ids, and which are no news."""
+        ids = np.array([self._id(symbol) for symbol in symbols])
+        if not self.config.look_ahead:
+            return ids, np.zeros(len(ids), bool)
+        ahead, following = [], self.end
+        for symbol in reversed(symbols):
+            ahead.append(following)
+            following = following if symbol == PAUSE else self._id(symbol)
+        return np.stack([ids, ahead[::-1]], 1).ravel(), np.tile([False, True], len(ids))
 
     def _id(self, symbol: int) -> int:
         return self.pause if symbol == PAUSE else self.first_symbol + symbol
@@ -132,7 +144,8 @@ class AR(nn.Module):
         generator = torch.Generator().manual_seed(seed)
         ids = torch.tensor([self.before_speech(symbols, prompt)], device=self.head.weight.device)
         # The longest that can come: every symbol and a pause before each, at their longest.
-        steps = len(symbols) * (2 * (LONGEST_SYMBOL + 1) if self.config.timed else MOST_FRAMES) + LONGEST_SYMBOL + 2
+        a_symbol = 2 * (LONGEST_SYMBOL + 1 + self.config.look_ahead) if self.config.timed else MOST_FRAMES
+        steps = len(symbols) * a_symbol + LONGEST_SYMBOL + 3
         cache = self.transformer.cache(takes, ids.shape[1] + steps)
         begun = self._embed(ids, None if voice is None else voice[None]).expand(takes, -1, -1)
         hidden = self.transformer(begun, causal=True, cache=cache)[:, -1]
@@ -202,6 +215,7 @@ class _Track:
         self.place = -1  # in the text, of the symbol that is spoken or was before a pause
         self.now: int | None = None  # the symbol that is spoken, PAUSE perhaps
         self.frames = 0  # of it
+        self.ahead = False  # the symbol that comes next is to be written, as it is known
         self.since_new = 0  # frames since a code that the last second had not
 
     def allowed(self) -> Tensor:
@@ -210,25 +224,32 @@ class _Track:
         may = torch.zeros(m.vocabulary, dtype=torch.bool)
         if self.ended:
             may[m.end] = True
+        elif self.ahead:
+            may[self._next()] = True
         elif not m.config.timed:
             count = len(self.spoken.codes)
             may[: m.config.codebook_size] = count < MOST_FRAMES * len(self.symbols)
             may[m.end] = count > 0
         else:
-            begun, more = self.now is not None, self.place + 1 < len(self.symbols)
+            begun = self.now is not None
             may[: m.config.codebook_size] = begun and self.frames < LONGEST_SYMBOL
             if not begun or self.frames:  # every symbol has a frame
-                if more:
-                    may[m.first_symbol + self.symbols[self.place + 1]] = True
-                else:
-                    may[m.end] = True
+                may[self._next()] = True
                 may[m.pause] = self.now != PAUSE
         return may
+
+    def _next(self) -> int:
+        """The id of the text's next symbol, or END."""
+        more = self.place + 1 < len(self.symbols)
+        return self.model.first_symbol + self.symbols[self.place + 1] if more else self.model.end
 
     def take(self, token: int, score: float) -> None:
         """Go on by a token of the allowed."""
         m, s = self.model, self.spoken
         if self.ended:
+            return
+        if self.ahead:
+            self.ahead = False
             return
         s.log_likelihood += score
         if token < m.config.codebook_size:
@@ -254,6 +275,7 @@ class _Track:
             self.now = PAUSE if token == m.pause else self.symbols[self.place + 1]
             self.place += token != m.pause
             self.frames = 0
+            self.ahead = m.config.look_ahead
 
 
 def _last(codes: list[int], window: int) -> list[int]:

@@ -57,7 +57,16 @@ def build_models(recipe: LMRecipe, codec: SpeechTokenizer, table: SymbolTable) -
     if recipe.ar.train:
         transformer = _transformer(recipe.ar)
         dimension = codec.config.dimension if recipe.ar.all_layers else 0
-        ar = AR(ARConfig(codec.codebook_size, len(table), transformer, recipe.ar.timed, dimension))
+        ar = AR(
+            ARConfig(
+                codec.codebook_size,
+                len(table),
+                transformer,
+                recipe.ar.timed,
+                recipe.ar.look_ahead and recipe.ar.timed,
+                dimension,
+            )
+        )
     if recipe.nar.train:
         transformer = _transformer(recipe.nar, codec.num_quantizers - 1)
         sizes = codec.num_quantizers, codec.codebook_size, codec.config.dimension

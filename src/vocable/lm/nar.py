@@ -59,29 +59,36 @@ class NAR(nn.Module):
         self.register_buffer("answers", (codebooks[1:] / sizes).transpose(1, 2), persistent=False)
 
     def forward(
-        self, prompt: Tensor, num_prompt: Tensor, below: Tensor, num_frames: Tensor, symbols: Tensor, stage: Tensor
+        self, prompt: Tensor, num_prompt: Tensor, codes: Tensor, num_frames: Tensor, symbols: Tensor, stage: Tensor
     ) -> Tensor:
         """Scores of layer stage + 1 of every target frame, [B, T, N].
 
-        prompt, below: summed code vectors float32 [B, P, D] and [B, T, D], right-padded; num_prompt, num_frames: int64
-        [B]; symbols: int64 [B, T]; stage: int64 [B], from 0.
+        prompt: int64 [B, K, P], num_prompt: int64 [B]; codes: int64 [B, K, T], of which the layers up to the stage are
+        read, num_frames: int64 [B]; symbols: int64 [B, T]; stage: int64 [B], from 0. All right-padded.
         """
-        width = below.shape[1]
-        total = num_prompt + num_frames
+        before, width = prompt.shape[2], codes.shape[2]
         # Prompt and target stand one behind the other without a gap, so that padding is at the end alone.
-        position = torch.arange(int(total.max()), device=below.device).expand(len(below), -1)
+        position = torch.arange(before + width, device=codes.device).expand(len(codes), -1)
         is_target = position >= num_prompt[:, None]
-        own = (position - num_prompt[:, None]).clamp(0, max(0, width - 1))
-        source = torch.where(is_target, prompt.shape[1] + own, position)
-        given = torch.cat([prompt, below], 1)
+        own = (position - num_prompt[:, None]).clamp(0, width - 1)
+        source = torch.where(is_target, before + own, position)
+        above = torch.full_like(stage, self.config.num_quantizers)
+        given = torch.cat([self._vectors(prompt, above), self._vectors(codes, stage)], 1)
         x = self.vectors(given.gather(1, source[..., None].expand(-1, -1, given.shape[2])))
         said = self.symbols(symbols.gather(1, own)) * is_target[..., None]
         x = x + self.part(is_target.long()) + said
-        x = self.transformer(x, causal=False, num_valid=total, stage=stage)
-        place = (num_prompt[:, None] + torch.arange(width, device=x.device)).clamp_max(x.shape[1] - 1)
+        x = self.transformer(x, causal=False, num_valid=num_prompt + num_frames, stage=stage)
+        place = num_prompt[:, None] + torch.arange(width, device=x.device)
         x = x.gather(1, place[..., None].expand(-1, -1, x.shape[2]))
         scores: Tensor = x @ self.expect[stage] @ self.answers[stage] + self.bias[stage][:, None]
         return scores
+
+    def _vectors(self, codes: Tensor, stage: Tensor) -> Tensor:
+        """The sums of the layers' vectors up to each clip's stage: int64 [B, K, T] -> float32 [B, T, D]."""
+        total = torch.zeros((), device=codes.device)
+        for k in range(self.config.num_quantizers):
+            total = total + self.codebooks[k][codes[:, k]] * (stage >= k)[:, None, None]
+        return total
 
     @torch.inference_mode()
     def fill(
@@ -97,33 +104,33 @@ class NAR(nn.Module):
 
         symbols: of each frame, -1 a pause, or None where they are not known.
         """
-        device = self.codebooks.device
+        device, layers = self.codebooks.device, self.config.num_quantizers
         generator = torch.Generator().manual_seed(seed)
-        voice = sum_of(self.codebooks, prompt.to(device))[None] if prompt is not None else self.codebooks[:1, :0]
+        voice = torch.zeros(layers, 0, dtype=torch.int64) if prompt is None else prompt
         spoken = frame_symbols(symbols, len(semantic)).to(device)
         pieces = []
         for start in range(0, len(semantic), PIECE):
             begin, stop = max(0, start - CONTEXT), start + PIECE
             window = slice(begin, stop + CONTEXT)
-            codes = self._fill(semantic[window].to(device), voice, spoken[window], sampling, generator)
+            codes = self._fill(semantic[window].to(device), voice.to(device), spoken[window], sampling, generator)
             pieces.append(codes[:, start - begin : stop - begin])
         return torch.cat(pieces, 1)
 
     def _fill(
         self, semantic: Tensor, voice: Tensor, symbols: Tensor, sampling: Sampling, generator: torch.Generator
     ) -> Tensor:
-        """RVQ-1 and symbols int64 [T], the prompt's vectors [1, P, D] -> int64 [K, T]."""
-        codes = semantic[None]
+        """RVQ-1 and symbols int64 [T], the prompt's codes int64 [K, P] -> int64 [K, T]."""
+        codes = semantic.repeat(self.config.num_quantizers, 1)  # those that are not there yet are not read
         num_prompt, num_frames = torch.tensor([[voice.shape[1]], [len(semantic)]], device=codes.device)
         for stage in range(self.config.num_quantizers - 1):
-            below, number = sum_of(self.codebooks, codes)[None], torch.tensor([stage], device=codes.device)
-            scores = self(voice, num_prompt, below, num_frames, symbols[None], number)[0]
-            codes = torch.cat([codes, draw(scores, sampling, generator)[None]])
+            number = torch.tensor([stage], device=codes.device)
+            scores = self(voice[None], num_prompt, codes[None], num_frames, symbols[None], number)[0]
+            codes[stage + 1] = draw(scores, sampling, generator)
         return codes
 
 
 def sum_of(codebooks: Tensor, codes: Tensor) -> Tensor:
-    """The summed vectors of the first layers: int64 [k, T] -> float32 [T, D]."""
+    """The summed vectors of all layers: int64 [K, T] -> float32 [T, D]."""
     rows = torch.arange(len(codes), device=codes.device)[:, None]
     return codebooks[rows, codes].sum(0)
 

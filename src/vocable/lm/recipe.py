@@ -47,6 +47,7 @@ class ModelRecipe:
 @dataclass(frozen=True)
 class ARRecipe(ModelRecipe):
     timed: bool = True  #: symbols stand in the speech, where they are spoken; False is the papers' way
+    look_ahead: bool = True  #: and with each of them the one that comes next
     all_layers: bool = False  #: of the prompt are read, as in VALL-E's NAR; False: RVQ-1
 
 

@@ -267,11 +267,12 @@ class SymbolTable:
         return len(self.symbols)
 
     def encode(self, symbols: Iterable[str]) -> list[int]:
-        """Ids of symbols. A phone that is not in the table is read without its stress, or else without its length too.
+        """Ids of symbols. A phone that is not in the table is read without its stress, or else without its length too;
+        a mark that is not is passed over.
 
         Raises ValueError that names all symbols that are still unknown.
         """
-        symbols = list(symbols)
+        symbols = [symbol for symbol in symbols if symbol in self._ids or symbol not in MARKS]
         ids = [self._find(symbol) for symbol in symbols]
         if None in ids:
             unknown = dict.fromkeys(repr(symbol) for symbol, i in zip(symbols, ids, strict=True) if i is None)

@@ -31,6 +31,7 @@ from vocable.training.loop import Trainer
 from vocable.training.optimizer import Updater
 
 SHORTEST_PROMPT = 50  #: frames: a second
+WIDTH = 64  #: batches are padded to multiples of it: on a GPU each new shape costs memory and time
 DEV_BATCH = 8  #: clips
 
 
@@ -39,7 +40,7 @@ class Batch:
     """One part of a step's work: the same clips for both models, or for one."""
 
     ar: tuple[Tensor, ...] | None  #: what AR.forward takes, and int64 targets [B, S]
-    nar: tuple[Tensor, ...] | None  #: what NAR.forward takes, and int64 targets [B, T]
+    nar: tuple[Tensor, ...] | None  #: what NAR.forward takes
 
 
 class ClipBatches:
@@ -107,33 +108,35 @@ class ClipBatches:
             prompt = voice if rng.random() >= self.recipe.ar.no_prompt else voice[:, :0]
             codes = torch.from_numpy(clip.codes[0].astype(np.int64))
             examples.append(model.example(clip.symbols, codes, clip.timing, prompt[0]))
-            vectors.append(sum_of(self.codebooks, prompt))
-        inputs = pad_sequence([ids for ids, _ in examples], batch_first=True)
-        targets = pad_sequence([wanted for _, wanted in examples], batch_first=True, padding_value=IGNORED)
-        return (inputs, pad_sequence(vectors, batch_first=True), targets) if model.voice else (inputs, targets)
+            if model.voice:
+                vectors.append(sum_of(self.codebooks, prompt))
+        inputs = [_padded([ids for ids, _ in examples])]
+        if model.voice:
+            inputs.append(_padded(vectors))
+        return *inputs, _padded([wanted for _, wanted in examples], IGNORED)
 
     def _for_nar(
         self, model: NAR, clips: Sequence[Clip], voices: Sequence[Tensor], rng: np.random.Generator
     ) -> tuple[Tensor, ...]:
-        stages = rng.integers(model.config.num_quantizers - 1, size=len(clips))
-        prompts, below, symbols, targets = [], [], [], []
-        for clip, voice, stage in zip(clips, voices, stages.tolist(), strict=True):
-            codes = torch.from_numpy(clip.codes.astype(np.int64))
-            prompts.append(sum_of(self.codebooks, voice if rng.random() >= self.recipe.nar.no_prompt else voice[:, :0]))
-            below.append(sum_of(self.codebooks, codes[: stage + 1]))
-            told = clip.timing is not None and rng.random() >= self.recipe.nar.no_symbols
-            symbols.append(frame_symbols(clip.timing.by_frame() if told and clip.timing else None, codes.shape[1]))
-            targets.append(codes[stage + 1])
-        sizes = [torch.tensor([len(row) for row in rows]) for rows in (prompts, below)]
+        prompts = [voice.T if rng.random() >= self.recipe.nar.no_prompt else voice.T[:0] for voice in voices]
+        codes = [torch.from_numpy(clip.codes.astype(np.int64)).T for clip in clips]
+        told = [clip.timing if rng.random() >= self.recipe.nar.no_symbols else None for clip in clips]
+        symbols = [frame_symbols(t.by_frame() if t else None, len(c)) for t, c in zip(told, codes, strict=True)]
         return (
-            pad_sequence(prompts, batch_first=True),
-            sizes[0],
-            pad_sequence(below, batch_first=True),
-            sizes[1],
-            pad_sequence(symbols, batch_first=True),
-            torch.from_numpy(stages),
-            pad_sequence(targets, batch_first=True, padding_value=IGNORED),
+            _padded(prompts).transpose(1, 2),
+            torch.tensor([len(rows) for rows in prompts]),
+            _padded(codes).transpose(1, 2),
+            torch.tensor([len(rows) for rows in codes]),
+            _padded(symbols),
+            torch.from_numpy(rng.integers(model.config.num_quantizers - 1, size=len(clips))),
         )
+
+
+def _padded(rows: Sequence[Tensor], value: int = 0) -> Tensor:
+    """Tensors [n, ...] -> [B, N, ...], N a multiple of WIDTH."""
+    batch = pad_sequence(list(rows), batch_first=True, padding_value=value)
+    wider = batch.new_full((len(rows), -batch.shape[1] % WIDTH, *batch.shape[2:]), value)
+    return torch.cat([batch, wider], 1)
 
 
 class LMTrainer(Trainer):
@@ -244,5 +247,11 @@ class LMTrainer(Trainer):
 
     def _scores(self, name: str, batch: Batch) -> tuple[Tensor, Tensor]:
         """What one model thinks of a batch, and what is right."""
-        *inputs, targets = (t.to(self.device) for t in (batch.ar if name == "ar" else batch.nar) or ())
+        if name == "ar":
+            *inputs, targets = (t.to(self.device) for t in batch.ar or ())
+            return self.trained[name](*inputs), targets
+        inputs = [t.to(self.device) for t in batch.nar or ()]
+        _, _, codes, num_frames, _, stage = inputs
+        behind = torch.arange(codes.shape[2], device=self.device) >= num_frames[:, None]
+        targets = codes[torch.arange(len(codes), device=self.device), stage + 1].masked_fill(behind, IGNORED)
         return self.trained[name](*inputs), targets
