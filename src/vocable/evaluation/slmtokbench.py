@@ -209,7 +209,7 @@ def orders(
             for figure, label in (("probe_wer", "probe WER %"), ("probe_cer", "probe CER %")):
                 claim = f"{label} of RVQ-1 without a teacher ({twin}) above {codec}'s"
                 lines.append(statistics.order(claim, clips, bare, name, figure, 100.0, seed))
-        if layers in (slice(None), slice(0, 8)):
+        if layers in (slice(None), slice(0, 8)) and f"{codec}@:1" in systems:
             for other in systems:
                 if whole_of(other)[0] != twin and other != name:
                     claim = f"{METRICS[similarity].label} of {name} above {other}'s"
