@@ -130,6 +130,12 @@ def test_what_it_refuses(corpus: Path, tmp_path: Path) -> None:
         recipe(corpus, tmp_path, ar={"train": False}, nar={"train": False})
 
 
+def test_the_shipped_recipes_load() -> None:
+    recipes = sorted((Path(__file__).parents[2] / "recipes").glob("uslm*/*.yaml"))
+    recipes += sorted((Path(__file__).parents[2] / "recipes").glob("uslm*.yaml"))
+    assert len(recipes) > 5 and all(load_recipe(path).name == path.stem for path in recipes)
+
+
 @pytest.mark.parametrize(("name", "ar", "nar"), [("uslm-small", 5e6, 8e6), ("uslm-paper", 200e6, 200e6)])
 def test_the_recipes(name: str, ar: float, nar: float, fast: SpeechTokenizer) -> None:
     """Their sizes, in parameters, with a table of 112 symbols."""
