@@ -304,3 +304,28 @@ def test_every_player_plays(browser: object, corpus: Path, tmp_path: Path) -> No
     assert all(at == pytest.approx(0.5, abs=0.05) and at == pytest.approx(length, abs=0.05) for at, length in played)
     assert page.evaluate("[...document.images].every(i => i.complete && i.naturalWidth > 300)")
     assert not complaints
+
+
+def test_slmtokbench_claims_what_the_paper_claims() -> None:
+    """Of RVQ-1 against the twin's, and of all layers against every other system; of Opus nothing."""
+    systems = ["codec@:1", "twin@:1", "codec@:8", "opus:6"]
+    told = {"codec@:1": 2.0, "twin@:1": 1.0}
+    speakers = [f"s{i}" for i in range(8)]
+    aligned = [
+        {"clip": s, "speaker_id": s, "system": name}
+        | {figure: [value, 1.0] for figure in slmtokbench.INFORMATION}
+        | {"probe_wer": [1.0 / value, 1.0], "probe_cer": [1.0 / value, 1.0]}
+        for name, value in told.items()
+        for s in speakers
+    ]
+    alike = {"codec@:1": 0.8, "twin@:1": 0.9, "codec@:8": 0.95, "opus:6": 0.96}
+    preserved = [
+        {"clip": s, "speaker_id": s, "system": name, "speaker": [value, 1.0]}
+        for name, value in alike.items()
+        for s in speakers
+    ]
+    lines = slmtokbench.orders(aligned, preserved, systems, "twin", "speaker", 0)
+    assert sum("RVQ-1" in line and "holds here" in line for line in lines) == len(slmtokbench.INFORMATION) + 2
+    rest = [line for line in lines if "RVQ-1" not in line]
+    assert len(rest) == 2 and "codec@:8 above codec@:1's: holds here" in rest[0]
+    assert "codec@:8 above opus:6's: does not hold here" in rest[1]
