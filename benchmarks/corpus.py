@@ -123,7 +123,7 @@ def kill(call: list[str], kills: int, seconds: float) -> int:
     for _ in track(range(kills), "killing", console=Console(stderr=True)):
         process = subprocess.Popen(call, stderr=subprocess.DEVNULL, start_new_session=True)
         try:
-            process.wait(rng.uniform(2.0, max(4.0, seconds / 4)))
+            process.wait(rng.uniform(2.0, max(4.0, seconds / 8)))
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             done += 1

@@ -14,6 +14,7 @@ from vocable.cli.main import main
 from vocable.codec.config import CodecConfig, SEANetConfig, SpectralConfig
 from vocable.codec.model import SpeechTokenizer
 from vocable.codec.rvq import ResidualVectorQuantizer
+from vocable.lm.aligner import Aligner, AlignerConfig
 from vocable.lm.ar import AR, ARConfig
 from vocable.lm.model import Models, save_models
 from vocable.lm.nar import NAR, NARConfig
@@ -155,9 +156,10 @@ def make_tiny_uslm() -> USLM:
     sizes = {"dim": 16, "layers": 1, "heads": 2, "hidden": 16}
     ar = AR(ARConfig(32, len(LETTERS), TransformerConfig(**sizes)))
     nar = NAR(NARConfig(4, 32, 8, len(LETTERS), TransformerConfig(**sizes, stages=3)), codec.quantizer.codebooks)
+    aligner = Aligner(AlignerConfig(8, len(LETTERS), 16)).eval()
     for parameter in (*ar.parameters(), *nar.parameters()):
         parameter.data *= 8  # as they come, they hardly tell one input from another
-    return USLM(codec, Models(codec.id, "characters", "en", SymbolTable(LETTERS), ar, nar))
+    return USLM(codec, Models(codec.id, "characters", "en", SymbolTable(LETTERS), ar, nar, aligner))
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,8 @@ import torch
 
 from conftest import make_tiny, run_command
 from vocable.audio import MADE_BY_MACHINE, AudioError
-from vocable.conversion import fill_layers, swap_layers
+from vocable.codec.tokens import TokensError
+from vocable.conversion import VoiceConverter, swap_layers
 
 
 @pytest.fixture(scope="module")
@@ -61,17 +62,37 @@ def test_a_reference_too_short_or_two_of_them(tok) -> None:
 
 
 def test_the_layers_that_a_model_writes(uslm) -> None:
+    converter = VoiceConverter(uslm.codec, uslm.models)
     source, reference = noise(40_001, 0), noise(50_000, 1)
-    converted = fill_layers(uslm.codec, uslm.models, source, reference)
-    assert converted.waveform.shape == (1, 40_001)
-    content, voice = uslm.codec.encode(source).codes[0, 0], uslm.prepare_voice(reference).codes[0]
-    codes = uslm.nar.fill(content, voice)
-    torch.testing.assert_close(converted.waveform, uslm.codec.decode(codes[None], [40_001]).waveform)
+    voice = converter.prepare_voice(reference)
+    converted = converter.convert(source, voice).waveform
+    assert converted.shape == (1, 40_001)
+    content = uslm.codec.encode(source).codes[0]
+    codes = uslm.nar.fill(content[0], voice.codes[0])
+    torch.testing.assert_close(converted, uslm.codec.decode(codes[None], [40_001]).waveform)
+    # What is said, where it is known, is told to the model.
+    told = converter.convert(source, voice, text="a few words.").waveform
+    symbols = uslm.models.align(uslm.codec, content, "a few words.")
+    assert len(symbols) == content.shape[1] and not torch.equal(told, converted)
+    codes = uslm.nar.fill(content[0], voice.codes[0], symbols)
+    torch.testing.assert_close(told, uslm.codec.decode(codes[None], [40_001]).waveform)
+
+
+def test_what_a_converter_refuses(uslm, tok) -> None:
+    converter = VoiceConverter(uslm.codec, uslm.models)
+    source, voice = noise(16_000, 0), converter.prepare_voice(noise(16_000, 1))
     with pytest.raises(AudioError, match="a voice takes a second"):
-        fill_layers(uslm.codec, uslm.models, source, noise(8000, 1))
-    alone = dataclasses.replace(uslm.models, nar=None)
+        converter.prepare_voice(noise(8000, 1))
+    with pytest.raises(TokensError, match="prepare it again"):
+        converter.convert(source, tok.encode(source))
+    with pytest.raises(ValueError, match="too few for"):
+        converter.convert(source, voice, text="many words " * 20)
+    with pytest.raises(ValueError, match="one source"):
+        converter.convert(np.stack([source] * 2), voice)
+    with pytest.raises(ValueError, match="no aligner"):
+        VoiceConverter(uslm.codec, dataclasses.replace(uslm.models, aligner=None)).convert(source, voice, text="a")
     with pytest.raises(ValueError, match="no NAR"):
-        fill_layers(uslm.codec, alone, source, reference)
+        VoiceConverter(uslm.codec, dataclasses.replace(uslm.models, nar=None))
 
 
 def test_the_command(uslm_folders, tmp_path, capsys) -> None:
@@ -81,9 +102,16 @@ def test_the_command(uslm_folders, tmp_path, capsys) -> None:
     call = ["convert", tmp_path / "0.wav", tmp_path / "1.wav", "-m", codec, "-o", tmp_path / "out.wav"]
     assert run_command(*call, "--method", "nar", "--models", models) == 0
     by_model = soundfile.read(tmp_path / "out.wav")[0]
+    converter = VoiceConverter.from_pretrained(models, codec)
+    source, reference = (soundfile.read(tmp_path / f"{i}.wav", dtype="float32")[0] for i in range(2))
+    expected = converter.convert(source, converter.prepare_voice(reference)).waveform[0].clamp(-1, 1)
+    np.testing.assert_allclose(by_model, expected, atol=1e-4)  # 16 bits
+    assert run_command(*call, "--method", "nar", "--models", models, "--text", "some words.") == 0
+    assert not np.array_equal(soundfile.read(tmp_path / "out.wav")[0], by_model)
     assert run_command(*call, "--layers", "1:2") == 0
     with soundfile.SoundFile(tmp_path / "out.wav") as file:
         assert file.comment == MADE_BY_MACHINE
         assert file.frames == len(by_model) == 32_000 and not np.array_equal(file.read(), by_model)
-    assert run_command(*call, "--models", models) == 2
-    assert "--models is for --method nar" in capsys.readouterr().err
+    for option, value in (("--models", models), ("--text", "some words.")):
+        assert run_command(*call, option, value) == 2
+        assert f"{option} is for --method nar" in capsys.readouterr().err

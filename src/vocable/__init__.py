@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from vocable.codec.model import SpeechTokenizer as SpeechTokenizer
+    from vocable.conversion import VoiceConverter as VoiceConverter
     from vocable.lm.uslm import USLM as USLM
 
 __version__ = "0.1.0"
-__all__ = ["USLM", "SpeechTokenizer", "__version__"]
+__all__ = ["USLM", "SpeechTokenizer", "VoiceConverter", "__version__"]
 
 
 def __getattr__(name: str) -> object:
@@ -18,6 +19,10 @@ def __getattr__(name: str) -> object:
         from vocable.codec.model import SpeechTokenizer
 
         return SpeechTokenizer
+    if name == "VoiceConverter":
+        from vocable.conversion import VoiceConverter
+
+        return VoiceConverter
     if name == "USLM":
         from vocable.lm.uslm import USLM
 

@@ -3,17 +3,21 @@
 By swapping layers, as SpeechTokenizer has it (arXiv 2308.16692, section 4.6): the layers above are the reference's, in
 its own order. Nothing aligns them with what is said, so with many of them words are lost.
 
-By the non-autoregressive model of speech (`lm/nar.py`): it writes the layers above, from the source's RVQ-1 and with
-the reference as its prompt.
+By the non-autoregressive model of speech (`lm/nar.py`): it writes the layers above, from the source's RVQ-1, its text
+if that is known, and with the reference as its prompt.
 """
 
 from __future__ import annotations
 
+import os
+
 import torch
 
 from vocable.codec.clips import Waveforms
+from vocable.codec.encodec import Codec, load_codec
 from vocable.codec.model import Decoded, SpeechTokenizer
-from vocable.lm.model import Models
+from vocable.codec.tokens import Encoded
+from vocable.lm.model import Models, load_models
 from vocable.lm.voice import prepare_voice, voice_codes
 
 MIN_SECONDS = 1.0  #: of reference
@@ -49,24 +53,48 @@ def swap_layers(
     return tok.decode(codes, content.num_samples, layers=slice(0, stop))
 
 
-def fill_layers(
-    tok: SpeechTokenizer,
-    models: Models,
-    source: Waveforms,
-    reference: Waveforms,
-    sample_rate: int | None = None,
-    reference_rate: int | None = None,
-) -> Decoded:
-    """Speech with the source's content, as long as the source, in the reference's voice, by the models' NAR.
+class VoiceConverter:
+    """The layers above a source's RVQ-1, written by the NAR of language models, in a voice."""
 
-    source, reference: one clip each, float [L]. Raises ValueError for models without a NAR, AudioError for audio that
-    is none, or a reference that is silent or under a second.
-    """
-    if models.nar is None:
-        raise ValueError("these models have no NAR: train one, or convert by swapping layers")
-    content = tok.encode(source, sample_rate, layers=slice(0, 1))
-    if len(content) != 1:
-        raise ValueError("give one source and one reference")
-    voice = voice_codes(tok, prepare_voice(tok, reference, reference_rate))
-    codes = models.nar.fill(content.codes[0, 0], voice)
-    return tok.decode(codes[None], content.num_samples)
+    def __init__(self, codec: Codec, models: Models) -> None:
+        if models.nar is None:
+            raise ValueError("these models have no NAR: train one, or convert by swapping layers")
+        self.codec, self.models, self.nar = codec, models, models.nar.eval()
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name: str | os.PathLike[str] | None = None,
+        codec: str | os.PathLike[str] | None = None,
+        device: str = "cpu",
+    ) -> VoiceConverter:
+        """As `USLM.from_pretrained`."""
+        loaded = load_codec(codec, device)
+        return cls(loaded, load_models(name, loaded).to(device))
+
+    def prepare_voice(self, waveform: Waveforms, sample_rate: int | None = None) -> Encoded:
+        """`voice.prepare_voice` with this codec."""
+        return prepare_voice(self.codec, waveform, sample_rate)
+
+    def convert(
+        self,
+        source: Waveforms,
+        voice: Encoded,
+        sample_rate: int | None = None,
+        *,
+        text: str | None = None,
+        language: str | None = None,
+    ) -> Decoded:
+        """Speech with the source's content, as long as the source, in a voice.
+
+        source: one clip, float [L]; voice: of `prepare_voice`. text: what the source says, where it is known: the words
+        stay clearer; language: the text's. Raises ValueError for a text that the models cannot read or find in the
+        clip, TokensError for a voice of another codec, AudioError for audio that is none.
+        """
+        encoded = self.codec.encode(source, sample_rate)
+        if len(encoded) != 1:
+            raise ValueError("give one source")
+        codes = encoded.codes[0]
+        symbols = None if text is None else self.models.align(self.codec, codes, text, language)
+        filled = self.nar.fill(codes[0], voice_codes(self.codec, voice), symbols)
+        return self.codec.decode(filled[None], encoded.num_samples)

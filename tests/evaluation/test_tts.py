@@ -11,7 +11,6 @@ import pytest
 
 from conftest import SPEECH, run_command
 from vocable import audio
-from vocable.conversion import fill_layers
 from vocable.corpus.manifest import Utterance, read_manifest
 from vocable.evaluation import conversion, tts
 from vocable.evaluation.metrics import METRICS, Metric, Pair, Score, load_metric
@@ -128,7 +127,8 @@ def test_conversion_by_the_nar_stands_beside_swapped_layers(
     call = ("eval", "conversion", clips, "-o", tmp_path, "--system", codec, "--nar", models, "--jobs", 1)
     assert run_command(*call) == 2  # pairs with the broken clip
     summary = read_summary(tmp_path)
-    assert list(summary["languages"]["en"]) == ["source", ":1", "1:2", "1:4", "nar"]
+    assert list(summary["languages"]["en"]) == ["source", ":1", "1:2", "1:4", "nar", "nar, text"]
+    assert sum("is above that of nar" in line for line in summary["orders"]) == 8  # 2 figures, 2 swaps, 2 ways
     assert "NAR in the reference's voice" in (tmp_path / "tables.md").read_text()
     tok = conversion.load_codec(str(codec))
     pair = next(
@@ -138,9 +138,12 @@ def test_conversion_by_the_nar_stands_beside_swapped_layers(
     )
     source, reference = (audio.read(u.path, 16_000)[0] for u in (pair.source, pair.reference))
     lm = conversion.lm.load_models(models, tok.model)
-    made = dict(conversion.convert(tok, lm, source, reference))["nar"]
-    assert np.array_equal(made, fill_layers(tok.model, lm, source, reference).waveform[0].clamp(-1, 1).numpy())
-    assert not np.array_equal(made, fill_layers(tok.model, lm, reference, source).waveform[0].clamp(-1, 1).numpy())
+    converter = conversion.VoiceConverter(tok.model, lm)
+    made = dict(conversion.convert(tok, converter, pair, source, reference))
+    voice = converter.prepare_voice(reference)
+    for name, text in (("nar", None), ("nar, text", pair.source.text)):
+        expected = converter.convert(source, voice, text=text).waveform[0].clamp(-1, 1).numpy()
+        assert np.array_equal(made[name], expected)
     (tmp_path / "ar").mkdir()
     config = json.loads((models / "config.json").read_text())
     (tmp_path / "ar" / "config.json").write_text(json.dumps({k: v for k, v in config.items() if k != "nar"}))

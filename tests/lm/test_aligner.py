@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vocable.lm.aligner import PAUSE, Aligner, best_path, timing
+from vocable.lm.aligner import PAUSE, Aligner, AlignerConfig, best_path, timing
 
 
 def paths(symbols: list[int], frames: int) -> list[list[int]]:
@@ -81,7 +81,7 @@ def test_it_learns_when_symbols_are_spoken() -> None:
         frames = np.repeat(voice[symbols], lengths, 0)
         return torch.tensor(frames + 0.3 * rng.normal(size=frames.shape)).float(), symbols, lengths
 
-    model = Aligner(12, 5, hidden=24)
+    model = Aligner(AlignerConfig(12, 5, hidden=24))
     optimizer = torch.optim.Adam(model.parameters(), 1e-2)
     for _ in range(60):
         batch = [clip() for _ in range(8)]
@@ -92,10 +92,28 @@ def test_it_learns_when_symbols_are_spoken() -> None:
         loss.backward()
         optimizer.step()
     errors = []
+    model.eval()
     for _ in range(10):
         vectors, symbols, lengths = clip()
+        others = [(symbol + 1) % 5 for symbol in symbols]
+        assert model.likelihood(vectors, symbols) > model.likelihood(vectors, others)
         found = model.align(vectors, symbols)
         assert [s for s in found.symbols if s != PAUSE] == symbols
         if PAUSE not in found.symbols:
             errors += np.abs(np.cumsum(found.frames) - np.cumsum(lengths))[:-1].tolist()
     assert len(errors) > 20 and np.mean(errors) < 2
+
+
+@settings(max_examples=20)
+@given(st.lists(st.integers(0, 2), min_size=1, max_size=3), st.integers(1, 5), st.integers(0, 99))
+def test_the_likelihood_is_that_of_all_paths(symbols: list[int], frames: int, seed: int) -> None:
+    torch.manual_seed(seed)
+    model = Aligner(AlignerConfig(4, 3, hidden=8)).eval()
+    vectors = torch.randn(frames, 4)
+    scores = model(vectors[None], torch.tensor([frames]))[0].detach().numpy()
+    sums = [
+        sum(scores[t, symbols[place] if place >= 0 else 3] for t, place in enumerate(path))
+        for path in paths(symbols, frames)
+    ]
+    expected = np.logaddexp.reduce(sums) / len(symbols) if sums else -np.inf
+    assert model.likelihood(vectors, symbols) == pytest.approx(expected, abs=1e-4)

@@ -74,9 +74,10 @@ def test_a_run_learns_and_its_models_load(corpus: Path, tmp_path: Path) -> None:
     codec = SpeechTokenizer.from_pretrained(corpus / "codec")
     models = load_models(tmp_path / "run" / "model", codec)
     assert models.ar and models.nar and summary["codec"] == codec.id
+    assert list(models.parts) == ["ar", "nar", "aligner"]
     for name, model in models.parts.items():
         for key, tensor in model.state_dict().items():
-            assert torch.equal(tensor, trainer.trained[name].state_dict()[key])
+            assert torch.equal(tensor, trainer.models.parts[name].state_dict()[key])
     with pytest.raises(ValueError, match=r"made for codec tiny-\w+, not for"):
         load_models(tmp_path / "run" / "model", make_tiny(3, num_quantizers=4))
 

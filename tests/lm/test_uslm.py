@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from vocable.audio import MADE_BY_MACHINE, AudioError
 from vocable.codec.tokens import Encoded, TokensError
 from vocable.lm import model as lm_model
 from vocable.lm.sampling import Sampling
-from vocable.lm.uslm import USLM
+from vocable.lm.uslm import LONGEST_SENTENCE, USLM
 
 LETTERS = [*"abcdefghijklmnopqrstuvwxyz", ".", ","]
 
@@ -58,6 +59,28 @@ def test_the_best_take_by_a_scorer(uslm: USLM) -> None:
 
     speech = uslm.generate("abc", takes=4, scorer=longest, sampling=Sampling(1.0))
     assert len(heard) == 4 and len(speech.waveform) == max(heard)
+
+
+def test_the_take_that_the_aligner_hears_best(uslm: USLM) -> None:
+    """And without an aligner, the one that AR finds likeliest."""
+    *_, written = uslm.ar.speak([0, 1, 2], takes=4, sampling=Sampling(1.0), seed=0)
+    filled = [uslm.nar.fill(torch.tensor(take.codes), None, take.symbols) for take in written]
+    assert uslm.models.aligner
+    heard = [uslm.models.aligner.likelihood(uslm.codec.embed(codes[None])[0].T, [0, 1, 2]) for codes in filled]
+    speech = uslm.generate("abc", takes=4, sampling=Sampling(1.0))
+    assert len(set(heard)) == 4 and torch.equal(speech.codes, filled[int(np.argmax(heard))])
+    deaf = USLM(uslm.codec, dataclasses.replace(uslm.models, aligner=None))
+    likeliest = deaf.generate("abc", takes=4, sampling=Sampling(1.0)).codes[0].tolist()
+    assert likeliest == uslm.ar.best_of(written).codes != speech.codes[0].tolist()
+
+
+def test_a_text_of_ten_thousand_characters_begins_at_once(uslm: USLM) -> None:
+    for text in ("abc " * 2500, "one, two. " * 1000):
+        first = next(uslm.stream(text))
+        assert len(first.text) <= LONGEST_SENTENCE
+    assert len(next(uslm.stream("a b. " * 5, longest=3)).text) <= 4
+    with pytest.raises(ValueError, match="at least 1 character"):
+        uslm.stream("abc", longest=0)
 
 
 def test_a_voice_is_the_loudest_part_and_can_be_kept(uslm: USLM, tmp_path: Path) -> None:

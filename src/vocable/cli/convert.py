@@ -16,6 +16,8 @@ def convert(
     method: str = typer.Option("swap", help="swap: layers of the codes; nar: the speech models' NAR."),
     layers: str = typer.Option("1:", help="swap: layers that the reference gives; the source gives those below."),
     models: str = typer.Option(None, help="nar: RUN/model of `vocable train lm`, or a hub id (default: the shipped)."),
+    text: str = typer.Option(None, help="nar: what the source says, which keeps its words clearer."),
+    language: str = typer.Option(None, help="nar: of the text, as en (default: what the models were trained on)."),
     model: str = typer.Option(None, "-m", "--model", help="A codec: a folder or a hub id (default: the embedded)."),
     device: str = typer.Option("cpu", help="cpu, cuda, ..."),
 ) -> None:
@@ -23,12 +25,13 @@ def convert(
     chosen = parse_layers(layers)
     if method not in ("swap", "nar"):
         raise ValueError(f"--method is swap or nar, not {method!r}")
-    if models and method != "nar":
-        raise ValueError("--models is for --method nar")
+    for option, value in (("--models", models), ("--text", text)):
+        if value and method != "nar":
+            raise ValueError(f"{option} is for --method nar")
 
     from vocable import audio
     from vocable.codec.model import SpeechTokenizer
-    from vocable.conversion import fill_layers, swap_layers
+    from vocable.conversion import VoiceConverter, swap_layers
     from vocable.lm.model import load_models
 
     if out.resolve() in (source.resolve(), reference.resolve()):
@@ -36,7 +39,8 @@ def convert(
     tok = SpeechTokenizer.from_pretrained(model, device=device)
     said, voice = (audio.read(path, tok.sample_rate)[0] for path in (source, reference))
     if method == "nar":
-        converted = fill_layers(tok, load_models(models, tok).to(device), said, voice)
+        converter = VoiceConverter(tok, load_models(models, tok).to(device))
+        converted = converter.convert(said, converter.prepare_voice(voice), text=text, language=language)
     else:
         converted = swap_layers(tok, said, voice, layers=chosen)
     audio.write(out, converted.waveform[0], tok.sample_rate, comment=audio.MADE_BY_MACHINE)

@@ -16,7 +16,9 @@ def tokenize(
     out: Path = typer.Option(None, "-o", "--out", help="The corpus's folder; an interrupted run goes on in it."),
     root: Path = typer.Option(None, help="The folder that a manifest's paths are relative to (default: its own)."),
     layers: str = typer.Option(None, help="Which codes: :1 for RVQ-1, 1:4, ... (default: all)."),
-    model: str = typer.Option(None, "-m", "--model", help="A folder or a hub id (default: the embedded model)."),
+    model: str = typer.Option(
+        None, "-m", "--model", help="A folder, a hub id, encodec:ID (default: the embedded model)."
+    ),
     engine: str = typer.Option("local", help="local: processes here; ray: actors of Ray Data."),
     workers: int = typer.Option(1, min=1, help="Processes of one thread each, or actors."),
     address: str = typer.Option(None, help="Of a Ray cluster (default: one that is begun here)."),
@@ -38,7 +40,7 @@ def tokenize(
     if engine not in ("local", "ray"):
         raise ValueError(f"--engine is local or ray, not {engine!r}")
 
-    from vocable.codec.model import SpeechTokenizer
+    from vocable.codec.encodec import load_codec
     from vocable.corpus import prepare
     from vocable.corpus.engines import Local, Ray
     from vocable.corpus.manifest import read_manifest
@@ -53,7 +55,7 @@ def tokenize(
     else:
         utterances, unreadable = read_manifest(path, root), []
     here = device if engine == "local" else "cpu"  # a device that is not there is said here
-    codec = SpeechTokenizer.from_pretrained(model, device=here, parts="encoder", recurrence=recurrence)  # type: ignore[arg-type]
+    codec = load_codec(model, here, parts="encoder", recurrence=recurrence, compile=compile)
     codec.bitrate(chosen)  # a wrong --layers is said here
     start, stop, _ = (chosen or slice(None)).indices(codec.num_quantizers)
     plan = Plan(

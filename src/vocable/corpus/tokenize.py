@@ -30,8 +30,8 @@ import torch
 
 from vocable import audio
 from vocable.audio import AudioError
+from vocable.codec.encodec import load_codec
 from vocable.codec.layers import Recurrence
-from vocable.codec.model import SpeechTokenizer
 from vocable.codec.tokens import Encoded, TokensError
 from vocable.corpus.manifest import Utterance, groups_by_duration
 from vocable.extras import need
@@ -45,7 +45,7 @@ Entry = dict[str, Any]  #: of the index: one shard, as JSON
 class Plan:
     """What decides the bytes of a tokenized corpus, besides its manifest."""
 
-    codec: str  #: as from_pretrained takes it; where it lies decides nothing
+    codec: str  #: as load_codec takes it; where it lies decides nothing
     codec_id: str
     start: int  #: of the layers
     stop: int
@@ -182,7 +182,7 @@ class Worker:
     def __init__(self, plan: Plan, out: Path) -> None:
         torch.set_num_threads(1)
         self.plan, self.out = plan, out
-        self.codec = SpeechTokenizer.from_pretrained(
+        self.codec = load_codec(
             plan.codec, device=plan.device, parts="encoder", recurrence=plan.recurrence, compile=plan.compile
         )
         if self.codec.id != plan.codec_id:

@@ -29,18 +29,21 @@ NAMES = {name: (metric.label, metric.digits, metric.scale) for name, metric in M
 def compare(a: tuple[Path, str], b: tuple[Path, str], seed: int = 0) -> dict[str, dict[str, Any]]:
     """A less B for every figure that both have, over the clips that both have.
 
-    a, b: a folder with rows of a suite, and a system in it. Raises ValueError where the two were judged by other
-    versions, models or settings, or have nothing in common.
+    a, b: a folder with rows of a suite, and a system in it, or several as X+Y, seeds of one, say, which count as one.
+    Raises ValueError where the two were judged by other versions, models or settings, or have nothing in
+    common.
     """
     plans, rows = zip(*(read_rows(folder) for folder, _ in (a, b)), strict=True)
     said = [plan | plan.get("made_with", {}) for plan in plans]
     differing = [key for key in set(said[0]) & set(said[1]) - ASKED if said[0][key] != said[1][key]]
     if differing:
         raise ValueError(f"the two were judged by different {', '.join(sorted(differing))}: measure them alike")
-    found = [_by_clip([r for r in of if r["system"] == system]) for of, (_, system) in zip(rows, (a, b), strict=True)]
-    for (folder, system), clips in zip((a, b), found, strict=True):
-        if not clips:
-            raise ValueError(f"{folder}: no rows of {system!r}")
+    found = []
+    for (folder, systems), every in zip((a, b), rows, strict=True):
+        for system in systems.split("+"):
+            if not any(row["system"] == system for row in every):
+                raise ValueError(f"{folder}: no rows of {system!r}")
+        found.append(_by_clip([row for row in every if row["system"] in systems.split("+")]))
     shared = [clip for clip in found[0] if clip in found[1]]
     if not shared:
         raise ValueError("the two have no clip in common")
@@ -65,7 +68,8 @@ def compare(a: tuple[Path, str], b: tuple[Path, str], seed: int = 0) -> dict[str
 
 
 def _by_clip(rows: list[Row]) -> dict[str, tuple[str, dict[str, np.ndarray]]]:
-    """Speaker and figures of each clip, summed over its rows (a long recording has one for each window)."""
+    """Speaker and figures of each clip, summed over its rows: a long recording has one for each window, and each
+    system its own."""
     found: dict[str, tuple[str, dict[str, np.ndarray]]] = {}
     for row in rows:
         _, figures = found.setdefault(row["clip"], (row["speaker_id"], {}))

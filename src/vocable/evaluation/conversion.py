@@ -1,6 +1,6 @@
 """The paper's conversion table: RVQ-1 of a source, later layers of a reference; judged for words and both voices.
 
-With models of speech, their NAR too writes the layers above the source's RVQ-1.
+With models of speech, their NAR too writes the layers above the source's RVQ-1, with and without its text.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from vocable import audio
-from vocable.conversion import MIN_SECONDS, fill_layers, swap_layers
+from vocable.conversion import MIN_SECONDS, VoiceConverter, swap_layers
 from vocable.corpus.manifest import Utterance, spread
 from vocable.evaluation import statistics
 from vocable.evaluation.metrics import METRICS, Models, Pair, made_with
@@ -67,7 +67,7 @@ class Conversion:
 
     def start(self) -> Callable[[ClipPair], list[Row]]:
         tok = load_codec(self.system)
-        nar = lm.load_models(self.speech_models, tok.model) if self.speech_models else None
+        converter = load_converter(self.speech_models, tok)
         hear = recogniser(self.models)
 
         def work(pair: ClipPair) -> list[Row]:
@@ -75,7 +75,7 @@ class Conversion:
             language = pair.source.language or ENGLISH
             text = hear(source, language) if language in self.heard else pair.source.text
             rows = []
-            for name, decoded in convert(tok, nar, source, reference):
+            for name, decoded in convert(tok, converter, pair, source, reference):
                 row: Row = {
                     "clip": pair.id,
                     "speaker_id": pair.source.speaker_key,
@@ -100,8 +100,13 @@ def load_codec(name: str) -> Ours:
     return tok
 
 
+def load_converter(speech_models: Path | None, tok: Ours) -> VoiceConverter | None:
+    """Of a folder of language models, where one is given. Raises ValueError for one without a NAR."""
+    return VoiceConverter(tok.model, lm.load_models(speech_models, tok.model)) if speech_models else None
+
+
 def convert(
-    tok: Ours, models: lm.Models | None, source: np.ndarray, reference: np.ndarray
+    tok: Ours, converter: VoiceConverter | None, pair: ClipPair, source: np.ndarray, reference: np.ndarray
 ) -> Iterator[tuple[str, np.ndarray]]:
     """The source, its RVQ-1 alone, and that with more and more of the reference, or with what a NAR makes of it: name
     and float32 [L] at 16 kHz."""
@@ -110,9 +115,13 @@ def convert(
     for stop in (stop for stop in LAYERS if stop <= tok.model.num_quantizers):
         converted = swap_layers(tok.model, source, reference, SAMPLE_RATE, SAMPLE_RATE, slice(1, stop))
         yield f"1:{stop}", _heard(tok, converted.waveform, source)
-    if models:
-        converted = fill_layers(tok.model, models, source, reference, SAMPLE_RATE, SAMPLE_RATE)
-        yield "nar", _heard(tok, converted.waveform, source)
+    if converter:
+        voice = converter.prepare_voice(reference, SAMPLE_RATE)
+        yield "nar", _heard(tok, converter.convert(source, voice, SAMPLE_RATE).waveform, source)
+        language, models = pair.source.language or ENGLISH, converter.models
+        if pair.source.text and models.aligner and language == models.language:
+            converted = converter.convert(source, voice, SAMPLE_RATE, text=pair.source.text)
+            yield "nar, text", _heard(tok, converted.waveform, source)
 
 
 def _heard(tok: Ours, waveform: Any, source: np.ndarray) -> np.ndarray:
@@ -148,10 +157,8 @@ def evaluate(
     judges voices."""
     tok = load_codec(system)
     versions = made_with([*WORDS, similarity], models)
-    nar = lm.load_models(speech_models, tok.model) if speech_models else None
-    if nar and nar.nar is None:
-        raise ValueError(f"{speech_models}: these models have no NAR, which is what converts")
-    made_by = lm.digest(nar) if nar else None
+    converter = load_converter(speech_models, tok)
+    made_by = lm.digest(converter.models) if converter else None
     heard = unwritten([pair.source for pair in pairs])
     task = Conversion(system, tok.made_by, speech_models, made_by, models, similarity, heard, versions)
     outcome = run(task, pairs, out, jobs, progress)
@@ -176,7 +183,8 @@ def evaluate(
     page = Page("One-shot conversion", f"{summary['clips']} pairs of speakers, {tok.made_by}")
     page.tables(tables(summary))
     page.notes(notes(summary))
-    players = {pair.id: _listen(tok, nar, pair) for pair in spread(pairs, listen) if pair.id not in outcome.left_out}
+    heard_on_page = [pair for pair in spread(pairs, listen) if pair.id not in outcome.left_out]
+    players = {pair.id: _listen(tok, converter, pair) for pair in heard_on_page}
     if players:
         page.heading("To hear")
         page.players(players, SAMPLE_RATE)
@@ -198,26 +206,36 @@ def summarize(rows: Sequence[Row], seed: int) -> dict[str, dict[str, Any]]:
 
 
 def orders(rows: Sequence[Row], language: str, seed: int) -> list[str]:
-    """Whether errors and similarity to the reference rise with every layer more that it gives, as in the paper."""
+    """Whether errors and similarity to the reference rise with every layer more that it gives, as in the paper; and
+    whether a NAR errs less than each, and is more like the reference."""
     spoken = [row for row in rows if row["language"] == language]
-    systems = list(dict.fromkeys(row["system"] for row in spoken if row["system"].startswith("1:")))
+    found = dict.fromkeys(row["system"] for row in spoken)
+    systems = [system for system in found if system.startswith("1:")]
     lines = []
     for figure in ("cer" if language in BY_CHARACTERS else "wer", "to_reference"):
         label, _, scale = FIGURES[figure]
         for fewer, more in itertools.pairwise(systems):
             claim = f"{language}: {label} rises from {fewer} to {more}"
             lines.append(statistics.order(claim, spoken, more, fewer, figure, scale, seed))
+        for nar, swapped in itertools.product((s for s in ("nar", "nar, text") if s in found), systems):
+            claim = f"{language}: {label} of {swapped} is above that of {nar}"
+            lines.append(statistics.order(claim, spoken, swapped, nar, figure, scale, seed))
     return lines
 
 
-def _listen(tok: Ours, models: lm.Models | None, pair: ClipPair) -> dict[str, np.ndarray]:
+def _listen(tok: Ours, converter: VoiceConverter | None, pair: ClipPair) -> dict[str, np.ndarray]:
     source, reference = (audio.read(u.path, SAMPLE_RATE)[0] for u in (pair.source, pair.reference))
-    return dict(convert(tok, models, source, reference)) | {"reference": reference}
+    return dict(convert(tok, converter, pair, source, reference)) | {"reference": reference}
 
 
 def tables(summary: Mapping[str, Any]) -> dict[str, Table]:
     """The paper's table, for each language: a row for each choice of layers, and the NAR's."""
-    labels = {"source": "the source itself", ":1": "source :1 alone", "nar": "source :1, NAR in the reference's voice"}
+    labels = {
+        "source": "the source itself",
+        ":1": "source :1 alone",
+        "nar": "source :1, NAR in the reference's voice",
+        "nar, text": "source :1 and its text, NAR in the reference's voice",
+    }
     found: dict[str, Table] = {}
     for language, systems in summary["languages"].items():
         rows: list[list[Cell]] = []

@@ -99,7 +99,8 @@ def speak(
         encoded = tok.encode(recording, SAMPLE_RATE)
         voice = uslm.prepare_voice(prompt, SAMPLE_RATE)
         found[f"{name} codec"] = _at_16_khz(uslm, tok.decode(encoded).waveform[0]), text, []
-        filled = uslm.nar.fill(encoded.codes[0, 0], voice.codes[0])
+        symbols = uslm.models.align(tok, encoded.codes[0], text, _language(pair)) if uslm.models.aligner else None
+        filled = uslm.nar.fill(encoded.codes[0, 0], voice.codes[0], symbols)
         found[f"{name} NAR"] = _at_16_khz(uslm, tok.decode(filled[None], encoded.num_samples).waveform[0]), text, []
         speech = uslm.generate(start, voice, language=_language(pair), takes=takes, seed=seed)
         found[name] = _at_16_khz(uslm, speech.waveform), start, speech.warnings
@@ -226,8 +227,8 @@ def tables(summary: Mapping[str, Any]) -> dict[str, Table]:
 def notes(summary: Mapping[str, Any]) -> list[str]:
     lines = [
         "Under figures, 95 % intervals by resampling the texts' speakers. Speaker similarity is to the prompt.",
-        "codec: the recording, encoded and decoded. NAR: its RVQ-1, all other layers by the model, from the prompt.",
-        f"The likeliest of {summary['takes']} takes. Warned: loops, early stops and the like, which count too.",
+        "codec: the recording, encoded and decoded. NAR: its RVQ-1, the rest by the model, from prompt and text.",
+        f"The best of {summary['takes']} takes. Warned: loops, early stops and the like, which count too.",
     ]
     if summary["words"]:
         lines.append(

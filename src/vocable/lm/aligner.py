@@ -21,6 +21,13 @@ TAIL, HEAD = 4, 3
 
 
 @dataclass(frozen=True)
+class AlignerConfig:
+    dimension: int  #: of the codec's code vectors
+    num_symbols: int
+    hidden: int = 256
+
+
+@dataclass(frozen=True)
 class Timing:
     """What is spoken when: symbols, PAUSE among them, and the frames of each, one or more."""
 
@@ -41,16 +48,17 @@ class Aligner(nn.Module):
     mean: Tensor
     deviation: Tensor
 
-    def __init__(self, dimension: int, num_symbols: int, hidden: int = 256) -> None:
+    def __init__(self, config: AlignerConfig) -> None:
         super().__init__()
-        self.num_symbols = num_symbols
-        self.register_buffer("mean", torch.zeros(dimension))
-        self.register_buffer("deviation", torch.ones(dimension))
-        self.first = nn.Linear(dimension, hidden)
+        self.config = config
+        hidden = config.hidden
+        self.register_buffer("mean", torch.zeros(config.dimension))
+        self.register_buffer("deviation", torch.ones(config.dimension))
+        self.first = nn.Linear(config.dimension, hidden)
         self.norms = nn.ModuleList(nn.LayerNorm(hidden) for _ in range(LAYERS))
         self.convs = nn.ModuleList(nn.Conv1d(hidden, hidden, KERNEL, padding=KERNEL // 2) for _ in range(LAYERS))
         self.dropout = nn.Dropout(DROPOUT)
-        self.head = nn.Linear(hidden, num_symbols + 1)
+        self.head = nn.Linear(hidden, config.num_symbols + 1)
 
     def forward(self, vectors: Tensor, num_frames: Tensor) -> Tensor:
         inside = (torch.arange(vectors.shape[1], device=vectors.device) < num_frames[:, None])[..., None]
@@ -64,14 +72,28 @@ class Aligner(nn.Module):
         """CTC (Graves et al. 2006), a mean over clips by their lengths: symbols int64 [B, S], num_symbols [B]."""
         scores = self(vectors, num_frames).transpose(0, 1)
         return nn.functional.ctc_loss(
-            scores, symbols, num_frames, num_symbols, blank=self.num_symbols, zero_infinity=True
+            scores, symbols, num_frames, num_symbols, blank=self.config.num_symbols, zero_infinity=True
         )
 
     @torch.inference_mode()
     def align(self, vectors: Tensor, symbols: list[int]) -> Timing:
         """The timing of one clip [T, D] that says `symbols`. Raises ValueError for a clip too short to say them."""
-        scores = self(vectors[None], torch.tensor([len(vectors)]))[0]
-        return timing(best_path(scores.numpy(), symbols), symbols)
+        return timing(best_path(self._scores(vectors).numpy(), symbols), symbols)
+
+    @torch.inference_mode()
+    def likelihood(self, vectors: Tensor, symbols: list[int]) -> float:
+        """How well a clip [T, D] can be heard to say `symbols`: CTC's log-likelihood of them, a mean over symbols."""
+        scores, sizes = self._scores(vectors)[:, None], (torch.tensor([n]) for n in (len(vectors), len(symbols)))
+        return -float(
+            nn.functional.ctc_loss(
+                scores, torch.tensor([symbols]), *sizes, blank=self.config.num_symbols, reduction="mean"
+            )
+        )
+
+    def _scores(self, vectors: Tensor) -> Tensor:
+        """Of one clip, on the CPU: [T, D] -> [T, symbols + 1]."""
+        scores: Tensor = self(vectors[None], torch.tensor([len(vectors)], device=vectors.device))[0]
+        return scores.cpu()
 
 
 def best_path(scores: np.ndarray, symbols: list[int]) -> np.ndarray:

@@ -19,15 +19,16 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from vocable.codec.model import SpeechTokenizer
+from vocable.codec.encodec import Codec
 from vocable.corpus.dataset import TokenDataset
 from vocable.corpus.manifest import Utterance
 from vocable.files import atomic_path
-from vocable.lm.aligner import PAUSE, Aligner, Timing
+from vocable.lm.aligner import PAUSE, Aligner, AlignerConfig, Timing
 from vocable.lm.recipe import AlignerRecipe, Data
 from vocable.lm.text import SymbolTable, read_text
 
 CLIP_NORM = 1.0
+WEIGHTS = "aligner.safetensors"
 
 
 @dataclass(frozen=True)
@@ -45,13 +46,14 @@ class Corpus:
     table: SymbolTable
     clips: list[Clip]
     left_out: dict[str, str]  #: clips that cannot be learned from, and why
+    aligner: Aligner | None = None  #: what found the timings
 
 
 def load_corpus(
     tokens: str,
     utterances: Sequence[Utterance],
     data: Data,
-    codec: SpeechTokenizer,
+    codec: Codec,
     aligner: AlignerRecipe | None,
     table: SymbolTable | None = None,
     seed: int = 0,
@@ -95,7 +97,11 @@ def load_corpus(
         codes[u.id] = dataset[places[u.id]]["codes"].numpy().astype(np.int16)
         if len(codes[u.id]) != codec.num_quantizers:
             raise ValueError(f"{tokens} holds {len(codes[u.id])} layers: tokenize without --layers")
-    timings = _timings(encoded, codes, table, codec, aligner, cache, left_out, seed, progress) if aligner else {}
+    model: Aligner | None = None
+    timings: dict[str, Timing] = {}
+    if aligner:
+        model = _aligner(encoded, codes, table, codec, aligner, cache, seed, progress)
+        timings = _timings(model, encoded, codes, codec, cache, left_out, progress)
     clips = [
         Clip(u.id, u.speaker_key, encoded[u.id], codes[u.id], timings.get(u.id))
         for u in kept
@@ -104,7 +110,7 @@ def load_corpus(
     if not clips:
         reason = next(iter(left_out.values()), "the manifest is empty")
         raise ValueError(f"{tokens}: no clip has tokens and a text to learn from ({reason})")
-    return Corpus(codec.id, table, clips, left_out)
+    return Corpus(codec.id, table, clips, left_out, model)
 
 
 def _symbols(
@@ -138,33 +144,44 @@ def _symbols(
     return found
 
 
-def _timings(
+def _aligner(
     symbols: dict[str, list[int]],
     codes: dict[str, np.ndarray],
     table: SymbolTable,
-    codec: SpeechTokenizer,
+    codec: Codec,
     recipe: AlignerRecipe,
     cache: Path,
-    left_out: dict[str, str],
     seed: int,
     progress: Callable[[str, float], None],
-) -> dict[str, Timing]:
-    """The timing of each clip; the aligner is trained if there is none for these symbols and this codec."""
-    model = Aligner(codec.config.dimension, len(table))
+) -> Aligner:
+    """The cache's, or one that is trained now if there is none for these symbols and this codec."""
+    model = Aligner(AlignerConfig(codec.quantizer.codebooks.shape[2], len(table)))
     made_for = {"codec": codec.id, "symbols": " ".join(table.symbols)}
-    weights = cache / "aligner.safetensors"
+    weights = cache / WEIGHTS
     if weights.is_file() and _metadata(weights) == made_for:
         model.load_state_dict(safetensors.torch.load_file(weights))
     else:
         train_aligner(model, symbols, codes, codec, recipe, seed, progress)
         with atomic_path(weights) as temporary:
             safetensors.torch.save_file(model.state_dict(), temporary, made_for)
-    digest = hashlib.sha256(weights.read_bytes()).hexdigest()
+    return model.eval()
+
+
+def _timings(
+    model: Aligner,
+    symbols: dict[str, list[int]],
+    codes: dict[str, np.ndarray],
+    codec: Codec,
+    cache: Path,
+    left_out: dict[str, str],
+    progress: Callable[[str, float], None],
+) -> dict[str, Timing]:
+    """The timing of each clip, kept in the cache."""
+    digest = hashlib.sha256((cache / WEIGHTS).read_bytes()).hexdigest()
     path = cache / "timings.json"
     known = json.loads(path.read_text()) if path.is_file() else {}
     if known.get("aligner") != digest:
         known = {"aligner": digest, "clips": {}}
-    model.eval()
     found, new = {}, False
     for i, (name, text) in enumerate(symbols.items()):
         timing = Timing(*known["clips"].get(name, [[], []]))
@@ -189,7 +206,7 @@ def train_aligner(
     model: Aligner,
     symbols: dict[str, list[int]],
     codes: dict[str, np.ndarray],
-    codec: SpeechTokenizer,
+    codec: Codec,
     recipe: AlignerRecipe,
     seed: int,
     progress: Callable[[str, float], None] = lambda stage, share: None,
@@ -236,7 +253,7 @@ def like_lengths(lengths: np.ndarray, most: int, rng: np.random.Generator, noise
     return chosen
 
 
-def vectors_of(codec: SpeechTokenizer, codes: np.ndarray) -> Tensor:
+def vectors_of(codec: Codec, codes: np.ndarray) -> Tensor:
     """What the codec's decoder would be given: int16 [K, T] -> float32 [T, D]."""
     return codec.embed(torch.from_numpy(codes.astype(np.int64))[None])[0].T
 

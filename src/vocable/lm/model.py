@@ -1,4 +1,4 @@
-"""Both language models in a folder: config.json, ar.safetensors, nar.safetensors."""
+"""The models of speech in a folder: config.json, ar.safetensors, nar.safetensors, aligner.safetensors."""
 
 from __future__ import annotations
 
@@ -14,15 +14,16 @@ from typing import Any
 import safetensors
 import safetensors.torch
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from vocable.codec import checkpoint
-from vocable.codec.model import SpeechTokenizer
+from vocable.codec.encodec import Codec
 from vocable.files import atomic_path
+from vocable.lm.aligner import Aligner, AlignerConfig
 from vocable.lm.ar import AR, ARConfig
 from vocable.lm.nar import NAR, NARConfig
 from vocable.lm.recipe import LMRecipe, ModelRecipe
-from vocable.lm.text import SymbolTable
+from vocable.lm.text import SymbolTable, read_text
 from vocable.lm.transformer import TransformerConfig
 
 CONFIG = "config.json"
@@ -30,19 +31,21 @@ CONFIG = "config.json"
 
 @dataclass
 class Models:
-    """AR and NAR, either of which may be missing, and what they were made for."""
+    """AR, NAR, and the aligner that timed what they learned from; any may be missing. And what they were made for."""
 
     codec_id: str
     front_end: str
     language: str  #: of texts that do not say
     table: SymbolTable
-    ar: AR | None
-    nar: NAR | None
+    ar: AR | None = None
+    nar: NAR | None = None
+    aligner: Aligner | None = None
 
     @property
     def parts(self) -> dict[str, nn.Module]:
         """The models that are there, by name."""
-        return {name: model for name, model in (("ar", self.ar), ("nar", self.nar)) if model is not None}
+        every = {"ar": self.ar, "nar": self.nar, "aligner": self.aligner}
+        return {name: model for name, model in every.items() if model is not None}
 
     def to(self, device: str) -> Models:
         """Moves the models."""
@@ -50,13 +53,27 @@ class Models:
             model.to(device)
         return self
 
+    def symbols_of(self, text: str, language: str | None = None) -> list[int]:
+        """The symbols of a text. Raises ValueError for one that says nothing, or holds what the models do not know."""
+        return self.table.encode(read_text(text, language or self.language, self.front_end))
 
-def build_models(recipe: LMRecipe, codec: SpeechTokenizer, table: SymbolTable) -> Models:
+    def align(self, codec: Codec, codes: Tensor, text: str, language: str | None = None) -> list[int]:
+        """Which symbol of `text` each frame speaks, PAUSE among them: codes of all layers, int64 [K, T] -> T symbols.
+
+        Raises ValueError for a text that the models cannot read, or that is too long for the clip, and where they have
+        no aligner.
+        """
+        if self.aligner is None:
+            raise ValueError("these models have no aligner, which a text needs: leave the text out")
+        return self.aligner.align(codec.embed(codes[None])[0].T, self.symbols_of(text, language)).by_frame()
+
+
+def build_models(recipe: LMRecipe, codec: Codec, table: SymbolTable) -> Models:
     """Random weights."""
     ar = nar = None
     if recipe.ar.train:
         transformer = _transformer(recipe.ar)
-        dimension = codec.config.dimension if recipe.ar.all_layers else 0
+        dimension = codec.quantizer.codebooks.shape[2] if recipe.ar.all_layers else 0
         ar = AR(
             ARConfig(
                 codec.codebook_size,
@@ -69,8 +86,8 @@ def build_models(recipe: LMRecipe, codec: SpeechTokenizer, table: SymbolTable) -
         )
     if recipe.nar.train:
         transformer = _transformer(recipe.nar, codec.num_quantizers - 1)
-        sizes = codec.num_quantizers, codec.codebook_size, codec.config.dimension
-        nar = NAR(NARConfig(*sizes, len(table), transformer), codec.quantizer.codebooks)
+        books = codec.quantizer.codebooks
+        nar = NAR(NARConfig(*books.shape, len(table), transformer), books)
     return Models(codec.id, recipe.data.front_end, recipe.data.language, table, ar, nar)
 
 
@@ -106,7 +123,7 @@ def find_models(name: str | os.PathLike[str] | None = None) -> Path:
     """The folder of `name`, itself a folder or a hub id; None: the shipped models, of an installed vocable-uslm or a
     clone. Raises ValueError where there are none."""
     if name is not None:
-        return checkpoint.locate(name, "ar.safetensors", "nar.safetensors")
+        return checkpoint.locate(name, "ar.safetensors", "nar.safetensors", "aligner.safetensors")
     package = importlib.util.find_spec("vocable_uslm")
     places = [Path(package.origin).parent] if package and package.origin else []
     for place in (*places, Path(__file__).parents[3] / "models" / "uslm"):
@@ -115,21 +132,21 @@ def find_models(name: str | os.PathLike[str] | None = None) -> Path:
     raise ValueError("no speech models here: pip install vocable-uslm, or name a folder of `vocable train lm`")
 
 
-def load_models(name: str | os.PathLike[str] | None, codec: SpeechTokenizer) -> Models:
+def load_models(name: str | os.PathLike[str] | None, codec: Codec) -> Models:
     """What `save_models` wrote, in float32 and eval mode. name: of `find_models`. Raises ValueError for a folder that
     holds none, is damaged, or was made for another codec."""
     folder = find_models(name)
     try:
         values = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-        models = Models(
-            values["codec"], values["front_end"], values["language"], SymbolTable(values["symbols"]), None, None
-        )
+        models = Models(values["codec"], values["front_end"], values["language"], SymbolTable(values["symbols"]))
         if models.codec_id != codec.id:
             raise ValueError(f"made for codec {models.codec_id}, not for {codec.id}")
         if "ar" in values:
             models.ar = AR(ARConfig(**_config(values["ar"])))
         if "nar" in values:
             models.nar = NAR(NARConfig(**_config(values["nar"])), codec.quantizer.codebooks)
+        if "aligner" in values:
+            models.aligner = Aligner(AlignerConfig(**values["aligner"]))
         for name, model in models.parts.items():
             tensors = safetensors.torch.load_file(folder / f"{name}.safetensors")
             model.load_state_dict({key: tensor.float() for key, tensor in tensors.items()})

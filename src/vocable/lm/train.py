@@ -1,6 +1,6 @@
 """The language models' trainer: tokens and texts in, AR and NAR out. `training/loop.py` has the loop.
 
-RUN/model/   config.json, ar.safetensors, nar.safetensors
+RUN/model/   config.json, ar.safetensors, nar.safetensors, aligner.safetensors
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from vocable.codec.model import SpeechTokenizer
+from vocable.codec.encodec import load_codec
 from vocable.corpus.manifest import read_manifest, spread
 from vocable.lm.aligner import PAUSE, Timing
 from vocable.lm.ar import AR
@@ -156,7 +156,7 @@ class LMTrainer(Trainer):
     ) -> None:
         super().__init__(recipe, folder, max_time, on_log)
         self.workers = recipe.data.workers
-        codec = SpeechTokenizer.from_pretrained(recipe.codec, parts="decoder")
+        codec = load_codec(recipe.codec, parts="decoder")
         aligner = recipe.aligner if recipe.ar.timed else None
         d = recipe.data
         with self.processes.main_process_first():
@@ -177,9 +177,10 @@ class LMTrainer(Trainer):
                         f"{recipe.init} has no {name} of this recipe's sizes: give the recipe that made it"
                     )
                 model.load_state_dict(begun.parts[name].state_dict())
+        self.models.aligner = self.corpus.aligner
         o = recipe.optimizer
         wanted = {"ar": recipe.ar.train, "nar": recipe.nar.train}
-        self.trained = {name: part.to(self.device) for name, part in self.models.parts.items() if wanted[name]}
+        self.trained = {name: part.to(self.device) for name, part in self.models.parts.items() if wanted.get(name)}
         self.updaters = {
             name: Updater(
                 model.parameters(),

@@ -15,13 +15,13 @@ import torch
 from torch import Tensor
 
 from vocable.codec.clips import Waveforms
-from vocable.codec.model import SpeechTokenizer
+from vocable.codec.encodec import Codec, load_codec
 from vocable.codec.tokens import Encoded
 from vocable.lm.ar import Spoken
 from vocable.lm.model import Models, load_models
 from vocable.lm.nar import sum_of
 from vocable.lm.sampling import Sampling
-from vocable.lm.text import read_text, split_sentences
+from vocable.lm.text import split_sentences
 from vocable.lm.voice import LONGEST, prepare_voice, voice_codes
 
 LONGEST_SENTENCE = 200  #: characters that are spoken in one go
@@ -49,7 +49,7 @@ class USLM:
     models make up.
     """
 
-    def __init__(self, codec: SpeechTokenizer, models: Models) -> None:
+    def __init__(self, codec: Codec, models: Models) -> None:
         if models.ar is None or models.nar is None:
             raise ValueError(f"speech needs both models, and the {'NAR' if models.ar else 'AR'} is missing")
         self.codec, self.models, self.ar, self.nar = codec, models, models.ar.eval(), models.nar.eval()
@@ -63,9 +63,9 @@ class USLM:
     ) -> USLM:
         """Load language models: RUN/model of `vocable train lm`, or a hub id; None: those that are shipped beside
         vocable, in a clone or as vocable-uslm. codec: the one that they were trained on, as
-        `SpeechTokenizer.from_pretrained` takes it (None: the embedded model). Raises ValueError where there are none,
+        `load_codec` takes it (None: the embedded model). Raises ValueError where there are none,
         or they do not fit."""
-        loaded = SpeechTokenizer.from_pretrained(codec, device)
+        loaded = load_codec(codec, device)
         return cls(loaded, load_models(name, loaded).to(device))
 
     def prepare_voice(self, waveform: Waveforms, sample_rate: int | None = None) -> Encoded:
@@ -101,20 +101,19 @@ class USLM:
         takes: int = 1,
         scorer: Scorer | None = None,
         seed: int = 0,
+        longest: int = LONGEST_SENTENCE,
     ) -> Iterator[Speech]:
         """Speech sentence by sentence, each as soon as it is there.
 
         language: ISO 639-1 (None: what the models were trained on). takes: written for each sentence, of which the best
-        is spoken: by `scorer`, or else by the model's own likelihood. One seed gives the same speech again. Raises
-        ValueError for a text that cannot be said, or symbols that the models do not know, before anything is spoken.
+        is spoken: by `scorer`, or else the one in which the models' aligner hears the text best (without an aligner,
+        the one that AR finds likeliest). One seed gives the same speech again. longest: characters that are spoken in
+        one go. Raises ValueError for a text that cannot be said, or symbols that the models do not know, before
+        anything is spoken.
         """
         prompt = None if voice is None else voice_codes(self.codec, voice)
-        language = language or self.models.language
-        sentences = []
-        pieces = [piece for piece in split_sentences(text, LONGEST_SENTENCE) if any(map(str.isalnum, piece))]
-        for sentence in pieces or [text]:
-            symbols = self.models.table.encode(read_text(sentence, language, self.models.front_end))
-            sentences.append((sentence, symbols))
+        pieces = [piece for piece in split_sentences(text, longest) if any(map(str.isalnum, piece))]
+        sentences = [(piece, self.models.symbols_of(piece, language)) for piece in pieces or [text]]
         return self._spoken(sentences, prompt, sampling, takes, scorer, seed)
 
     # ---- parts ---------------------------------------------------------------------------------------------------
@@ -131,21 +130,33 @@ class USLM:
         for number, (sentence, symbols) in enumerate(sentences):
             semantic = prompt[0] if prompt is not None else None
             vectors = sum_of(self.nar.codebooks, prompt) if prompt is not None and self.ar.voice else None
-            written: list[Spoken] = []
-            for written in self.ar.speak(  # noqa: B007 (the last is wanted)
-                symbols, semantic, vectors, sampling=sampling, takes=takes, seed=seed + number
-            ):
-                pass
-            if scorer is None:
-                written = [self.ar.best_of(written)]
-            spoken = [self._voiced(sentence, take, prompt) for take in written]
-            scores = [scorer(speech.waveform.numpy(), sentence) for speech in spoken] if scorer else [0.0]
-            best = spoken[int(np.argmax(scores))]
+            *_, written = self.ar.speak(symbols, semantic, vectors, sampling=sampling, takes=takes, seed=seed + number)
+            best = self._best(sentence, symbols, written, prompt, scorer)
             yield best
             if prompt is None:  # the voice that it made up stays
                 prompt = best.codes[:, : round(LONGEST * self.codec.frame_rate)]
 
-    def _voiced(self, sentence: str, take: Spoken, prompt: Tensor | None) -> Speech:
-        codes = self.nar.fill(torch.tensor(take.codes), prompt, take.symbols or None)
+    def _best(
+        self,
+        sentence: str,
+        symbols: list[int],
+        written: Sequence[Spoken],
+        prompt: Tensor | None,
+        scorer: Scorer | None,
+    ) -> Speech:
+        """The best take, with a voice."""
+        if scorer is None and self.models.aligner is None:
+            written = [self.ar.best_of(written)]
+        takes = [(take, self.nar.fill(torch.tensor(take.codes), prompt, take.symbols or None)) for take in written]
+        if scorer is None and len(takes) > 1:
+            takes = [max(takes, key=lambda take: (not take[0].warnings, self._clarity(take[1], symbols)))]
+        spoken = [self._speech(sentence, *take) for take in takes]
+        return max(spoken, key=lambda speech: scorer(speech.waveform.numpy(), sentence)) if scorer else spoken[0]
+
+    def _clarity(self, codes: Tensor, symbols: list[int]) -> float:
+        assert self.models.aligner
+        return self.models.aligner.likelihood(self.codec.embed(codes[None])[0].T, symbols)
+
+    def _speech(self, sentence: str, take: Spoken, codes: Tensor) -> Speech:
         waveform = self.codec.decode(codes[None]).waveform[0].cpu()
         return Speech(sentence, waveform, self.codec.sample_rate, codes.cpu(), take.warnings)

@@ -10,14 +10,14 @@ from torch import Tensor
 
 from vocable.audio import AudioError
 from vocable.codec.clips import Waveforms, as_clips
-from vocable.codec.model import SpeechTokenizer
+from vocable.codec.encodec import Codec
 from vocable.codec.tokens import Encoded, TokensError
 
 SHORTEST, LONGEST = 1.0, 3.0  #: seconds
 SILENT = 1e-3  #: a recording whose loudest part has a root mean square below this says nothing
 
 
-def prepare_voice(codec: SpeechTokenizer, waveform: Waveforms, sample_rate: int | None = None) -> Encoded:
+def prepare_voice(codec: Codec, waveform: Waveforms, sample_rate: int | None = None) -> Encoded:
     """The voice of a recording, float [L]: its loudest three seconds as codes, to be kept, `save`, and used again.
 
     No text is needed. Raises AudioError for a recording that is too short or silent, or is none.
@@ -42,7 +42,7 @@ def prepare_voice(codec: SpeechTokenizer, waveform: Waveforms, sample_rate: int 
     )
 
 
-def voice_codes(codec: SpeechTokenizer, voice: Encoded) -> Tensor:
+def voice_codes(codec: Codec, voice: Encoded) -> Tensor:
     """The codes of a voice, int64 [K, P]. Raises TokensError for what this codec did not make whole."""
     if voice.codec_id != codec.id:
         raise TokensError(f"the voice is of codec {voice.codec_id}, and this is {codec.id}: prepare it again")

@@ -1,0 +1,131 @@
+"""EnCodec (arXiv 2210.13438) behind SpeechTokenizer's front door: the tokens of VALL-E, by the name `encodec:ID`.
+
+The model comes from a folder or the hub through transformers, and its licence is its authors'. Eight layers are used,
+as in VALL-E (arXiv 2301.02111): 6 kbit/s. Clips are worked on one by one, which its padding asks for.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vocable import audio
+from vocable.codec.checkpoint import CheckpointError
+from vocable.codec.clips import Waveforms, as_clips, check_fit, checked_lengths
+from vocable.codec.model import Decoded, SpeechTokenizer
+from vocable.codec.rvq import ResidualVectorQuantizer
+from vocable.codec.tokens import Encoded, TokensError
+from vocable.extras import need
+
+KIND = "encodec:"
+LAYERS = 8
+
+
+class Encodec:
+    """What language models of speech, and `vocable tokenize`, ask of a codec; shapes as in SpeechTokenizer."""
+
+    recurrence = "float32"
+
+    def __init__(self, name: str, device: str = "cpu") -> None:
+        """name: a folder or a hub id. Raises CheckpointError where it has no mono EnCodec."""
+        transformers = need("transformers", "train")
+        try:
+            self.model = transformers.EncodecModel.from_pretrained(name).eval().to(device)
+        except (OSError, ValueError) as error:
+            raise CheckpointError(f"{name}: no EnCodec there, nor to be had from the hub") from error
+        config = self.model.config
+        if config.audio_channels != 1 or config.normalize:
+            raise CheckpointError(f"{name}: this EnCodec is not of speech in mono: take facebook/encodec_24khz")
+        layers = self.model.quantizer.layers[:LAYERS]
+        books = torch.stack([layer.codebook.embed for layer in layers])
+        self.quantizer = ResidualVectorQuantizer(*books.shape).to(device)
+        self.quantizer.codebooks.copy_(books)
+        self.num_quantizers, self.codebook_size, _ = books.shape
+        self.sample_rate: int = config.sampling_rate
+        self.hop_length: int = config.hop_length
+        self.frame_rate = self.sample_rate / self.hop_length
+        digest = hashlib.sha256()
+        for key, tensor in sorted(self.model.state_dict().items()):
+            digest.update(key.encode() + tensor.cpu().contiguous().numpy().tobytes())
+        self.id = f"encodec-{digest.hexdigest()[:10]}"
+
+    @property
+    def device(self) -> torch.device:
+        return self.quantizer.codebooks.device
+
+    @torch.no_grad()
+    def encode(self, waveform: Waveforms, sample_rate: int | None = None, *, layers: slice | None = None) -> Encoded:
+        """As `SpeechTokenizer.encode`."""
+        start, stop = self.layer_range(layers)
+        clips = as_clips(waveform, None)
+        if sample_rate not in (None, self.sample_rate):
+            clips = [torch.from_numpy(audio.resample(c.cpu().numpy(), sample_rate, self.sample_rate)) for c in clips]
+        lengths = torch.tensor([len(clip) for clip in clips])
+        frames = -(-lengths // self.hop_length)
+        codes = torch.zeros(len(clips), stop - start, int(frames.max()), dtype=torch.int64, device=self.device)
+        for row, clip, count in zip(codes, clips, frames.tolist(), strict=True):
+            latents = self.model.encoder(clip.to(self.device)[None, None]).transpose(1, 2)
+            row[:, :count] = self.quantizer.encode(latents, stop)[0, start:]
+        return Encoded(codes, frames, lengths, slice(start, stop), self.id, self.sample_rate, self.frame_rate)
+
+    def encode_long(self, waveform: Tensor | np.ndarray, layers: slice | None = None) -> Encoded:
+        """As `encode`, in memory: a minute takes some 2 GB."""
+        return self.encode(waveform, layers=layers)
+
+    @torch.no_grad()
+    def decode(
+        self,
+        codes: Encoded | Tensor,
+        num_samples: Tensor | Sequence[int] | None = None,
+    ) -> Decoded:
+        """As `SpeechTokenizer.decode`, of all layers."""
+        if isinstance(codes, Encoded):
+            if codes.codec_id != self.id:
+                raise TokensError(f"tokens of {codes.codec_id}, and this is {self.id}")
+            codes, num_samples = codes.codes, codes.num_samples if num_samples is None else num_samples
+        batch, _, width = codes.shape
+        whole = torch.full((batch,), width * self.hop_length)
+        lengths = whole if num_samples is None else checked_lengths(num_samples, batch)
+        check_fit(lengths, width, self.hop_length)
+        waveform = torch.zeros(batch, int(lengths.max()), device=self.device)
+        for row, clip, length in zip(waveform, codes, lengths.tolist(), strict=True):
+            frames = -(-length // self.hop_length)
+            row[:length] = self.model.decoder(self.embed(clip[None, :, :frames]))[0, 0, :length]
+        return Decoded(waveform, lengths)
+
+    def embed(self, codes: Tensor, layers: slice | None = None) -> Tensor:
+        """The sum of the codebook vectors: int64 [B, K', T] -> float32 [B, D, T]."""
+        start, stop = self.layer_range(layers)
+        if codes.shape[1] != stop - start:
+            raise TokensError(f"{codes.shape[1]} rows of codes for layers {start} to {stop}")
+        return self.quantizer.decode(codes.to(self.device), start).transpose(1, 2)
+
+    def bitrate(self, layers: slice | None = None) -> float:
+        """Bits a second of the codes of these layers, without entropy coding."""
+        start, stop = self.layer_range(layers)
+        return float((stop - start) * self.frame_rate * np.log2(self.codebook_size))
+
+    def layer_range(self, layers: slice | None) -> tuple[int, int]:
+        start, stop, step = (layers or slice(None)).indices(self.num_quantizers)
+        if step != 1 or start >= stop:
+            raise ValueError(f"layers must be a slice of the {self.num_quantizers} layers, not {layers}")
+        return start, stop
+
+
+#: What language models can be trained on.
+Codec = SpeechTokenizer | Encodec
+
+
+def load_codec(name: str | os.PathLike[str] | None, device: str = "cpu", **options: Any) -> Codec:
+    """`SpeechTokenizer.from_pretrained`, with its options, or by "encodec:ID" an Encodec, which has none of them."""
+    if not str(name).startswith(KIND):
+        return SpeechTokenizer.from_pretrained(name, device, **options)
+    if options.get("compile") or options.get("recurrence", "float32") != "float32":
+        raise ValueError("EnCodec runs as it is: leave out --compile and --recurrence")
+    return Encodec(str(name).removeprefix(KIND), device)
