@@ -112,6 +112,6 @@ def test_the_command(uslm_folders, tmp_path, capsys) -> None:
     with soundfile.SoundFile(tmp_path / "out.wav") as file:
         assert file.comment == MADE_BY_MACHINE
         assert file.frames == len(by_model) == 32_000 and not np.array_equal(file.read(), by_model)
-    for option, value in (("--models", models), ("--text", "some words.")):
+    for option, value in (("--models", models), ("--text", "some words."), ("--language", "en")):
         assert run_command(*call, option, value) == 2
         assert f"{option} is for --method nar" in capsys.readouterr().err

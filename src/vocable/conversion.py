@@ -15,7 +15,7 @@ import torch
 
 from vocable.codec.clips import Waveforms
 from vocable.codec.encodec import Codec, load_codec
-from vocable.codec.model import Decoded, SpeechTokenizer
+from vocable.codec.model import Decoded
 from vocable.codec.tokens import Encoded
 from vocable.lm.model import Models, load_models
 from vocable.lm.voice import prepare_voice, voice_codes
@@ -24,7 +24,7 @@ MIN_SECONDS = 1.0  #: of reference
 
 
 def swap_layers(
-    tok: SpeechTokenizer,
+    tok: Codec,
     source: Waveforms,
     reference: Waveforms,
     sample_rate: int | None = None,
@@ -87,8 +87,8 @@ class VoiceConverter:
     ) -> Decoded:
         """Speech with the source's content, as long as the source, in a voice.
 
-        source: one clip, float [L]; voice: of `prepare_voice`. text: what the source says, where it is known: the words
-        stay clearer; language: the text's. Raises ValueError for a text that the models cannot read or find in the
+        source: one clip, float [L]; voice: of `prepare_voice`. text: what the source says, where it is known;
+        language: the text's. Raises ValueError for a text that the models cannot read or find in the
         clip, TokensError for a voice of another codec, AudioError for audio that is none.
         """
         encoded = self.codec.encode(source, sample_rate)

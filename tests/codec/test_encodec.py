@@ -10,6 +10,7 @@ import torch
 
 from conftest import SPEECH, make_tiny, run_command
 from vocable import audio
+from vocable.audio import AudioError
 from vocable.codec.checkpoint import CheckpointError
 from vocable.codec.encodec import Encodec, load_codec
 from vocable.codec.tokens import TokensError
@@ -76,13 +77,17 @@ def test_batched_equals_single(codec: Encodec, speech: np.ndarray) -> None:
     assert codec.encode(speech[:9_000], 48_000).num_samples.tolist() == [4_500]
 
 
-def test_what_it_refuses(codec: Encodec, speech: np.ndarray, tmp_path: Path) -> None:
+def test_what_it_refuses(codec: Encodec, folder: Path, speech: np.ndarray, tmp_path: Path) -> None:
     with pytest.raises(TokensError, match="and this is encodec-"):
         codec.decode(make_tiny().encode(speech))
     with pytest.raises(TokensError, match="2 rows"):
         codec.embed(codec.encode(speech).codes[:, :2])
-    with pytest.raises(ValueError, match="slice of the"):
+    with pytest.raises(ValueError, match="selects no run"):
         codec.encode(speech, layers=slice(2, 2))
+    with pytest.raises(AudioError, match="cut it"):
+        codec.encode_long(np.zeros(301 * 24_000, np.float32))
+    with pytest.raises(ValueError, match="device 'cuda' cannot be used"):
+        load_codec(f"encodec:{folder}", "cuda")
     with pytest.raises(ValueError, match="leave out --compile"):
         load_codec("encodec:x", compile=True)
     with pytest.raises(CheckpointError, match="no EnCodec there"):

@@ -16,7 +16,7 @@ def convert(
     method: str = typer.Option("swap", help="swap: layers of the codes; nar: the speech models' NAR."),
     layers: str = typer.Option("1:", help="swap: layers that the reference gives; the source gives those below."),
     models: str = typer.Option(None, help="nar: RUN/model of `vocable train lm`, or a hub id (default: the shipped)."),
-    text: str = typer.Option(None, help="nar: what the source says, which keeps its words clearer."),
+    text: str = typer.Option(None, help="nar: what the source says, where it is known."),
     language: str = typer.Option(None, help="nar: of the text, as en (default: what the models were trained on)."),
     model: str = typer.Option(None, "-m", "--model", help="A codec: a folder or a hub id (default: the embedded)."),
     device: str = typer.Option("cpu", help="cpu, cuda, ..."),
@@ -25,18 +25,18 @@ def convert(
     chosen = parse_layers(layers)
     if method not in ("swap", "nar"):
         raise ValueError(f"--method is swap or nar, not {method!r}")
-    for option, value in (("--models", models), ("--text", text)):
+    for option, value in (("--models", models), ("--text", text), ("--language", language)):
         if value and method != "nar":
             raise ValueError(f"{option} is for --method nar")
 
     from vocable import audio
-    from vocable.codec.model import SpeechTokenizer
+    from vocable.codec.encodec import load_codec
     from vocable.conversion import VoiceConverter, swap_layers
     from vocable.lm.model import load_models
 
     if out.resolve() in (source.resolve(), reference.resolve()):
         raise ValueError(f"{out} is an input itself: name another output")
-    tok = SpeechTokenizer.from_pretrained(model, device=device)
+    tok = load_codec(model, device)
     said, voice = (audio.read(path, tok.sample_rate)[0] for path in (source, reference))
     if method == "nar":
         converter = VoiceConverter(tok, load_models(models, tok).to(device))

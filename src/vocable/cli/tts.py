@@ -20,7 +20,9 @@ def tts(
     temperature: float = typer.Option(0.8, help="0 takes the likeliest of all."),
     top_p: float = typer.Option(0.95, help="Draw from the likeliest that hold this much of the probability."),
     seed: int = typer.Option(0, help="The same seed, the same speech."),
-    model: str = typer.Option(None, "-m", "--model", help="A codec: a folder or a hub id (default: the embedded)."),
+    model: str = typer.Option(
+        None, "-m", "--model", help="A codec: a folder, a hub id, encodec:ID (default: the embedded)."
+    ),
     device: str = typer.Option("cpu", help="cpu, cuda, ..."),
 ) -> None:
     """Text to speech in the voice of a recording."""

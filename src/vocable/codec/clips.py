@@ -1,4 +1,4 @@
-"""What users hand in, checked: waveforms of any accepted form as a list of clips, and their lengths."""
+"""What users hand in, checked: waveforms of any accepted form as a list of clips, their lengths; and layers."""
 
 from __future__ import annotations
 
@@ -76,3 +76,18 @@ def checked_lengths(num_samples: Tensor | Sequence[int], batch: int) -> Tensor:
     if lengths.shape != (batch,):
         raise ValueError(f"num_samples needs one number for each of the {batch} clips, not shape {list(lengths.shape)}")
     return lengths
+
+
+def layer_range(layers: slice | None, num_quantizers: int) -> tuple[int, int]:
+    """`layers` of a codec that has so many, as (start, stop); None: all. ValueError for what is no run of them."""
+    if layers is None:
+        return 0, num_quantizers
+    if not isinstance(layers, slice):
+        raise ValueError(f"layers is a slice: slice(0, {layers}) for the first {layers}, not {layers!r}")
+    try:
+        start, stop, step = layers.indices(num_quantizers)
+    except TypeError as error:
+        raise ValueError(f"layers is a slice of whole numbers, not {layers!r}") from error
+    if step != 1 or start >= stop or (layers.stop or 0) > num_quantizers:
+        raise ValueError(f"{layers} selects no run of the {num_quantizers} layers")
+    return start, stop

@@ -13,11 +13,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 
 from vocable import audio
+from vocable.audio import AudioError
 from vocable.codec.checkpoint import CheckpointError
-from vocable.codec.clips import Waveforms, as_clips, check_fit, checked_lengths
+from vocable.codec.clips import Waveforms, as_clips, check_fit, checked_lengths, layer_range
+from vocable.codec.layers import Recurrence
 from vocable.codec.model import Decoded, SpeechTokenizer
 from vocable.codec.rvq import ResidualVectorQuantizer
 from vocable.codec.tokens import Encoded, TokensError
@@ -25,20 +28,25 @@ from vocable.extras import need
 
 KIND = "encodec:"
 LAYERS = 8
+LONGEST = 300  #: seconds of a recording
 
 
 class Encodec:
     """What language models of speech, and `vocable tokenize`, ask of a codec; shapes as in SpeechTokenizer."""
 
-    recurrence = "float32"
+    recurrence: Recurrence = "float32"
 
     def __init__(self, name: str, device: str = "cpu") -> None:
         """name: a folder or a hub id. Raises CheckpointError where it has no mono EnCodec."""
         transformers = need("transformers", "train")
         try:
-            self.model = transformers.EncodecModel.from_pretrained(name).eval().to(device)
-        except (OSError, ValueError) as error:
+            self.model = transformers.EncodecModel.from_pretrained(name).eval()
+        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
             raise CheckpointError(f"{name}: no EnCodec there, nor to be had from the hub") from error
+        try:
+            self.model.to(device)
+        except (RuntimeError, AssertionError) as error:  # what torch says of a device it has not
+            raise ValueError(f"device {device!r} cannot be used here: {str(error).splitlines()[0]}") from error
         config = self.model.config
         if config.audio_channels != 1 or config.normalize:
             raise CheckpointError(f"{name}: this EnCodec is not of speech in mono: take facebook/encodec_24khz")
@@ -62,7 +70,7 @@ class Encodec:
     @torch.no_grad()
     def encode(self, waveform: Waveforms, sample_rate: int | None = None, *, layers: slice | None = None) -> Encoded:
         """As `SpeechTokenizer.encode`."""
-        start, stop = self.layer_range(layers)
+        start, stop = layer_range(layers, self.num_quantizers)
         clips = as_clips(waveform, None)
         if sample_rate not in (None, self.sample_rate):
             clips = [torch.from_numpy(audio.resample(c.cpu().numpy(), sample_rate, self.sample_rate)) for c in clips]
@@ -75,7 +83,9 @@ class Encodec:
         return Encoded(codes, frames, lengths, slice(start, stop), self.id, self.sample_rate, self.frame_rate)
 
     def encode_long(self, waveform: Tensor | np.ndarray, layers: slice | None = None) -> Encoded:
-        """As `encode`, in memory: a minute takes some 2 GB."""
+        """As `encode`, whole: AudioError for a recording over five minutes."""
+        if len(waveform) > LONGEST * self.sample_rate:
+            raise AudioError(f"longer than {LONGEST} s, which EnCodec would take in one piece: cut it")
         return self.encode(waveform, layers=layers)
 
     @torch.no_grad()
@@ -83,12 +93,14 @@ class Encodec:
         self,
         codes: Encoded | Tensor,
         num_samples: Tensor | Sequence[int] | None = None,
+        layers: slice | None = None,
     ) -> Decoded:
-        """As `SpeechTokenizer.decode`, of all layers."""
+        """As `SpeechTokenizer.decode`; of an `Encoded`, all the layers that it holds."""
         if isinstance(codes, Encoded):
             if codes.codec_id != self.id:
                 raise TokensError(f"tokens of {codes.codec_id}, and this is {self.id}")
-            codes, num_samples = codes.codes, codes.num_samples if num_samples is None else num_samples
+            num_samples = codes.num_samples if num_samples is None else num_samples
+            codes, layers = codes.codes, codes.layers
         batch, _, width = codes.shape
         whole = torch.full((batch,), width * self.hop_length)
         lengths = whole if num_samples is None else checked_lengths(num_samples, batch)
@@ -96,26 +108,20 @@ class Encodec:
         waveform = torch.zeros(batch, int(lengths.max()), device=self.device)
         for row, clip, length in zip(waveform, codes, lengths.tolist(), strict=True):
             frames = -(-length // self.hop_length)
-            row[:length] = self.model.decoder(self.embed(clip[None, :, :frames]))[0, 0, :length]
+            row[:length] = self.model.decoder(self.embed(clip[None, :, :frames], layers))[0, 0, :length]
         return Decoded(waveform, lengths)
 
     def embed(self, codes: Tensor, layers: slice | None = None) -> Tensor:
         """The sum of the codebook vectors: int64 [B, K', T] -> float32 [B, D, T]."""
-        start, stop = self.layer_range(layers)
+        start, stop = layer_range(layers, self.num_quantizers)
         if codes.shape[1] != stop - start:
             raise TokensError(f"{codes.shape[1]} rows of codes for layers {start} to {stop}")
         return self.quantizer.decode(codes.to(self.device), start).transpose(1, 2)
 
     def bitrate(self, layers: slice | None = None) -> float:
         """Bits a second of the codes of these layers, without entropy coding."""
-        start, stop = self.layer_range(layers)
+        start, stop = layer_range(layers, self.num_quantizers)
         return float((stop - start) * self.frame_rate * np.log2(self.codebook_size))
-
-    def layer_range(self, layers: slice | None) -> tuple[int, int]:
-        start, stop, step = (layers or slice(None)).indices(self.num_quantizers)
-        if step != 1 or start >= stop:
-            raise ValueError(f"layers must be a slice of the {self.num_quantizers} layers, not {layers}")
-        return start, stop
 
 
 #: What language models can be trained on.

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from vocable import audio
 from vocable.audio import AudioError
-from vocable.codec.clips import Waveforms, as_clips, check_fit, checked_lengths
+from vocable.codec.clips import Waveforms, as_clips, check_fit, checked_lengths, layer_range
 from vocable.codec.config import CodecConfig
 from vocable.codec.layers import Recurrence, frame_mask, reduce_recurrence
 from vocable.codec.long import CHUNK_FRAMES, run_staged
@@ -202,7 +202,7 @@ class SpeechTokenizer(nn.Module):
 
     def bitrate(self, layers: slice | None = None) -> float:
         """Bits a second of the codes of these layers, without entropy coding."""
-        start, stop = self._range(layers)
+        start, stop = layer_range(layers, self.num_quantizers)
         return float((stop - start) * self.frame_rate * np.log2(self.codebook_size))
 
     def num_frames(self, num_samples: int) -> int:
@@ -234,7 +234,7 @@ class SpeechTokenizer(nn.Module):
         resampled. num_samples: valid samples of each row of a padded [B, L]. layers: which rows to return; layers
         above the last one cost nothing. Raises AudioError for empty, non-finite or non-float input.
         """
-        start, stop = self._range(layers)
+        start, stop = layer_range(layers, self.num_quantizers)
         batch, lengths = self._batch(waveform, sample_rate, num_samples)
         frames = -(-lengths // self.hop_length)
         latents = run_batch(_staged(self.encoder), batch, lengths)
@@ -290,7 +290,7 @@ class SpeechTokenizer(nn.Module):
         blocks: float [n] at the codec's rate, of any lengths (or the whole as one). chunk_frames: what is worked on at
         once; more takes more memory. Raises AudioError for input that is empty or not finite.
         """
-        start, stop = self._range(layers)
+        start, stop = layer_range(layers, self.num_quantizers)
         samples = 0
 
         def checked() -> Iterator[Tensor]:
@@ -377,26 +377,15 @@ class SpeechTokenizer(nn.Module):
         """The rows of `encoded` that `layers` asks for, and which layers they are."""
         if encoded.codec_id != self.id:
             raise TokensError(f"codes of codec {encoded.codec_id}, but this is {self.id}: load that one")
-        held, chosen = encoded.layers, slice(*self._range(encoded.layers if layers is None else layers))
+        held, chosen = (
+            encoded.layers,
+            slice(*layer_range(encoded.layers if layers is None else layers, self.num_quantizers)),
+        )
         if chosen.start < held.start or chosen.stop > held.stop:
             raise TokensError(
                 f"layers {chosen.start}:{chosen.stop} were asked for, the codes hold {held.start}:{held.stop}"
             )
         return encoded.codes[:, chosen.start - held.start : chosen.stop - held.start], chosen
-
-    def _range(self, layers: slice | None) -> tuple[int, int]:
-        """`layers` as (start, stop)."""
-        if layers is None:
-            return 0, self.num_quantizers
-        if not isinstance(layers, slice):
-            raise ValueError(f"layers is a slice: slice(0, {layers}) for the first {layers}, not {layers!r}")
-        try:
-            start, stop, step = layers.indices(self.num_quantizers)
-        except TypeError as error:
-            raise ValueError(f"layers is a slice of whole numbers, not {layers!r}") from error
-        if step != 1 or start >= stop or (layers.stop or 0) > self.num_quantizers:
-            raise ValueError(f"{layers} selects no run of the {self.num_quantizers} layers")
-        return start, stop
 
     def _batch(
         self, waveform: Waveforms, sample_rate: int | None, num_samples: Tensor | Sequence[int] | None
@@ -413,7 +402,7 @@ class SpeechTokenizer(nn.Module):
 
     def _checked(self, codes: Tensor | np.ndarray, layers: slice | None) -> tuple[Tensor, int]:
         """Codes as int64 [B, K', T] on the device, and the layer of their first row."""
-        start, stop = self._range(layers)
+        start, stop = layer_range(layers, self.num_quantizers)
         if not isinstance(codes, (Tensor, np.ndarray)):
             raise TokensError(f"codes are a tensor, an array or an Encoded, not {type(codes).__name__}")
         codes = torch.as_tensor(codes)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vocable.codec.encodec import KIND
 from vocable.corpus.manifest import Utterance
 from vocable.corpus.parallel import end_with_parent, processes
 from vocable.corpus.tokenize import Plan, Shard, Worker
@@ -78,8 +79,10 @@ class Ray:
                 context.execution_no_progress_timeout_s = -1  # a shard may take long
             # A block for each shard, so that each is a task of its own. Actors start in another folder.
             rows = [{"shard": _as_json(shard)} for shard in shards]
-            if Path(plan.codec).is_dir():
-                plan = dataclasses.replace(plan, codec=str(Path(plan.codec).resolve()))
+            kind = KIND if plan.codec.startswith(KIND) else ""
+            folder = Path(plan.codec.removeprefix(KIND))
+            if folder.is_dir():
+                plan = dataclasses.replace(plan, codec=f"{kind}{folder.resolve()}")
             made = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
                 _Actor,
                 fn_constructor_args=(plan, out.resolve()),

@@ -40,10 +40,12 @@ def compare(a: tuple[Path, str], b: tuple[Path, str], seed: int = 0) -> dict[str
         raise ValueError(f"the two were judged by different {', '.join(sorted(differing))}: measure them alike")
     found = []
     for (folder, systems), every in zip((a, b), rows, strict=True):
-        for system in systems.split("+"):
-            if not any(row["system"] == system for row in every):
-                raise ValueError(f"{folder}: no rows of {system!r}")
-        found.append(_by_clip([row for row in every if row["system"] in systems.split("+")]))
+        known = {row["system"] for row in every}
+        names = [systems] if systems in known else systems.split("+")
+        for name in names:
+            if name not in known:
+                raise ValueError(f"{folder}: no rows of {name!r}")
+        found.append(_together([_by_clip([row for row in every if row["system"] == name]) for name in names]))
     shared = [clip for clip in found[0] if clip in found[1]]
     if not shared:
         raise ValueError("the two have no clip in common")
@@ -68,8 +70,7 @@ def compare(a: tuple[Path, str], b: tuple[Path, str], seed: int = 0) -> dict[str
 
 
 def _by_clip(rows: list[Row]) -> dict[str, tuple[str, dict[str, np.ndarray]]]:
-    """Speaker and figures of each clip, summed over its rows: a long recording has one for each window, and each
-    system its own."""
+    """Speaker and figures of each clip, summed over its rows (a long recording has one for each window)."""
     found: dict[str, tuple[str, dict[str, np.ndarray]]] = {}
     for row in rows:
         _, figures = found.setdefault(row["clip"], (row["speaker_id"], {}))
@@ -77,6 +78,23 @@ def _by_clip(rows: list[Row]) -> dict[str, tuple[str, dict[str, np.ndarray]]]:
             if row.get(name) is not None:
                 figures[name] = figures.get(name, np.zeros(2)) + row[name]
     return found
+
+
+def _together(systems: list[dict[str, tuple[str, dict[str, np.ndarray]]]]) -> dict[str, tuple[str, dict[str, Any]]]:
+    """Sums over systems, of the clips and figures that all of them have."""
+    first, *others = systems
+    return {
+        clip: (
+            speaker,
+            {
+                name: sum((other[clip][1][name] for other in others), figure)
+                for name, figure in figures.items()
+                if all(name in other[clip][1] for other in others)
+            },
+        )
+        for clip, (speaker, figures) in first.items()
+        if all(clip in other for other in others)
+    }
 
 
 def table(figures: Mapping[str, Mapping[str, Any]]) -> Table:

@@ -83,12 +83,9 @@ class Aligner(nn.Module):
     @torch.inference_mode()
     def likelihood(self, vectors: Tensor, symbols: list[int]) -> float:
         """How well a clip [T, D] can be heard to say `symbols`: CTC's log-likelihood of them, a mean over symbols."""
-        scores, sizes = self._scores(vectors)[:, None], (torch.tensor([n]) for n in (len(vectors), len(symbols)))
-        return -float(
-            nn.functional.ctc_loss(
-                scores, torch.tensor([symbols]), *sizes, blank=self.config.num_symbols, reduction="mean"
-            )
-        )
+        frames, count = torch.tensor([len(vectors)]), torch.tensor([len(symbols)])
+        scores, text = self._scores(vectors)[:, None], torch.tensor([symbols])
+        return -float(nn.functional.ctc_loss(scores, text, frames, count, blank=self.config.num_symbols))
 
     def _scores(self, vectors: Tensor) -> Tensor:
         """Of one clip, on the CPU: [T, D] -> [T, symbols + 1]."""

@@ -54,15 +54,15 @@ def load_corpus(
     utterances: Sequence[Utterance],
     data: Data,
     codec: Codec,
-    aligner: AlignerRecipe | None,
+    aligner: AlignerRecipe | Aligner | None,
     table: SymbolTable | None = None,
     seed: int = 0,
     progress: Callable[[str, float], None] = lambda stage, share: None,
 ) -> Corpus:
     """Clips that have tokens and a text. table: that of the training corpus, for others; None makes one.
 
-    aligner: how to train what finds the timings, None for none. What was made before is taken from the cache. Raises
-    ValueError for tokens of another codec, or of few layers, and where no clip is left.
+    aligner: what finds the timings, or how to train it; None for none. What was made before is taken from the cache.
+    Raises ValueError for tokens of another codec, or of few layers, and where no clip is left.
     """
     dataset = TokenDataset(tokens)
     if dataset.codec_id != codec.id:
@@ -100,7 +100,10 @@ def load_corpus(
     model: Aligner | None = None
     timings: dict[str, Timing] = {}
     if aligner:
-        model = _aligner(encoded, codes, table, codec, aligner, cache, seed, progress)
+        if isinstance(aligner, Aligner):
+            model = aligner
+        else:
+            model = _aligner(encoded, codes, table, codec, aligner, cache, seed, progress)
         timings = _timings(model, encoded, codes, codec, cache, left_out, progress)
     clips = [
         Clip(u.id, u.speaker_key, encoded[u.id], codes[u.id], timings.get(u.id))
@@ -177,7 +180,7 @@ def _timings(
     progress: Callable[[str, float], None],
 ) -> dict[str, Timing]:
     """The timing of each clip, kept in the cache."""
-    digest = hashlib.sha256((cache / WEIGHTS).read_bytes()).hexdigest()
+    digest = hashlib.sha256(b"".join(t.numpy().tobytes() for t in model.state_dict().values())).hexdigest()
     path = cache / "timings.json"
     known = json.loads(path.read_text()) if path.is_file() else {}
     if known.get("aligner") != digest:

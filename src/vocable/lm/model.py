@@ -87,7 +87,8 @@ def build_models(recipe: LMRecipe, codec: Codec, table: SymbolTable) -> Models:
     if recipe.nar.train:
         transformer = _transformer(recipe.nar, codec.num_quantizers - 1)
         books = codec.quantizer.codebooks
-        nar = NAR(NARConfig(*books.shape, len(table), transformer), books)
+        layers, size, dimension = books.shape
+        nar = NAR(NARConfig(layers, size, dimension, len(table), transformer), books)
     return Models(codec.id, recipe.data.front_end, recipe.data.language, table, ar, nar)
 
 

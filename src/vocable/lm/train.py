@@ -18,12 +18,12 @@ from torch.nn.utils.rnn import pad_sequence
 
 from vocable.codec.encodec import load_codec
 from vocable.corpus.manifest import read_manifest, spread
-from vocable.lm.aligner import PAUSE, Timing
+from vocable.lm.aligner import PAUSE, Aligner, Timing
 from vocable.lm.ar import AR
 from vocable.lm.corpus import Clip, Corpus, like_lengths, load_corpus
 from vocable.lm.model import Models, build_models, digest, load_models, save_models
 from vocable.lm.nar import NAR, frame_symbols, sum_of
-from vocable.lm.recipe import LMRecipe
+from vocable.lm.recipe import AlignerRecipe, LMRecipe
 from vocable.lm.text import MARKS
 from vocable.lm.transformer import IGNORED, cross_entropy
 from vocable.training.log import Writer
@@ -157,12 +157,14 @@ class LMTrainer(Trainer):
         super().__init__(recipe, folder, max_time, on_log)
         self.workers = recipe.data.workers
         codec = load_codec(recipe.codec, parts="decoder")
-        aligner = recipe.aligner if recipe.ar.timed else None
         d = recipe.data
         with self.processes.main_process_first():
             train, dev = read_manifest(d.train), [u for u in read_manifest(d.dev) if u.text]
             begun = load_models(recipe.init, codec) if recipe.init else None
             table = begun.table if begun else None
+            aligner: AlignerRecipe | Aligner | None = recipe.aligner if recipe.ar.timed else None
+            if aligner and begun and begun.aligner:  # it has heard more than these clips, perhaps
+                aligner = begun.aligner
             self.corpus = load_corpus(d.tokens, train, d, codec, aligner, table, recipe.seed, on_load)
             dev = spread(dev, recipe.dev_clips)
             held_out = load_corpus(d.dev_tokens, dev, d, codec, aligner, self.corpus.table, recipe.seed, on_load)
