@@ -129,7 +129,7 @@ def test_conversion_by_the_nar_stands_beside_swapped_layers(
     summary = read_summary(tmp_path)
     assert list(summary["languages"]["en"]) == ["source", ":1", "1:2", "1:4", "nar", "nar, text"]
     for nar in ("nar", "nar, text"):
-        assert any(line.startswith(f"en: WER of 1:4 is above that of {nar}: ") for line in summary["orders"])
+        assert any(line.startswith(f"en: WER % of 1:4 is above that of {nar}: ") for line in summary["orders"])
         assert any(f"reference of {nar} is above that of 1:2: " in line for line in summary["orders"])
     assert "NAR in the reference's voice" in (tmp_path / "tables.md").read_text()
     tok = conversion.load_codec(str(codec))

@@ -100,7 +100,7 @@ class Encodec:
             if codes.codec_id != self.id:
                 raise TokensError(f"tokens of {codes.codec_id}, and this is {self.id}")
             num_samples = codes.num_samples if num_samples is None else num_samples
-            codes, layers = codes.codes, codes.layers
+            layers, codes = codes.layers, codes.codes
         batch, _, width = codes.shape
         whole = torch.full((batch,), width * self.hop_length)
         lengths = whole if num_samples is None else checked_lengths(num_samples, batch)
