@@ -192,11 +192,6 @@ class AR(nn.Module):
         scores = groups.gather(1, chosen[:, None])[:, 0]
         return drawn, scores + torch.where(chosen == 0, codes.gather(1, code[:, None])[:, 0], 0.0)
 
-    @staticmethod
-    def best_of(takes: Sequence[Spoken]) -> Spoken:
-        """The take that the model itself finds likeliest, by frame; one without warnings before any with."""
-        return max(takes, key=lambda take: (not take.warnings, take.log_likelihood / max(1, len(take.codes))))
-
     # ---- elsewhere -----------------------------------------------------------------------------------------------
 
     def export_llama(self, folder: Path, max_positions: int = 4096) -> None:
