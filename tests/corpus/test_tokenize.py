@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import itertools
 import json
@@ -24,6 +25,8 @@ from torch.utils.data import DataLoader
 from conftest import SPEECH, make_tiny, run_command
 from vocable import audio
 from vocable.codec.model import SpeechTokenizer
+from vocable.codec.tokens import Encoded
+from vocable.corpus import tokenize as module
 from vocable.corpus.dataset import TokenDataset, TokenStream, collate
 from vocable.corpus.engines import Local
 from vocable.corpus.manifest import Utterance, read_manifest
@@ -131,6 +134,29 @@ def test_interrupted_or_in_several_processes_the_bytes_are_the_same(corpus: Path
     moved = replace(plan, codec=f"{corpus}/../{corpus.name}/codec")  # where a codec lies decides nothing
     tokenize(utterances, tmp_path, moved, tries_what_was_left_out)
     assert len(again) == 1 and digests(tmp_path) == digests(tokens)
+
+
+def test_a_full_disk_costs_one_shard(
+    corpus: Path, tokens: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    utterances, plan = planned(corpus)
+    write, written = module._write_tar, []
+
+    def full(path: Path, clips: dict[str, Encoded]) -> dict[str, list[int]]:
+        written.append(path)
+        places = write(path, clips)
+        if len(written) == 3:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return places
+
+    monkeypatch.setattr(module, "_write_tar", full)
+    with pytest.raises(OSError, match="No space left"):
+        tokenize(utterances, tmp_path, plan, one_after_another)
+    assert sorted(path.name for path in (tmp_path / "shards").iterdir()) == [
+        f"0000{i}.{suffix}" for i in range(2) for suffix in ("json", "tar")
+    ]
+    tokenize(utterances, tmp_path, plan, one_after_another)  # there is room again
+    assert digests(tmp_path) == digests(tokens)
 
 
 def test_another_plan_is_refused(corpus: Path, tokens: Path) -> None:
