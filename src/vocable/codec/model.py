@@ -377,10 +377,8 @@ class SpeechTokenizer(nn.Module):
         """The rows of `encoded` that `layers` asks for, and which layers they are."""
         if encoded.codec_id != self.id:
             raise TokensError(f"codes of codec {encoded.codec_id}, but this is {self.id}: load that one")
-        held, chosen = (
-            encoded.layers,
-            slice(*layer_range(encoded.layers if layers is None else layers, self.num_quantizers)),
-        )
+        held = encoded.layers
+        chosen = slice(*layer_range(held if layers is None else layers, self.num_quantizers))
         if chosen.start < held.start or chosen.stop > held.stop:
             raise TokensError(
                 f"layers {chosen.start}:{chosen.stop} were asked for, the codes hold {held.start}:{held.stop}"

@@ -63,9 +63,8 @@ class USLM:
         device: str = "cpu",
     ) -> USLM:
         """Load language models: RUN/model of `vocable train lm`, or a hub id; None: those that are shipped beside
-        vocable, in a clone or as vocable-uslm. codec: the one that they were trained on, as
-        `load_codec` takes it (None: the embedded model). Raises ValueError where there are none,
-        or they do not fit."""
+        vocable, in a clone or as vocable-uslm. codec: the one that they were trained on, as `load_codec` takes
+        it (None: the embedded model). Raises ValueError where there are none, or they do not fit."""
         loaded = load_codec(codec, device)
         return cls(loaded, load_models(name, loaded).to(device))
 
