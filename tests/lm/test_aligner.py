@@ -96,12 +96,18 @@ def test_it_learns_when_symbols_are_spoken() -> None:
     for _ in range(10):
         vectors, symbols, lengths = clip()
         others = [(symbol + 1) % 5 for symbol in symbols]
-        assert model.likelihood(vectors, symbols) > model.likelihood(vectors, others)
+        right, wrong = (one_likelihood(model, vectors, text) for text in (symbols, others))
+        assert right > wrong
         found = model.align(vectors, symbols)
         assert [s for s in found.symbols if s != PAUSE] == symbols
         if PAUSE not in found.symbols:
             errors += np.abs(np.cumsum(found.frames) - np.cumsum(lengths))[:-1].tolist()
     assert len(errors) > 20 and np.mean(errors) < 2
+
+
+def one_likelihood(model: Aligner, vectors: torch.Tensor, symbols: list[int]) -> float:
+    frames, count = torch.tensor([len(vectors)]), torch.tensor([len(symbols)])
+    return float(model.likelihood(vectors[None], frames, torch.tensor([symbols]), count))
 
 
 @settings(max_examples=20, deadline=None)
@@ -116,4 +122,8 @@ def test_the_likelihood_is_that_of_all_paths(symbols: list[int], frames: int, se
         for path in paths(symbols, frames)
     ]
     expected = np.logaddexp.reduce(sums) / len(symbols) if sums else -np.inf
-    assert model.likelihood(vectors, symbols) == pytest.approx(expected, abs=1e-4)
+    assert one_likelihood(model, vectors, symbols) == pytest.approx(expected, abs=1e-4)
+    longer = torch.nn.functional.pad(torch.stack([vectors, vectors]), (0, 0, 0, 3), value=7.0)
+    texts = torch.tensor([[*symbols, 2], [*symbols, 1]])
+    together = model.likelihood(longer, torch.tensor([frames] * 2), texts, torch.tensor([len(symbols)] * 2))
+    assert together.tolist() == pytest.approx([expected] * 2, abs=1e-4)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
 
@@ -21,11 +22,6 @@ def make(timed: bool = True, seed: int = 0, look_ahead: bool = False) -> AR:
     torch.manual_seed(seed)
     transformer = TransformerConfig(dim=32, layers=2, heads=2, hidden=48)
     return AR(ARConfig(SIZE, SYMBOLS, transformer, timed, look_ahead)).eval()
-
-
-def last(model: AR, *args: object, **how: object) -> list[Spoken]:
-    *_, takes = model.speak(*args, **how)
-    return takes
 
 
 def test_the_sequence_of_a_clip() -> None:
@@ -52,7 +48,7 @@ def test_the_sequence_of_a_clip() -> None:
 def test_a_timed_model_says_every_symbol_once_and_ends(seed: int, look_ahead: bool) -> None:
     """Whatever its weights: random ones here."""
     symbols = torch.randint(SYMBOLS, (7,), generator=torch.Generator().manual_seed(seed)).tolist()
-    for take in last(make(True, seed, look_ahead), symbols, sampling=Sampling(1.0, top_p=1.0), takes=3, seed=seed):
+    for take in make(True, seed, look_ahead).speak(symbols, sampling=Sampling(1.0, top_p=1.0), takes=3, seed=seed):
         assert len(take.codes) == len(take.symbols) and all(0 <= code < SIZE for code in take.codes)
         runs = [(symbol, len(list(run))) for symbol, run in groupby(take.symbols)]
         said = [symbol for symbol, _ in runs if symbol != PAUSE]
@@ -64,7 +60,7 @@ def test_a_timed_model_says_every_symbol_once_and_ends(seed: int, look_ahead: bo
 def test_its_likelihood_is_that_of_the_full_forward(timed: bool, look_ahead: bool) -> None:
     """What it adds up step by step, with a cache, from what it may choose."""
     model, symbols, prompt = make(timed, 0, look_ahead), [2, 0, 5], torch.tensor([1, 1, 4])
-    (take,) = last(model, symbols, prompt, sampling=Sampling(1.0, top_p=1.0, repeats=0), seed=3)
+    (take,) = model.speak(symbols, prompt, sampling=Sampling(1.0, top_p=1.0, repeats=0), seed=3)
     if timed:
         runs = [(symbol, len(list(run))) for symbol, run in groupby(take.symbols)]
         if [s for s, _ in runs if s != PAUSE] != symbols:
@@ -83,9 +79,32 @@ def test_its_likelihood_is_that_of_the_full_forward(timed: bool, look_ahead: boo
 
 def test_one_seed_repeats_and_takes_differ() -> None:
     model, symbols = make(), [0, 1, 2, 3]
-    first, again = (last(model, symbols, takes=3, seed=5, sampling=Sampling(1.0)) for _ in range(2))
+    first, again = (model.speak(symbols, takes=3, seed=5, sampling=Sampling(1.0)) for _ in range(2))
     assert [take.codes for take in first] == [take.codes for take in again]
     assert first[0].codes != first[1].codes
+
+
+@torch.no_grad()
+def test_a_judge_lets_the_better_takes_go_on() -> None:
+    """This one likes low codes, and has to be told how far in the text each take is."""
+    model, symbols = make(seed=1), [0, 1, 2, 3, 4] * 6
+
+    def low(takes: Sequence[Spoken]) -> list[float]:
+        for take in takes:  # the symbol that has just begun may have no frame
+            assert take.said - len([s for s, _ in groupby(take.symbols) if s != PAUSE]) in (0, 1)
+        return [-sum(take.codes) / len(take.codes) for take in takes]
+
+    alone, judged = (model.speak(symbols, sampling=Sampling(1.0), takes=8, judge=j, seed=0) for j in (None, low))
+    assert sum(low(judged)) > sum(low(alone)) + 8 * 0.5
+    assert len({tuple(take.codes[:10]) for take in judged}) < 4 < len({tuple(take.codes) for take in judged})
+    assert len({tuple(take.codes[:10]) for take in alone}) == 8
+    # Each goes on from its own past: what it chose is what the model says behind it.
+    for take in judged:
+        runs = [(symbol, len(list(run))) for symbol, run in groupby(take.symbols)]
+        timing = Timing([s for s, _ in runs], [n for _, n in runs])
+        inputs, targets = model.example(symbols, torch.tensor(take.codes), timing, None)
+        full = -cross_entropy(model(inputs[None]), targets[None]) * (targets != IGNORED).sum()
+        assert float(full) - 1e-2 <= take.log_likelihood
 
 
 def test_it_learns_clips_by_heart() -> None:
@@ -106,7 +125,7 @@ def test_it_learns_clips_by_heart() -> None:
         optimizer.step()
     model.eval()
     for symbols, codes, timing in clips:
-        (take,) = last(model, symbols, sampling=GREEDY)
+        (take,) = model.speak(symbols, sampling=GREEDY)
         assert take.codes == codes.tolist() and take.symbols == timing.by_frame() and not take.warnings
 
 
@@ -114,17 +133,17 @@ def test_what_goes_wrong_is_named() -> None:
     untimed = make(timed=False)
     with torch.no_grad():
         untimed.head.weight.zero_()
-    (take,) = last(untimed, [0] * 6, sampling=GREEDY)  # all scores are equal: code 0, for ever
+    (take,) = untimed.speak([0] * 6, sampling=GREEDY)  # all scores are equal: code 0, for ever
     assert len(take.codes) == MOST_FRAMES * 6
     assert take.warnings == ["a loop from frame 1 on", "did not come to an end"]
     timed = make()
     with torch.no_grad():
         timed.head.weight.zero_()
-    (take,) = last(timed, [0, 1], sampling=GREEDY)
+    (take,) = timed.speak([0, 1], sampling=GREEDY)
     assert len(take.codes) == 2 * LONGEST_SYMBOL and len(take.warnings) == 2
     assert take.warnings[0] == "symbol 1 of 2 was held for too long"
     with pytest.raises(ValueError, match="nothing to say"):
-        last(timed, [])
+        timed.speak([])
 
 
 def test_transformers_takes_it_from_here(tmp_path: Path) -> None:
@@ -144,7 +163,7 @@ def test_staying_is_one_choice_however_many_codes_share_it() -> None:
         model.head.weight.zero_()
     frames = []
     for seed in range(60):
-        for take in last(model, [0, 1, 2], sampling=Sampling(0.1), takes=4, seed=seed):
+        for take in model.speak([0, 1, 2], sampling=Sampling(0.1), takes=4, seed=seed):
             frames.append(len(take.codes))
     # A symbol has one frame, and then geometrically many; so has each pause.
     assert 6 < sum(frames) / len(frames) < 12, "a low temperature does not hurry"
@@ -163,7 +182,7 @@ def test_a_voice_may_be_vectors_of_all_layers() -> None:
     assert not torch.allclose(scores, model(ids))
     padded = torch.nn.functional.pad(voice, (0, 0, 0, 2))  # beside a longer voice; the text stands where it ends
     torch.testing.assert_close(model(ids, padded[None]), scores)
-    first, again, other = (last(model, [3, 1], prompt, v, seed=1)[0].codes for v in (voice, voice, -voice))
+    first, again, other = (model.speak([3, 1], prompt, v, seed=1)[0].codes for v in (voice, voice, -voice))
     assert first == again != other
     with pytest.raises(ValueError, match="cannot be exported"):
         model.export_llama(Path("nowhere"))

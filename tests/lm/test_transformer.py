@@ -53,6 +53,16 @@ def test_a_full_cache_says_so_and_stays_as_it_was() -> None:
 
 
 @torch.no_grad()
+def test_clips_of_a_cache_take_the_place_of_others() -> None:
+    model, x = tiny(), torch.randn(3, 7, 24)
+    cache, rows = model.cache(3, 7), [2, 0, 2]
+    model(x[:, :4], causal=True, cache=cache)
+    cache.select(rows)
+    then = torch.randn(3, 3, 24)
+    same(model(then, causal=True, cache=cache), model(torch.cat([x[rows, :4], then], 1), causal=True)[:, 4:])
+
+
+@torch.no_grad()
 def test_caches_follow_the_weights_dtype_and_autocast() -> None:
     model, x = tiny(), torch.randn(2, 5, 24)
     with torch.autocast("cpu", torch.bfloat16):

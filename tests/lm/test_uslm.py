@@ -63,12 +63,16 @@ def test_the_best_take_by_a_scorer(uslm: USLM) -> None:
 
 def test_the_take_in_which_the_aligner_hears_the_text_best(uslm: USLM) -> None:
     """In RVQ-1; and without an aligner, the take that AR finds likeliest."""
-    *_, written = uslm.ar.speak([0, 1, 2], takes=4, sampling=Sampling(1.0), seed=0)
+    symbols = [0, 1, 2]
+    written = uslm.ar.speak(symbols, takes=4, sampling=Sampling(1.0), seed=0)
+    assert uslm.models.aligner
     clear, likely = [], []
     for take in written:
-        semantic = uslm.codec.embed(torch.tensor([[take.codes]]), slice(0, 1))[0].T
-        clear.append((not take.warnings, uslm.models.aligner.likelihood(semantic, [0, 1, 2])))
-        likely.append((not take.warnings, take.log_likelihood / len(take.codes)))
+        frames = len(take.codes)
+        vectors = uslm.codec.embed(torch.tensor([[take.codes]]), slice(0, 1)).transpose(1, 2)
+        sizes, texts = (torch.tensor([frames]), torch.tensor([3])), torch.tensor([symbols])
+        clear.append((not take.warnings, float(uslm.models.aligner.likelihood(vectors, sizes[0], texts, sizes[1]))))
+        likely.append((not take.warnings, take.log_likelihood / frames))
     deaf = USLM(uslm.codec, dataclasses.replace(uslm.models, aligner=None))
     for speaker, scores in ((uslm, clear), (deaf, likely)):
         speech = speaker.generate("abc", takes=4, sampling=Sampling(1.0))

@@ -150,7 +150,7 @@ def tts(
     systems: str = typer.Option(..., help="Folders of `vocable train lm`: RUN/model, or RUN/model@CODEC."),
     prompts: Path = typer.Option(None, help="A manifest to take voices from (default: the speakers' other clips)."),
     metrics: str = typer.Option(None, help="As wer,per; those that need no reference of the same length."),
-    takes: int = typer.Option(4, min=1, help="Written for each sentence; the clearest is spoken."),
+    takes: int = typer.Option(8, min=1, help="Written for each sentence; the clearest is spoken."),
     words: int = typer.Option(None, min=1, help="Of each text, from its start, that the models speak (default: all)."),
     corpus: str = CORPUS,
     limit: int = LIMIT,

@@ -28,7 +28,7 @@ from vocable.evaluation.page import Cell, Page, Table
 from vocable.evaluation.reconstruction import figure_cell, fit, scores
 from vocable.evaluation.runner import ENGLISH, Progress, Row, describe, exclusions, run, write_json
 from vocable.lm.model import digest
-from vocable.lm.uslm import USLM
+from vocable.lm.uslm import TAKES, USLM
 from vocable.lm.voice import SHORTEST
 
 #: Those that need no reference of the same length. The speaker's is held against the prompt.
@@ -153,7 +153,7 @@ def evaluate(
     metrics: Sequence[str] = DEFAULT_METRICS,
     models: Models,
     unspoken: int = 0,
-    takes: int = 1,
+    takes: int = TAKES,
     words: int | None = None,
     jobs: int = 1,
     seed: int = 0,

@@ -70,27 +70,29 @@ class Aligner(nn.Module):
 
     def loss(self, vectors: Tensor, num_frames: Tensor, symbols: Tensor, num_symbols: Tensor) -> Tensor:
         """CTC (Graves et al. 2006), a mean over clips by their lengths: symbols int64 [B, S], num_symbols [B]."""
-        scores = self(vectors, num_frames).transpose(0, 1)
-        return nn.functional.ctc_loss(
-            scores, symbols, num_frames, num_symbols, blank=self.config.num_symbols, zero_infinity=True
-        )
+        return self._ctc(vectors, num_frames, symbols, num_symbols, zero_infinity=True).mean()
 
     @torch.inference_mode()
     def align(self, vectors: Tensor, symbols: list[int]) -> Timing:
         """The timing of one clip [T, D] that says `symbols`. Raises ValueError for a clip too short to say them."""
-        return timing(best_path(self._scores(vectors).numpy(), symbols), symbols)
+        scores = self(vectors[None], torch.tensor([len(vectors)], device=vectors.device))[0]
+        return timing(best_path(scores.cpu().numpy(), symbols), symbols)
 
     @torch.inference_mode()
-    def likelihood(self, vectors: Tensor, symbols: list[int]) -> float:
-        """How well a clip [T, D] can be heard to say `symbols`: CTC's log-likelihood of them, a mean over symbols."""
-        frames, count = torch.tensor([len(vectors)]), torch.tensor([len(symbols)])
-        scores, text = self._scores(vectors)[:, None], torch.tensor([symbols])
-        return -float(nn.functional.ctc_loss(scores, text, frames, count, blank=self.config.num_symbols))
+    def likelihood(self, vectors: Tensor, num_frames: Tensor, symbols: Tensor, num_symbols: Tensor) -> Tensor:
+        """How well clips can be heard to say `symbols`: CTC's log-likelihood of them, a mean over symbols, [B]. -inf
+        for clips too short to say them. Inputs as in `loss`."""
+        return -self._ctc(vectors, num_frames, symbols, num_symbols)
 
-    def _scores(self, vectors: Tensor) -> Tensor:
-        """Of one clip, on the CPU: [T, D] -> [T, symbols + 1]."""
-        scores: Tensor = self(vectors[None], torch.tensor([len(vectors)], device=vectors.device))[0]
-        return scores.cpu()
+    def _ctc(
+        self, vectors: Tensor, num_frames: Tensor, symbols: Tensor, num_symbols: Tensor, zero_infinity: bool = False
+    ) -> Tensor:
+        """Nats a symbol, [B]."""
+        scores, blank = self(vectors, num_frames).transpose(0, 1), self.config.num_symbols
+        nats = nn.functional.ctc_loss(
+            scores, symbols, num_frames, num_symbols, blank=blank, reduction="none", zero_infinity=zero_infinity
+        )
+        return nats / num_symbols.clamp(min=1)
 
 
 def best_path(scores: np.ndarray, symbols: list[int]) -> np.ndarray:

@@ -15,8 +15,10 @@ The voice is its RVQ-1, the paper's way; with `all_layers` its frames' vectors o
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +34,7 @@ LONGEST_SYMBOL = 40  #: frames; then the next one is forced: 0.8 s
 #: Without timings: fewer frames a symbol than this is an early stop, more is a speech without end.
 FEWEST_FRAMES, MOST_FRAMES = 2, 15
 LOOP = 50  #: frames in which nothing new is said: a second
+JUDGED = 25  #: tokens, half a second of speech; then the takes are judged
 
 
 @dataclass(frozen=True)
@@ -50,8 +53,13 @@ class Spoken:
 
     codes: list[int] = field(default_factory=list)  #: RVQ-1
     symbols: list[int] = field(default_factory=list)  #: of each frame, PAUSE among them; without timings, empty
+    said: int = 0  #: symbols of the text so far, the one that is being spoken among them; without timings, all of them
     log_likelihood: float = 0.0  #: of all that it chose, natural logarithm
     warnings: list[str] = field(default_factory=list)  #: what went wrong, by name
+
+
+#: How good each of some takes is so far, the higher the better.
+Judge = Callable[[Sequence[Spoken]], Sequence[float]]
 
 
 class AR(nn.Module):
@@ -131,13 +139,16 @@ class AR(nn.Module):
         *,
         sampling: Sampling = Sampling(),
         takes: int = 1,
+        judge: Judge | None = None,
         seed: int = 0,
-    ) -> Iterator[list[Spoken]]:
-        """Write the codes of a text. Yields the takes after every step, the same objects, until all have ended.
+    ) -> list[Spoken]:
+        """Write the codes of a text.
 
         symbols: of the text. prompt: RVQ-1 of the voice, int64 [P]. voice: its vectors, float32 [P, D], where the
-        config gives a dimension. takes: written side by side from one seed. Raises ValueError for a text without
-        symbols.
+        config gives a dimension. takes: written side by side from one seed. judge: every half second the better half
+        of the takes goes on twice, in the place of the others (a particle filter: Gordon et al. 1993), so that a good
+        second half needs no luck in the first; not without timings, which tell what of the text is said. Raises
+        ValueError for a text without symbols.
         """
         if not symbols:
             raise ValueError("a text without symbols: there is nothing to say")
@@ -150,18 +161,23 @@ class AR(nn.Module):
         begun = self._embed(ids, None if voice is None else voice[None]).expand(takes, -1, -1)
         hidden = self.transformer(begun, causal=True, cache=cache)[:, -1]
         tracks = [_Track(self, list(symbols)) for _ in range(takes)]
-        spoken = [track.spoken for track in tracks]
-        while True:
+        for step in count(1):
             logits = self.head(hidden).float()
             allowed = torch.stack([track.allowed() for track in tracks]).to(logits.device)
-            last = torch.tensor([_last(s.codes, sampling.window) for s in spoken], device=logits.device)
+            last = torch.tensor([_last(track.spoken.codes, sampling.window) for track in tracks], device=logits.device)
             drawn, scores = self._choose(logits, allowed, last, sampling, generator)
             for track, token, score in zip(tracks, drawn.tolist(), scores.tolist(), strict=True):
                 track.take(token, score)
-            yield spoken
+            if judge and self.config.timed and takes > 1 and step % JUDGED == 0:
+                better = ranked([track.spoken for track in tracks], judge)[: (takes + 1) // 2]
+                rows = (better + better)[:takes]
+                tracks = [tracks[row].copy() for row in rows]
+                cache.select(rows)
+                drawn = drawn[rows]
             if all(track.ended for track in tracks):
-                return
+                break
             hidden = self.transformer(self.embedding(drawn[:, None]), causal=True, cache=cache)[:, -1]
+        return [track.spoken for track in tracks]
 
     def _choose(
         self, logits: Tensor, allowed: Tensor, last: Tensor, sampling: Sampling, generator: torch.Generator
@@ -201,17 +217,29 @@ class AR(nn.Module):
         export_llama(self.transformer, self.embedding.weight, self.head.weight, folder, max_positions)
 
 
+def ranked(takes: Sequence[Spoken], judge: Judge) -> list[int]:
+    """The places of the takes, the best first; those in which something went wrong are behind all others."""
+    scores = judge(takes)
+    return sorted(range(len(takes)), key=lambda i: (not takes[i].warnings, scores[i]), reverse=True)
+
+
 class _Track:
     """One take: where in the text it is, and what may come next."""
 
     def __init__(self, model: AR, symbols: list[int]) -> None:
         self.model, self.symbols = model, symbols
-        self.spoken, self.ended = Spoken(), False
+        self.spoken, self.ended = Spoken(said=0 if model.config.timed else len(symbols)), False
         self.place = -1  # in the text, of the symbol that is spoken or was before a pause
         self.now: int | None = None  # the symbol that is spoken, PAUSE perhaps
         self.frames = 0  # of it
         self.ahead = False  # the symbol that comes next is to be written, as it is known
         self.since_new = 0  # frames since a code that the last second had not
+
+    def copy(self) -> _Track:
+        """One that goes its own way from here."""
+        twin, s = copy.copy(self), self.spoken
+        twin.spoken = replace(s, codes=s.codes.copy(), symbols=s.symbols.copy(), warnings=s.warnings.copy())
+        return twin
 
     def allowed(self) -> Tensor:
         """bool [V]."""
@@ -269,6 +297,7 @@ class _Track:
         else:
             self.now = PAUSE if token == m.pause else self.symbols[self.place + 1]
             self.place += token != m.pause
+            s.said = self.place + 1
             self.frames = 0
             self.ahead = m.config.look_ahead
 

@@ -60,6 +60,12 @@ class KVCache:
         self.values[layer, :, :, self.length : end] = values
         return self.keys[layer, :, :, :end], self.values[layer, :, :, :end]
 
+    def select(self, rows: list[int]) -> None:
+        """Put the clips `rows`, perhaps some of them twice, in the place of all B."""
+        assert len(rows) == self.keys.shape[1]
+        for memory in (self.keys, self.values):
+            memory[:, :, :, : self.length] = memory[:, rows, :, : self.length]
+
 
 class Norm(nn.RMSNorm):
     """RMSNorm (arXiv 1910.07467). With stages its gain is the stage's, as in VALL-E's adaptive norm (2301.02111)."""

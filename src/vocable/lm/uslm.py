@@ -8,16 +8,18 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import overload
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from vocable.codec.clips import Waveforms
 from vocable.codec.encodec import Codec, load_codec
 from vocable.codec.tokens import Encoded
-from vocable.lm.ar import Spoken
+from vocable.lm.ar import Spoken, ranked
 from vocable.lm.model import Models, load_models
 from vocable.lm.nar import sum_of
 from vocable.lm.sampling import Sampling
@@ -26,7 +28,7 @@ from vocable.lm.voice import LONGEST, prepare_voice, voice_codes
 
 LONGEST_SENTENCE = 200  #: characters that are spoken in one go
 BETWEEN_SENTENCES = 0.15  #: seconds
-TAKES = 4  #: the clearest of four is much clearer than any, and costs half as much again as one
+TAKES = 8  #: much clearer than one, and still faster than real time
 
 #: How good a take is, the higher the better: of speech [L] at the codec's rate, and its text.
 Scorer = Callable[[np.ndarray, str], float]
@@ -106,10 +108,10 @@ class USLM:
         """Speech sentence by sentence, each as soon as it is there.
 
         language: ISO 639-1 (None: what the models were trained on). takes: written for each sentence, of which the best
-        is spoken: by `scorer`, or else the one in which the models' aligner hears the text best (without an aligner,
-        the one that AR finds likeliest). One seed gives the same speech again. longest: characters that are spoken in
-        one go. Raises ValueError for a text that cannot be said, or symbols that the models do not know, before
-        anything is spoken.
+        is spoken: by `scorer`, or else the one in which the models' aligner hears the text best, and the aligner
+        judges as they are written, `AR.speak` (without an aligner, the one that AR finds likeliest). One seed gives the
+        same speech again. longest: characters that are spoken in one go. Raises ValueError for a text that cannot be
+        said, or symbols that the models do not know, before anything is spoken.
         """
         prompt = None if voice is None else voice_codes(self.codec, voice)
         pieces = [piece for piece in split_sentences(text, longest) if any(map(str.isalnum, piece))]
@@ -130,35 +132,35 @@ class USLM:
         for number, (sentence, symbols) in enumerate(sentences):
             semantic = prompt[0] if prompt is not None else None
             vectors = sum_of(self.nar.codebooks, prompt) if prompt is not None and self.ar.voice else None
-            *_, written = self.ar.speak(symbols, semantic, vectors, sampling=sampling, takes=takes, seed=seed + number)
-            best = self._best(sentence, symbols, written, prompt, scorer)
+            hears = partial(self._clarity, symbols) if self.models.aligner and not scorer else None
+            written = self.ar.speak(
+                symbols, semantic, vectors, sampling=sampling, takes=takes, judge=hears, seed=seed + number
+            )
+            if scorer:
+                heard = [self._speech(sentence, take, prompt) for take in written]
+                best = max(heard, key=lambda speech: scorer(speech.waveform.numpy(), sentence))
+            else:
+                best = self._speech(sentence, written[ranked(written, hears or _likelihoods)[0]], prompt)
             yield best
             if prompt is None:  # the voice that it made up stays
                 prompt = best.codes[:, : round(LONGEST * self.codec.frame_rate)]
 
-    def _best(
-        self,
-        sentence: str,
-        symbols: list[int],
-        written: Sequence[Spoken],
-        prompt: Tensor | None,
-        scorer: Scorer | None,
-    ) -> Speech:
-        """The best take, with a voice."""
-        if scorer is None:
-            written = [max(written, key=lambda take: (not take.warnings, self._clarity(take, symbols)))]
-        spoken = [self._speech(sentence, take, prompt) for take in written]
-        return max(spoken, key=lambda speech: scorer(speech.waveform.numpy(), sentence)) if scorer else spoken[0]
-
-    def _clarity(self, take: Spoken, symbols: list[int]) -> float:
-        """How well the text can be heard in RVQ-1 alone, which costs next to nothing; without an aligner, how likely
-        AR finds what it wrote."""
-        if self.models.aligner is None:
-            return take.log_likelihood / max(1, len(take.codes))
-        semantic = torch.tensor(take.codes, device=self.codec.device)[None, None]
-        return self.models.aligner.likelihood(self.codec.embed(semantic, slice(0, 1))[0].T, symbols)
+    def _clarity(self, symbols: list[int], takes: Sequence[Spoken]) -> list[float]:
+        """How well what each take has said of the text can be heard in RVQ-1 alone, which costs little."""
+        assert self.models.aligner is not None
+        codes = pad_sequence([torch.tensor(take.codes) for take in takes], batch_first=True).to(self.codec.device)
+        vectors = self.codec.embed(codes[:, None], slice(0, 1)).transpose(1, 2)
+        num_frames = torch.tensor([len(take.codes) for take in takes], device=codes.device)
+        said = torch.tensor([take.said for take in takes], device=codes.device)
+        text = torch.tensor(symbols, device=codes.device).expand(len(takes), -1)
+        return self.models.aligner.likelihood(vectors, num_frames, text, said).tolist()
 
     def _speech(self, sentence: str, take: Spoken, prompt: Tensor | None) -> Speech:
         codes = self.nar.fill(torch.tensor(take.codes), prompt, take.symbols or None)
         waveform = self.codec.decode(codes[None]).waveform[0].cpu()
         return Speech(sentence, waveform, self.codec.sample_rate, codes.cpu(), take.warnings)
+
+
+def _likelihoods(takes: Sequence[Spoken]) -> list[float]:
+    """How likely AR finds what it wrote, a mean over frames."""
+    return [take.log_likelihood / max(1, len(take.codes)) for take in takes]
