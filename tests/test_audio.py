@@ -54,3 +54,10 @@ def test_blocks_are_the_file(rate: int, tmp_path: Path) -> None:
     assert audio.write_blocks(tmp_path / "out.flac", blocks, 16_000) == len(whole)
     assert audio.write_blocks(tmp_path / "out.wav", blocks, 16_000) == len(whole)
     np.testing.assert_allclose(audio.read(tmp_path / "out.wav")[0], whole.clip(-1, 1), atol=1 / 32_000)
+
+
+def test_minutes_in_one_block_become_an_ogg(tmp_path: Path) -> None:
+    """libvorbis dies of 150 s in one piece."""
+    minutes = np.sin(np.arange(180 * 16_000) / 20).astype(np.float32) / 2
+    audio.write(tmp_path / "long.ogg", minutes, 16_000)
+    assert len(audio.read(tmp_path / "long.ogg")[0]) == len(minutes)

@@ -115,3 +115,9 @@ def test_the_command(uslm_folders, tmp_path, capsys) -> None:
     for option, value in (("--models", models), ("--text", "some words."), ("--language", "en")):
         assert run_command(*call, option, value) == 2
         assert f"{option} is for --method nar" in capsys.readouterr().err
+    for bad, why in (
+        (["--method", "nar", "--layers", "1:2"], "--layers is for --method swap"),
+        (["-o", tmp_path / "out.xyz"], "name the output .wav"),
+    ):
+        assert run_command(*call, *bad) == 2
+        assert why in capsys.readouterr().err

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from vocable.files import atomic_path
 
+WRITTEN_AT_ONCE = 65_536  #: samples
 #: Files that a folder is searched for; a file named outright may end in anything that libsndfile reads.
 SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif", ".au")
 
@@ -124,7 +125,8 @@ def write_blocks(
                 raise AudioError(f"a mono waveform [L] is expected, not shape {list(samples.shape)}")
             if not np.isfinite(samples).all():
                 raise AudioError(f"{path}: not written, the waveform holds NaN or infinite samples")
-            file.write(np.clip(samples, -1.0, 1.0))
+            for start in range(0, len(samples), WRITTEN_AT_ONCE):  # libvorbis puts what it is given on the stack
+                file.write(np.clip(samples[start : start + WRITTEN_AT_ONCE], -1.0, 1.0))
             written += len(samples)
     return written
 

@@ -18,9 +18,7 @@ from vocable.codec.encodec import Codec, load_codec
 from vocable.codec.model import Decoded
 from vocable.codec.tokens import Encoded
 from vocable.lm.model import Models, load_models
-from vocable.lm.voice import prepare_voice, voice_codes
-
-MIN_SECONDS = 1.0  #: of reference
+from vocable.lm.voice import SHORTEST, prepare_voice, voice_codes
 
 
 def swap_layers(
@@ -46,7 +44,7 @@ def swap_layers(
     if len(content.num_frames) != 1 or len(voice.num_frames) != 1:
         raise ValueError("give one source and one reference")
     have = int(voice.num_frames[0])
-    if have < MIN_SECONDS * tok.frame_rate:
+    if have < SHORTEST * tok.frame_rate:
         raise ValueError(f"the reference lasts {have / tok.frame_rate:.1f} s: give a second or more")
     frames = torch.arange(content.codes.shape[2], device=voice.codes.device) % have
     codes = torch.cat([content.codes, voice.codes[:, start:, frames]], 1)

@@ -88,10 +88,19 @@ def test_what_it_refuses(codec: Encodec, folder: Path, speech: np.ndarray, tmp_p
         codec.encode_long(np.zeros(301 * 24_000, np.float32))
     with pytest.raises(ValueError, match="device 'cuda' cannot be used"):
         load_codec(f"encodec:{folder}", "cuda")
-    with pytest.raises(ValueError, match="leave out --compile"):
-        load_codec("encodec:x", compile=True)
+    with pytest.raises(ValueError, match="leave out compile and dtype"):
+        load_codec("encodec:x", parts="encoder", compile=True, recurrence="float32", dtype=torch.bfloat16)
+    with pytest.raises(TokensError, match="leave out layers"):
+        codec.decode(codec.encode(speech), layers=slice(0, 2))
     with pytest.raises(CheckpointError, match="no EnCodec there"):
         load_codec(f"encodec:{tmp_path / 'nowhere'}")
+    make_tiny().save_pretrained(tmp_path / "ours")
+    transformers = pytest.importorskip("transformers")
+    sizes = {"vocab_size": 20, "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
+    transformers.BertModel(transformers.BertConfig(**sizes, intermediate_size=8)).save_pretrained(tmp_path / "bert")
+    for other in ("ours", "bert"):
+        with pytest.raises(CheckpointError, match="no EnCodec there"):
+            load_codec(f"encodec:{tmp_path / other}")
     save_encodec(tmp_path, normalize=True)
     with pytest.raises(CheckpointError, match="take facebook/encodec_24khz"):
         load_codec(f"encodec:{tmp_path}")
@@ -115,7 +124,7 @@ def test_language_models_on_its_tokens(folder: Path, tmp_path: Path, capsys: pyt
     data |= {"dev_tokens": data["tokens"], "dev": data["train"], "front_end": "characters", "batch_frames": 600}
     small = {"dim": 16, "layers": 1, "heads": 2, "hidden": 16}
     values = {"name": "valle", "data": data, "codec": name, "ar": small, "nar": small, "precision": "float32"}
-    recipe = build(LMRecipe, values | {"aligner": {"steps": 2}, "max_steps": 2}, "recipe")
+    recipe = build(LMRecipe, values | {"aligner": {"steps": 20}, "max_steps": 2}, "recipe")
     LMTrainer(recipe, tmp_path / "run").run()
     uslm = USLM.from_pretrained(tmp_path / "run" / "model", name)
     voice = uslm.prepare_voice(0.1 * rng.normal(size=48_000), 24_000)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import ClassVar
@@ -106,6 +107,8 @@ def test_prompts_are_the_speakers_other_clips_or_anothers(clips: Path) -> None:
     assert len(pairs) == 5 and unspoken == 1
     for pair in pairs:
         assert pair.source.speaker == pair.reference.speaker and pair.source.id != pair.reference.id
+    elsewhere = [dataclasses.replace(u, path=u.path.parent / ".." / u.path.parent.name / u.path.name) for u in known]
+    assert all(p.source.path.name != p.reference.path.name for p in tts.pair_up(known, elsewhere, seed=1)[0])
     strangers = [Utterance("x", Path("x"), 2.0, "x", None, None, "de"), Utterance("y", Path("y"), 0.5, "y")]
     assert {pair.reference.id for pair in tts.pair_up(known, strangers, seed=1)[0]} == {"x"}
     assert tts.pair_up([*known, Utterance("z", Path("z"), 2.0, "z", "alone")], known, seed=1)[1] == 2

@@ -19,7 +19,7 @@ from vocable.corpus.tokenize import Plan, tokenize
 from vocable.lm.aligner import PAUSE, Timing
 from vocable.lm.corpus import Clip, like_lengths
 from vocable.lm.model import build_models, load_models
-from vocable.lm.recipe import LMRecipe, load_recipe
+from vocable.lm.recipe import AlignerRecipe, LMRecipe, load_recipe
 from vocable.lm.text import SymbolTable
 from vocable.lm.train import LMTrainer
 from vocable.training.recipe import build
@@ -53,7 +53,7 @@ def recipe(corpus: Path, cache: Path, **changes: Any) -> LMRecipe:
     data |= {"dev_tokens": data["tokens"], "dev": data["train"], "front_end": "characters", "batch_frames": 400}
     small = {"dim": 16, "layers": 1, "heads": 2, "hidden": 16, "dropout": 0.1}
     values = {"name": "lm", "data": data, "codec": str(corpus / "codec"), "ar": small, "nar": small}
-    values |= {"aligner": {"steps": 3}, "max_steps": 6, "save_every": 2, "evaluate_every": 3, "precision": "float32"}
+    values |= {"aligner": {"steps": 20}, "max_steps": 6, "save_every": 2, "evaluate_every": 3, "precision": "float32"}
     return build(LMRecipe, {**values, **changes}, "recipe")
 
 
@@ -123,6 +123,8 @@ def test_what_it_refuses(corpus: Path, tmp_path: Path) -> None:
         LMTrainer(recipe(corpus, tmp_path / "cache", codec=str(tmp_path / "other")), tmp_path / "run")
     for changes, why in (
         ({"max_steps": 0}, "max_steps must be at least 1"),
+        ({"threads": -1}, "threads must be at least 0"),
+        ({"aligner": {"steps": 10}}, "aligner.steps must be at least 20"),
         ({"optimizer": {"ema_decay": 0.9}}, "ema_decay"),
     ):
         with pytest.raises(ValueError, match=why):
@@ -175,6 +177,28 @@ def test_a_text_that_changed_is_timed_anew(corpus: Path, tmp_path: Path) -> None
     assert after.timing and [s for s in after.timing.symbols if s != PAUSE] == after.symbols != before.symbols
 
 
+def test_an_aligner_is_that_of_its_clips_and_recipe(corpus: Path, tmp_path: Path) -> None:
+    plan = recipe(corpus, tmp_path / "cache", max_steps=1)
+    fewer = dataclasses.replace(plan.data, train=str(tmp_path / "train.jsonl"))
+    write_manifest(tmp_path / "train.jsonl", read_manifest(corpus / "train.jsonl")[:9])
+    plans = plan, dataclasses.replace(plan, seed=1), plan, dataclasses.replace(plan, aligner=AlignerRecipe(steps=21))
+    aligners = [LMTrainer(p, tmp_path / str(i)).models.aligner for i, p in enumerate(plans)]
+    aligners.append(LMTrainer(dataclasses.replace(plan, data=fewer), tmp_path / "fewer").models.aligner)
+    first, other_seed, again, more_steps, fewer_clips = (aligner.first.weight for aligner in aligners if aligner)
+    assert torch.equal(first, again) and torch.equal(first, other_seed)
+    assert not torch.equal(first, more_steps) and not torch.equal(first, fewer_clips)
+
+
+def test_a_model_that_diverges_beside_one_that_does_not(corpus: Path, tmp_path: Path) -> None:
+    trainer = LMTrainer(recipe(corpus, tmp_path / "cache"), tmp_path / "run")
+    with torch.no_grad():
+        trainer.trained["ar"].head.weight[0, 0] = torch.nan
+    for step in range(1, 10):
+        assert trainer.train_step([trainer.data.part(step, 0, 1)]) == {"skipped": step}
+    with pytest.raises(ValueError, match="10 times in a row"):
+        trainer.train_step([trainer.data.part(10, 0, 1)])
+
+
 def test_going_on_from_models(corpus: Path, tmp_path: Path) -> None:
     plan = recipe(corpus, tmp_path / "cache", max_steps=2)
     first = LMTrainer(plan, tmp_path / "first")
@@ -186,3 +210,7 @@ def test_going_on_from_models(corpus: Path, tmp_path: Path) -> None:
     wider = recipe(corpus, tmp_path / "cache", init=plan.init or str(tmp_path / "first" / "model"), ar={"dim": 32})
     with pytest.raises(ValueError, match="no ar of this recipe's sizes"):
         LMTrainer(wider, tmp_path / "wider")
+    config = tmp_path / "first" / "model" / "config.json"
+    config.write_text(config.read_text().replace('"front_end": "characters"', '"front_end": "phonemes"'))
+    with pytest.raises(ValueError, match="--set data"):
+        LMTrainer(wider, tmp_path / "other")

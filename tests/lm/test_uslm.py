@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import shutil
 from pathlib import Path
 
@@ -13,10 +14,12 @@ import torch
 
 from conftest import make_tiny, run_command
 from vocable.audio import MADE_BY_MACHINE, AudioError
+from vocable.cli import evaluate
+from vocable.cli.tts import tts
 from vocable.codec.tokens import Encoded, TokensError
 from vocable.lm import model as lm_model
 from vocable.lm.sampling import Sampling
-from vocable.lm.uslm import LONGEST_SENTENCE, USLM
+from vocable.lm.uslm import LONGEST_SENTENCE, TAKES, USLM
 
 LETTERS = [*"abcdefghijklmnopqrstuvwxyz", ".", ","]
 
@@ -46,8 +49,12 @@ def test_long_texts_are_spoken_by_sentences(uslm: USLM) -> None:
 
 def test_pieces_that_say_nothing_are_passed_over_and_a_made_up_voice_stays(uslm: USLM) -> None:
     assert [part.text for part in uslm.stream("... well, hello.")] == ["well, hello."]
-    _, second = uslm.stream("one. two.", seed=3)
+    first, second, third = uslm.stream("one. two. three.", seed=3)
     assert not torch.equal(second.codes, next(uslm.stream("two.", seed=4)).codes), "it has the first one's voice"
+    for text, seed, found, before in (("two.", 4, second, [first]), ("three.", 5, third, [first, second])):
+        made_up = torch.cat([part.codes for part in before], 1)[:, :150]  # three seconds at most
+        (again,) = uslm._spoken([(text, uslm.models.symbols_of(text))], made_up, Sampling(), TAKES, None, seed)
+        assert torch.equal(again.codes, found.codes)
 
 
 def test_the_best_take_by_a_scorer(uslm: USLM) -> None:
@@ -88,6 +95,8 @@ def test_a_text_of_ten_thousand_characters_is_spoken_by_pieces(uslm: USLM) -> No
     assert len(next(uslm.stream("a b. " * 5, longest=3)).text) <= 4
     with pytest.raises(ValueError, match="at least 1 character"):
         uslm.stream("abc", longest=0)
+    with pytest.raises(ValueError, match="takes is at least 1"):
+        uslm.stream("abc", takes=0)
 
 
 def test_a_voice_is_the_loudest_part_and_can_be_kept(uslm: USLM, tmp_path: Path) -> None:
@@ -112,6 +121,9 @@ def test_recordings_that_are_no_voice(uslm: USLM) -> None:
         uslm.generate("abc", other.encode(noise(2.0)))
     with pytest.raises(TokensError, match="all layers"):
         uslm.generate("abc", uslm.codec.encode(noise(2.0), layers=slice(0, 1)))
+    for seconds in (0.5, 4.0):
+        with pytest.raises(TokensError, match=f"1 to 3 s, and this {seconds}: use prepare_voice"):
+            uslm.generate("abc", uslm.codec.encode(noise(seconds)))
 
 
 @pytest.mark.parametrize("text", ["", "   ", "...!?", "\n"])
@@ -160,6 +172,9 @@ def test_the_command(
         (["a", "--voice", tmp_path / "voice.wav"], "a token file ends in"),
         (["a", "--prompt", tmp_path / "none.wav"], "none.wav"),
         (["a", "--temperature", -1], "temperature"),
+        (["a", "--temperature", "nan"], "temperature"),
+        (["a", "--temperature", "1e-40"], "temperature"),
+        (["a", "--top-p", "nan"], "top_p"),
     ):
         assert run_command(*call, *bad, "-o", tmp_path / "no.wav") == 2
         assert why in capsys.readouterr().err and not (tmp_path / "no.wav").exists()
@@ -183,3 +198,8 @@ def test_the_shipped_models_are_found(
     monkeypatch.syspath_prepend(tmp_path / "site")
     with pytest.raises(ValueError, match="vocable_uslm: no language models that can be used"):
         USLM.from_pretrained(codec=codec)
+
+
+def test_commands_take_as_many_takes() -> None:
+    for command in (tts, evaluate.tts):
+        assert inspect.signature(command).parameters["takes"].default.default == TAKES

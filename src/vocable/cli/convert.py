@@ -14,7 +14,7 @@ def convert(
     reference: Path = typer.Argument(help="How it sounds: an audio file of a second or more."),
     out: Path = typer.Option(..., "-o", "--out", help="The audio file to write."),
     method: str = typer.Option("swap", help="swap: layers of the codes; nar: the speech models' NAR."),
-    layers: str = typer.Option("1:", help="swap: layers that the reference gives; the source gives those below."),
+    layers: str = typer.Option(None, help="swap: layers that the reference gives; the source gives the others (1:)."),
     models: str = typer.Option(None, help="nar: RUN/model of `vocable train lm`, or a hub id (default: the shipped)."),
     text: str = typer.Option(None, help="nar: what the source says, where it is known."),
     language: str = typer.Option(None, help="nar: of the text, as en (default: what the models were trained on)."),
@@ -22,12 +22,16 @@ def convert(
     device: str = typer.Option("cpu", help="cpu, cuda, ..."),
 ) -> None:
     """Say what SOURCE says in the voice of REFERENCE."""
-    chosen = parse_layers(layers)
+    chosen = parse_layers(layers or "1:")
     if method not in ("swap", "nar"):
         raise ValueError(f"--method is swap or nar, not {method!r}")
     for option, value in (("--models", models), ("--text", text), ("--language", language)):
         if value and method != "nar":
             raise ValueError(f"{option} is for --method nar")
+    if layers and method != "swap":
+        raise ValueError("--layers is for --method swap")
+    if out.suffix.lower() not in (".wav", ".flac", ".ogg"):
+        raise ValueError(f"{out}: name the output .wav, .flac or .ogg")
 
     from vocable import audio
     from vocable.codec.encodec import load_codec

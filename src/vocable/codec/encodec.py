@@ -40,11 +40,15 @@ class Encodec:
         """name: a folder or a hub id. Raises CheckpointError where it has no mono EnCodec."""
         transformers = need("transformers", "train")
         try:
-            self.model = transformers.EncodecModel.from_pretrained(name).eval()
+            if transformers.AutoConfig.from_pretrained(name).model_type != "encodec":
+                raise ValueError("another model")
+            self.model, found = transformers.EncodecModel.from_pretrained(name, output_loading_info=True)
+            if found["missing_keys"]:  # transformers would make them up
+                raise ValueError("some weights are missing")
         except (OSError, ValueError, RuntimeError, SafetensorError) as error:
             raise CheckpointError(f"{name}: no EnCodec there, nor to be had from the hub") from error
         try:
-            self.model.to(device)
+            self.model.eval().to(device)
         except (RuntimeError, AssertionError) as error:  # what torch says of a device it has not
             raise ValueError(f"device {device!r} cannot be used here: {str(error).splitlines()[0]}") from error
         config = self.model.config
@@ -95,10 +99,12 @@ class Encodec:
         num_samples: Tensor | Sequence[int] | None = None,
         layers: slice | None = None,
     ) -> Decoded:
-        """As `SpeechTokenizer.decode`; of an `Encoded`, all the layers that it holds."""
+        """As `SpeechTokenizer.decode`; of an `Encoded`, all the layers that it holds, and `layers` is left out."""
         if isinstance(codes, Encoded):
             if codes.codec_id != self.id:
                 raise TokensError(f"tokens of {codes.codec_id}, and this is {self.id}")
+            if layers not in (None, codes.layers):
+                raise TokensError("an Encoded is decoded with all the layers that it holds: leave out layers")
             num_samples = codes.num_samples if num_samples is None else num_samples
             layers, codes = codes.layers, codes.codes
         batch, _, width = codes.shape
@@ -129,9 +135,10 @@ Codec = SpeechTokenizer | Encodec
 
 
 def load_codec(name: str | os.PathLike[str] | None, device: str = "cpu", **options: Any) -> Codec:
-    """`SpeechTokenizer.from_pretrained`, with its options, or by "encodec:ID" an Encodec, which has none of them."""
+    """`SpeechTokenizer.from_pretrained`, with its options, or by "encodec:ID" an Encodec, whole and as it is."""
     if not str(name).startswith(KIND):
         return SpeechTokenizer.from_pretrained(name, device, **options)
-    if options.get("compile") or options.get("recurrence", "float32") != "float32":
-        raise ValueError("EnCodec runs as it is: leave out --compile and --recurrence")
+    asked = [key for key, value in options.items() if key != "parts" and value not in (None, False, "float32")]
+    if asked:
+        raise ValueError(f"EnCodec runs as it is: leave out {' and '.join(asked)}")
     return Encodec(str(name).removeprefix(KIND), device)

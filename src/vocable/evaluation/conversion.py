@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from vocable import audio
-from vocable.conversion import MIN_SECONDS, VoiceConverter, swap_layers
+from vocable.conversion import VoiceConverter, swap_layers
 from vocable.corpus.manifest import Utterance, spread
 from vocable.evaluation import statistics
 from vocable.evaluation.metrics import METRICS, Models, Pair, made_with
@@ -26,6 +26,7 @@ from vocable.evaluation.reconstruction import figure_cell, fit, scores, unwritte
 from vocable.evaluation.runner import ENGLISH, Progress, Row, describe, exclusions, run, write_json
 from vocable.evaluation.tokenizers import Ours, load_tokenizer
 from vocable.lm import model as lm
+from vocable.lm.voice import SHORTEST
 
 LAYERS = (2, 4, 8)  #: the reference gives 1:2, 1:4, 1:8, as far as the codec has them
 WORDS = ("wer", "cer", "mos")  #: metrics of what is said, and how well
@@ -140,7 +141,7 @@ def pair_up(sources: Sequence[Utterance], references: Sequence[Utterance], seed:
     rng = np.random.default_rng(seed)
     pairs = []
     for source in sources:
-        others = [r for r in references if r.speaker_key != source.speaker_key and r.duration >= MIN_SECONDS]
+        others = [r for r in references if r.speaker_key != source.speaker_key and r.duration >= SHORTEST]
         if not others:
             raise ValueError(f"{source.id}: no clip of another speaker to take the voice from")
         pairs.append(ClipPair(source, others[rng.integers(len(others))]))

@@ -137,7 +137,7 @@ def pair_up(clips: Sequence[Utterance], prompts: Sequence[Utterance], seed: int)
     pairs = []
     for clip in clips:
         own = anyone if strangers else by_speaker.get(clip.speaker_key, [])
-        others = [u for u in own if u.path != clip.path]
+        others = [u for u in own if Path(u.path).resolve() != Path(clip.path).resolve()]
         if clip.text and others:
             pairs.append(ClipPair(clip, others[rng.integers(len(others))]))
     if not pairs:

@@ -81,8 +81,8 @@ class Aligner(nn.Module):
     @torch.inference_mode()
     def likelihood(self, vectors: Tensor, num_frames: Tensor, symbols: Tensor, num_symbols: Tensor) -> Tensor:
         """How well clips can be heard to say `symbols`: CTC's log-likelihood of them, a mean over symbols, [B]. -inf
-        for clips too short to say them. Inputs as in `loss`."""
-        return -self._ctc(vectors, num_frames, symbols, num_symbols)
+        for clips too short to say them, and where there is none. Inputs as in `loss`; num_frames may be 0."""
+        return -self._ctc(vectors, num_frames, symbols, num_symbols).masked_fill(num_symbols == 0, torch.inf)
 
     def _ctc(
         self, vectors: Tensor, num_frames: Tensor, symbols: Tensor, num_symbols: Tensor, zero_infinity: bool = False

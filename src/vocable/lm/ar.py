@@ -53,7 +53,8 @@ class Spoken:
 
     codes: list[int] = field(default_factory=list)  #: RVQ-1
     symbols: list[int] = field(default_factory=list)  #: of each frame, PAUSE among them; without timings, empty
-    said: int = 0  #: symbols of the text so far, the one that is being spoken among them; without timings, all of them
+    said: int = 0  #: symbols of the text that are spoken to their end; without timings none, until all are
+    until: int = 0  #: the frames that end there
     log_likelihood: float = 0.0  #: of all that it chose, natural logarithm
     warnings: list[str] = field(default_factory=list)  #: what went wrong, by name
 
@@ -228,7 +229,7 @@ class _Track:
 
     def __init__(self, model: AR, symbols: list[int]) -> None:
         self.model, self.symbols = model, symbols
-        self.spoken, self.ended = Spoken(said=0 if model.config.timed else len(symbols)), False
+        self.spoken, self.ended = Spoken(), False
         self.place = -1  # in the text, of the symbol that is spoken or was before a pause
         self.now: int | None = None  # the symbol that is spoken, PAUSE perhaps
         self.frames = 0  # of it
@@ -288,6 +289,7 @@ class _Track:
                 s.warnings.append(f"a loop from frame {len(s.codes) - LOOP} on")
         elif token == m.end:
             self.ended = True
+            s.said, s.until = len(self.symbols), len(s.codes)
             if not m.config.timed:
                 fewest, most = (n * len(self.symbols) for n in (FEWEST_FRAMES, MOST_FRAMES))
                 if len(s.codes) < fewest:
@@ -295,9 +297,9 @@ class _Track:
                 if len(s.codes) >= most:
                     s.warnings.append("did not come to an end")
         else:
+            s.said, s.until = self.place + 1, len(s.codes)
             self.now = PAUSE if token == m.pause else self.symbols[self.place + 1]
             self.place += token != m.pause
-            s.said = self.place + 1
             self.frames = 0
             self.ahead = m.config.look_ahead
 

@@ -42,7 +42,10 @@ class NAR(nn.Module):
         super().__init__()
         self.config = config
         dim = config.transformer.dim
-        assert config.transformer.stages == config.num_quantizers - 1
+        if config.transformer.stages != config.num_quantizers - 1:
+            raise ValueError(
+                f"{config.num_quantizers} layers have a stage each but the first, not {config.transformer.stages}"
+            )
         self.register_buffer("codebooks", codebooks, persistent=False)
         self.vectors = nn.Linear(config.dimension, dim)
         self.symbols = nn.Embedding(config.num_symbols + 2, dim)  # unknown, pause, and those of the table

@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass, field
 from typing import Literal
 
-from vocable.training.recipe import Optimizer, build, read_values
+from vocable.training.recipe import Optimizer, build, check_least, read_values
 
 
 @dataclass(frozen=True)
@@ -89,11 +89,10 @@ class LMRecipe:
             "dev_clips": self.dev_clips,
             "data.batch_frames": self.data.batch_frames,
             "data.workers": self.data.workers,
-            "aligner.steps": self.aligner.steps,
         }
-        for name, value in at_least_one.items():
-            if value < 1:
-                raise ValueError(f"recipe.{name} must be at least 1, not {value}")
+        check_least(1, at_least_one)
+        check_least(0, {"seed": self.seed, "threads": self.threads})
+        check_least(20, {"aligner.steps": self.aligner.steps})  # of its schedule, a tenth is the warm-up
 
 
 def load_recipe(path: str | os.PathLike[str], overrides: list[str] = []) -> LMRecipe:  # noqa: B006 (read only)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -12,9 +13,10 @@ from torch import Tensor
 class Sampling:
     """How to draw.
 
-    temperature 0 takes the likeliest. top_k: of the likeliest k alone (0: of all). top_p: of the likeliest that hold
-    this much of the probability (Holtzman et al., arXiv 1904.09751). repeats: a code drawn more often than this
-    among the last `window` is drawn again from all of them, so that loops end (VALL-E 2, arXiv 2406.05370; 0: never).
+    temperature 0 takes the likeliest; else it is 0.01 or more. top_k: of the likeliest k alone (0: of all). top_p: of
+    the likeliest that hold this much of the probability (Holtzman et al., arXiv 1904.09751). repeats: a code drawn more
+    often than this among the last `window` is drawn again from all of them, so that loops end (VALL-E 2, arXiv
+    2406.05370; 0: never).
     """
 
     temperature: float = 0.8
@@ -24,10 +26,10 @@ class Sampling:
     repeats: int = 5
 
     def __post_init__(self) -> None:
-        if self.temperature < 0 or self.top_k < 0 or not 0 < self.top_p <= 1 or self.window < 0 or self.repeats < 0:
-            raise ValueError(
-                f"temperature, top_k, window and repeats are 0 or more, and top_p is above 0 and at most 1, not {self}"
-            )
+        if not (self.temperature == 0 or 0.01 <= self.temperature < math.inf):
+            raise ValueError(f"temperature is 0, or 0.01 and more, not {self.temperature}")
+        if self.top_k < 0 or not 0 < self.top_p <= 1 or self.window < 0 or self.repeats < 0:
+            raise ValueError(f"top_k, window and repeats are 0 or more, and top_p is above 0 and at most 1, not {self}")
 
 
 def draw(logits: Tensor, sampling: Sampling, generator: torch.Generator, last: Tensor | None = None) -> Tensor:
@@ -57,5 +59,5 @@ def _narrowed(scores: Tensor, sampling: Sampling) -> Tensor:
 
 
 def _multinomial(scores: Tensor, generator: torch.Generator) -> Tensor:
-    # On the CPU, whatever the model runs on: one seed gives one result everywhere.
+    # On the CPU, whatever the model runs on: a seed draws alike everywhere.
     return torch.multinomial(scores.softmax(-1).cpu(), 1, generator=generator)[:, 0].to(scores.device)

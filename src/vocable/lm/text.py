@@ -208,17 +208,17 @@ _CLOSING = "[\"'”’»›)\\]}」』）]*"
 #: The end of a sentence and what stands alone behind it (a dash, a row of stars), or an empty line.
 _SENTENCE_END = re.compile(
     rf"(?<!\w)(?:{_SHORTENED})|"
-    rf"(?P<end>(?:[.!?…]+{_CLOSING}(?!\S)|[。！？｡।॥۔؟]+{_CLOSING})(?:\s+[^\w\s]+(?!\S))*|\n\s*\n)"
+    rf"(?P<end>(?:[.!?…]{{1,20}}{_CLOSING}(?!\S)|[。！？｡।॥۔؟]+{_CLOSING})(?:\s+[^\w\s]+(?!\S))*|\n\s*\n)"
 )
 _CLAUSE_END = re.compile(rf"[,;:]{_CLOSING}(?=\s)|[，；：、،؛]{_CLOSING}")
 _WORD_END = re.compile(r"(?=\s)")
 
 
 def split_sentences(text: str, longest: int) -> list[str]:
-    """A text in sentences of at most `longest` characters; only a word that is longer than that makes a longer piece.
+    """A text in sentences of at most `longest` characters.
 
-    Longer sentences are split after , ; : or else between words, as late as they can be. The pieces hold all of the
-    text but white space at their ends.
+    Longer ones are split after , ; : or else between words, as late as they can be, or within a word that is longer.
+    The pieces hold all of the text but white space at their ends.
     """
     if longest < 1:
         raise ValueError(f"a piece of text has at least 1 character, not {longest}")
@@ -235,12 +235,12 @@ def split_sentences(text: str, longest: int) -> list[str]:
 
 
 def _last_end(text: str, longest: int) -> int:
-    """Where the last clause ends within `longest` characters, or else the last word, or else the first word at all."""
+    """Where the last clause ends within `longest` characters, or else the last word."""
     for boundary in (_CLAUSE_END, _WORD_END):
         ends = [found.end() for found in boundary.finditer(text[: longest + 1]) if found.end() <= longest]
         if ends:
             return ends[-1]
-    return len(text.split(maxsplit=1)[0])
+    return longest
 
 
 # ---- ids -------------------------------------------------------------------------------------------------------------
@@ -292,7 +292,3 @@ class SymbolTable:
         if wrong is not None:
             raise ValueError(f"id {wrong} is none of {len(self)} symbols")
         return [self.symbols[i] for i in ids]
-
-    def to_json(self) -> list[str]:
-        """What `SymbolTable` makes the same table of."""
-        return list(self.symbols)

@@ -44,7 +44,8 @@ class Batch:
 
 
 class ClipBatches:
-    """Clips of like lengths, each with a prompt in its speaker's voice; item n follows from the seed and n alone."""
+    """Clips of like lengths, each with a prompt in its speaker's voice; a part of a batch follows from the seed, the
+    step, its index and the number of parts."""
 
     def __init__(self, corpus: Corpus, recipe: LMRecipe, frame_rate: float, models: Models, codebooks: Tensor) -> None:
         self.clips, self.recipe, self.codebooks = corpus.clips, recipe, codebooks
@@ -161,18 +162,19 @@ class LMTrainer(Trainer):
         with self.processes.main_process_first():
             train, dev = read_manifest(d.train), [u for u in read_manifest(d.dev) if u.text]
             begun = load_models(recipe.init, codec) if recipe.init else None
+            if begun and begun.front_end != d.front_end:
+                raise ValueError(f"{recipe.init} reads {begun.front_end}: --set data.front_end={begun.front_end}")
             table = begun.table if begun else None
             aligner: AlignerRecipe | Aligner | None = recipe.aligner if recipe.ar.timed else None
             if aligner and begun and begun.aligner:  # it has heard more than these clips, perhaps
                 aligner = begun.aligner
-            self.corpus = load_corpus(d.tokens, train, d, codec, aligner, table, recipe.seed, on_load)
+            self.corpus = load_corpus(d.tokens, train, d, codec, aligner, table, on_load)
             dev = spread(dev, recipe.dev_clips)
-            held_out = load_corpus(d.dev_tokens, dev, d, codec, aligner, self.corpus.table, recipe.seed, on_load)
+            aligner = self.corpus.aligner
+            held_out = load_corpus(d.dev_tokens, dev, d, codec, aligner, self.corpus.table, on_load)
         torch.manual_seed(recipe.seed)  # whether the aligner was trained just now or long ago
         self.models = build_models(recipe, codec, self.corpus.table)
         if begun:
-            if begun.front_end != d.front_end:
-                raise ValueError(f"{recipe.init} reads {begun.front_end}: --set data.front_end={begun.front_end}")
             for name, model in self.models.parts.items():
                 if name not in begun.parts or begun.parts[name].config != model.config:
                     raise ValueError(
@@ -226,7 +228,7 @@ class LMTrainer(Trainer):
             norm = self.updaters[name].update(share)
             if norm is not None:
                 figures[f"{name}_gradient"] = norm
-        if not any(f"{name}_gradient" in figures for name in self.trained):
+        if not all(f"{name}_gradient" in figures for name in self.trained):
             return self.skip()
         self.skipped_in_a_row = 0
         return {"total": sum(figures[name] for name in self.trained), **figures}

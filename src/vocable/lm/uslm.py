@@ -113,6 +113,8 @@ class USLM:
         same speech again. longest: characters that are spoken in one go. Raises ValueError for a text that cannot be
         said, or symbols that the models do not know, before anything is spoken.
         """
+        if takes < 1:
+            raise ValueError(f"takes is at least 1, not {takes}")
         prompt = None if voice is None else voice_codes(self.codec, voice)
         pieces = [piece for piece in split_sentences(text, longest) if any(map(str.isalnum, piece))]
         sentences = [(piece, self.models.symbols_of(piece, language)) for piece in pieces or [text]]
@@ -129,6 +131,7 @@ class USLM:
         scorer: Scorer | None,
         seed: int,
     ) -> Iterator[Speech]:
+        made_up = prompt is None
         for number, (sentence, symbols) in enumerate(sentences):
             semantic = prompt[0] if prompt is not None else None
             vectors = sum_of(self.nar.codebooks, prompt) if prompt is not None and self.ar.voice else None
@@ -142,18 +145,20 @@ class USLM:
             else:
                 best = self._speech(sentence, written[ranked(written, hears or _likelihoods)[0]], prompt)
             yield best
-            if prompt is None:  # the voice that it made up stays
-                prompt = best.codes[:, : round(LONGEST * self.codec.frame_rate)]
+            if made_up:  # the first seconds of a voice that it made up are the voice of what follows
+                so_far = best.codes if prompt is None else torch.cat([prompt, best.codes], 1)
+                prompt = so_far[:, : round(LONGEST * self.codec.frame_rate)]
 
     def _clarity(self, symbols: list[int], takes: Sequence[Spoken]) -> list[float]:
-        """How well what each take has said of the text can be heard in RVQ-1 alone, which costs little."""
+        """How well the symbols that each take has spoken to their end can be heard in RVQ-1 alone, which costs little.
+        What has just begun tells nothing yet, and would be held against takes that hurry."""
         assert self.models.aligner is not None
         codes = pad_sequence([torch.tensor(take.codes) for take in takes], batch_first=True).to(self.codec.device)
         vectors = self.codec.embed(codes[:, None], slice(0, 1)).transpose(1, 2)
-        num_frames = torch.tensor([len(take.codes) for take in takes], device=codes.device)
+        until = torch.tensor([take.until for take in takes], device=codes.device)
         said = torch.tensor([take.said for take in takes], device=codes.device)
         text = torch.tensor(symbols, device=codes.device).expand(len(takes), -1)
-        return self.models.aligner.likelihood(vectors, num_frames, text, said).tolist()
+        return self.models.aligner.likelihood(vectors, until, text, said).tolist()
 
     def _speech(self, sentence: str, take: Spoken, prompt: Tensor | None) -> Speech:
         codes = self.nar.fill(torch.tensor(take.codes), prompt, take.symbols or None)

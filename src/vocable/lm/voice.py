@@ -43,12 +43,16 @@ def prepare_voice(codec: Codec, waveform: Waveforms, sample_rate: int | None = N
 
 
 def voice_codes(codec: Codec, voice: Encoded) -> Tensor:
-    """The codes of a voice, int64 [K, P]. Raises TokensError for what this codec did not make whole."""
+    """The codes of a voice, int64 [K, P]. Raises TokensError for what `prepare_voice` did not make with this codec."""
     if voice.codec_id != codec.id:
         raise TokensError(f"the voice is of codec {voice.codec_id}, and this is {codec.id}: prepare it again")
     if len(voice) != 1 or voice.codes.shape[1] != codec.num_quantizers:
         raise TokensError("a voice is one clip with all layers: use prepare_voice")
-    return voice.codes[0, :, : int(voice.num_frames)]
+    frames = int(voice.num_frames)
+    if not SHORTEST * codec.frame_rate <= frames <= round(LONGEST * codec.frame_rate):
+        seconds = frames / codec.frame_rate
+        raise TokensError(f"a voice has {SHORTEST:g} to {LONGEST:g} s, and this {seconds:.1f}: use prepare_voice")
+    return voice.codes[0, :, :frames]
 
 
 def _energy(waveform: Waveforms, frames: int) -> np.ndarray:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import typing
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -115,12 +116,17 @@ class Recipe:
             "quantizer.start_step": self.quantizer.start_step,
             "adversary.start_step": self.adversary.start_step,
         }
-        for lowest, values in ((1, at_least_one), (0, at_least_zero)):
-            for name, value in values.items():
-                if value < lowest:
-                    raise ValueError(f"recipe.{name} must be at least {lowest}, not {value}")
+        check_least(1, at_least_one)
+        check_least(0, at_least_zero)
         if not 0 <= self.quantizer.dead_share < 1:
             raise ValueError(f"recipe.quantizer.dead_share must be 0 to less than 1, not {self.quantizer.dead_share}")
+
+
+def check_least(lowest: int, values: Mapping[str, int]) -> None:
+    """ValueError for a value of a recipe, by name, that is below what it must be."""
+    for name, value in values.items():
+        if value < lowest:
+            raise ValueError(f"recipe.{name} must be at least {lowest}, not {value}")
 
 
 def load_recipe(path: str | os.PathLike[str], overrides: list[str] = []) -> Recipe:  # noqa: B006 (read only)
