@@ -198,10 +198,10 @@ class LMTrainer(Trainer):
         }
         books = codec.quantizer.codebooks.cpu()
         self.data: ClipBatches = ClipBatches(self.corpus, recipe, codec.frame_rate, self.models, books)
-        held = ClipBatches(held_out, recipe, codec.frame_rate, self.models, books)
+        self.held_out = ClipBatches(held_out, recipe, codec.frame_rate, self.models, books)
         rng = np.random.default_rng(recipe.seed)
-        order = np.argsort(held.lengths).tolist()
-        self.dev = [held.batch(order[at : at + DEV_BATCH], rng) for at in range(0, len(order), DEV_BATCH)]
+        order = np.argsort(self.held_out.lengths).tolist()
+        self.dev = [self.held_out.batch(order[at : at + DEV_BATCH], rng) for at in range(0, len(order), DEV_BATCH)]
 
     def parts(self) -> dict[str, Any]:
         return self.trained | {f"{name}_optimizer": updater for name, updater in self.updaters.items()}
@@ -221,7 +221,7 @@ class LMTrainer(Trainer):
             losses = []
             for batch in parts:
                 with self.autocast():
-                    loss = cross_entropy(*self._scores(name, batch))
+                    loss = cross_entropy(*self.scores(name, batch))
                 self.updaters[name].backward(loss / len(parts))
                 losses.append(loss.detach())
             figures[name] = float(torch.stack(losses).mean())
@@ -241,7 +241,7 @@ class LMTrainer(Trainer):
             model.eval()
             loss = right = tokens = 0.0
             for batch in self.dev:
-                scores, targets = self._scores(name, batch)
+                scores, targets = self.scores(name, batch)
                 known = targets != IGNORED
                 count = float(known.sum())
                 loss += float(cross_entropy(scores, targets)) * count
@@ -250,7 +250,7 @@ class LMTrainer(Trainer):
             figures |= {f"dev/{name}": loss / tokens, f"dev/{name}_right": right / tokens}
         return figures
 
-    def _scores(self, name: str, batch: Batch) -> tuple[Tensor, Tensor]:
+    def scores(self, name: str, batch: Batch) -> tuple[Tensor, Tensor]:
         """What one model thinks of a batch, and what is right."""
         if name == "ar":
             *inputs, targets = (t.to(self.device) for t in batch.ar or ())

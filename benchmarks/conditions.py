@@ -1,0 +1,214 @@
+"""What do the language models' conditions do? Each recipe of recipes/uslm-ablations, for as many steps, side by side.
+
+    python benchmarks/conditions.py --set device=cpu --set data.batch_frames=4000 --set max_steps=500
+
+Three figures on the recipe's dev clips, and how much each recipe's differs from the base's, with 95 % intervals by
+resampling speakers:
+
+nats     AR: of all that it writes, codes and timings, a frame of speech; NAR: a code, a mean over layers
+WER      as Whisper tiny.en hears it. AR: the first 14 words of a text, with the NAR and the aligner of --models, in the
+         voice of a second clip of the speaker. NAR: over true RVQ-1, told the text where the recipe tells it
+cosine   Resemblyzer's, of the same speech and the recording of the voice
+
+Interrupted, it goes on with the same command. On two cores 500 steps take two hours, and teach little: nats are the
+figure there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.progress import track
+
+from script import cpu_name, fail, versions, write_between
+from vocable import USLM, audio
+from vocable.codec.encodec import load_codec
+from vocable.corpus.manifest import read_manifest, spread
+from vocable.evaluation import statistics
+from vocable.evaluation.conversion import ClipPair
+from vocable.evaluation.metrics import Models, Pair
+from vocable.evaluation.metrics.base import SAMPLE_RATE
+from vocable.evaluation.reconstruction import scores
+from vocable.evaluation.tts import pair_up
+from vocable.files import atomic_path
+from vocable.lm.model import load_models
+from vocable.lm.recipe import LMRecipe, load_recipe
+from vocable.lm.train import LMTrainer
+from vocable.lm.transformer import IGNORED, cross_entropy
+from vocable.training.stop import Interrupted
+
+BASE = "base"
+WORDS = 14
+METRICS = ("wer", "speaker")
+HEADS = {"nats": ("nats", 3, 1.0), "wer": ("WER %", 1, 100.0), "speaker": ("cosine", 3, 1.0)}
+HERE = Path(__file__).parent
+MARK = "conditions: written by benchmarks/conditions.py"
+
+#: Of each figure, a clip's sum and count.
+Rows = dict[str, dict[str, Any]]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--recipes", type=Path, default=Path("recipes/uslm-ablations"))
+    parser.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="in every recipe")
+    parser.add_argument("--runs", type=Path, default=Path("runs/conditions"))
+    parser.add_argument("--clips", type=int, default=32, help="of dev, that are heard")
+    parser.add_argument("--models", help="what completes the trained part (default: the shipped)")
+    parser.add_argument("--metrics", type=Path, default=Models.folder, help="holds asr/whisper-tiny.en; else the hub's")
+    parser.add_argument("--out", type=Path, default=HERE / "results" / "conditions.json")
+    args = parser.parse_args()
+    try:
+        report = run(args)
+    except (ValueError, OSError) as error:
+        fail(str(error))
+    except (KeyboardInterrupt, Interrupted):
+        print("stopped; the same command goes on from here")
+        raise SystemExit(130) from None
+    with atomic_path(args.out) as temporary:
+        temporary.write_text(json.dumps(report, indent=1) + "\n")
+    print(table(report))
+    write_between(HERE / "README.md", MARK, table(report))
+
+
+def run(args: argparse.Namespace) -> dict[str, Any]:
+    plans = {path.stem: load_recipe(path, args.set) for path in sorted(args.recipes.glob("*.yaml"))}
+    setup = {
+        "settings": args.set,
+        "steps": plans[BASE].max_steps,
+        "clips": args.clips,
+        "versions": versions("torch", "numpy", "faster-whisper"),
+        "cpu": cpu_name(),
+    }
+    measured = {}
+    for name in sorted(plans, key=lambda name: name != BASE):
+        kept = args.runs / name / "measured.json"
+        found = json.loads(kept.read_text()) if kept.is_file() else {}
+        if found.get("setup") != setup:
+            found = {"setup": setup, "rows": measure(name, plans[name], args)}
+            with atomic_path(kept) as temporary:
+                temporary.write_text(json.dumps(found))
+        measured[name] = found["rows"]
+    return {"setup": setup, "figures": figures(measured)}
+
+
+def measure(name: str, recipe: LMRecipe, args: argparse.Namespace) -> dict[str, Rows]:
+    """Train, or go on training, and hear what was learned."""
+    console = Console(stderr=True)
+    console.print(f"{name}: {recipe.max_steps} steps")
+    trainer = LMTrainer(recipe, args.runs / name)
+    if (args.runs / name / "state.safetensors").is_file():
+        trainer.resume()
+    trainer.run()
+    codec = load_codec(recipe.codec)
+    shipped = load_models(args.models, codec)
+    if trainer.models.table.symbols != shipped.table.symbols:
+        raise ValueError(f"{args.models or 'the shipped models'} have other symbols than the recipe's texts")
+    trainer.models.to("cpu")
+    trainer.device = torch.device("cpu")
+    models = Models(args.metrics, "tiny.en")
+    dev = [u for u in read_manifest(recipe.data.dev) if u.text]
+    rows: dict[str, Rows] = {}
+    for part, model in trainer.trained.items():
+        model.eval()
+        rows[part] = nats(trainer, part)
+        uslm = USLM(codec, dataclasses.replace(shipped, **{part: model}))
+        pairs = spread(pair_up(dev, dev, 0)[0], args.clips)
+        for pair in track(pairs, f"{name}: hearing {part}", console=console):
+            speech, text = speak(part, recipe, uslm, pair)
+            row = rows[part].setdefault(pair.source.id, {"speaker_id": pair.source.speaker_key})
+            row |= judge(speech, text, pair, codec.sample_rate, models)
+    return rows
+
+
+def nats(trainer: LMTrainer, part: str) -> Rows:
+    """Of every held-out clip, with its prompt and symbols wherever the recipe has any."""
+    recipe, held = trainer.recipe, trainer.held_out
+    ar, nar = (dataclasses.replace(p, no_prompt=float(p.no_prompt == 1)) for p in (recipe.ar, recipe.nar))
+    held.recipe = dataclasses.replace(
+        recipe, ar=ar, nar=dataclasses.replace(nar, no_symbols=float(nar.no_symbols == 1))
+    )
+    rows = {}
+    for i, clip in enumerate(held.clips):
+        batch = held.batch([i], np.random.default_rng(i))
+        if part == "nar":
+            assert batch.nar
+            *inputs, _ = batch.nar
+            stages = torch.arange(clip.codes.shape[0] - 1)  # all, where training draws one
+            batch.nar = (*(t.expand(len(stages), *t.shape[1:]) for t in inputs), stages)
+        with torch.inference_mode():
+            given, targets = trainer.scores(part, batch)
+        count = int((targets != IGNORED).sum())
+        total = float(cross_entropy(given, targets)) * count
+        rows[clip.id] = {"speaker_id": clip.speaker, "nats": [total, clip.codes.shape[1] if part == "ar" else count]}
+    return rows
+
+
+def speak(part: str, recipe: LMRecipe, uslm: USLM, pair: ClipPair) -> tuple[torch.Tensor, str]:
+    """Speech [L] of one model, and its text."""
+    text, codec = pair.source.text or "", uslm.codec
+    voice = uslm.prepare_voice(*audio.read(pair.reference.path))
+    if part == "ar":
+        text = " ".join(text.split()[:WORDS])
+        return uslm.generate(text, voice).waveform, text
+    codes = codec.encode(*audio.read(pair.source.path)).codes[0]
+    symbols = None if recipe.nar.no_symbols == 1 else uslm.models.align(codec, codes, text)
+    filled = uslm.nar.fill(codes[0], None if recipe.nar.no_prompt == 1 else voice.codes[0], symbols)
+    return codec.decode(filled[None]).waveform[0], text
+
+
+def judge(speech: torch.Tensor, text: str, pair: ClipPair, rate: int, models: Models) -> dict[str, Any]:
+    heard = audio.resample(speech.numpy(), rate, SAMPLE_RATE)
+    return scores(
+        Pair(heard, heard, text, "en", voice=audio.read(pair.reference.path, SAMPLE_RATE)[0]), METRICS, models
+    )
+
+
+def figures(measured: dict[str, dict[str, Rows]]) -> list[dict[str, Any]]:
+    """Of each model of each recipe: its figures, and how they differ from the base's on the clips that both have."""
+    found = []
+    for part, base in measured[BASE].items():
+        for name, parts in measured.items():
+            if part not in parts:
+                continue
+            line: dict[str, Any] = {"model": part, "recipe": name}
+            for figure, (_, _, scale) in HEADS.items():
+                both = [clip for clip in base if base[clip].get(figure) and parts[part].get(clip, {}).get(figure)]
+                ours, theirs = ([rows[clip][figure] for clip in both] for rows in (parts[part], base))
+                speakers = [base[clip]["speaker_id"] for clip in both]
+                line[figure] = statistics.figure(ours, speakers).scaled(scale)
+                if name != BASE:
+                    line[figure]["difference"] = statistics.difference(ours, theirs, speakers).scaled(scale)
+            found.append(line)
+    return found
+
+
+def table(report: dict[str, Any]) -> str:
+    lines = [
+        f"| model | recipe | {' | '.join(head for head, _, _ in HEADS.values())} |",
+        f"|---|---|{'--:|' * len(HEADS)}",
+    ]
+    for line in report["figures"]:
+        cells = []
+        for figure, (_, digits, _) in HEADS.items():
+            found = line[figure]
+            cells.append(f"{found['value']:.{digits}f}")
+            if "difference" in found:
+                low, high = (found["difference"].get(bound, math.nan) for bound in ("low", "high"))
+                cells[-1] += f" ({low:+.{digits}f} to {high:+.{digits}f})"
+        lines.append(f"| {line['model'].upper()} | {line['recipe']} | {' | '.join(cells)} |")
+    setup = report["setup"]
+    said = f"In brackets: less the base's. {setup['steps']} steps of each; {setup['clips']} clips heard."
+    return "\n".join([*lines, "", said])
+
+
+if __name__ == "__main__":
+    main()
