@@ -207,7 +207,17 @@ def test_going_on_from_models(corpus: Path, tmp_path: Path) -> None:
     for name, model in first.trained.items():
         for key, tensor in model.state_dict().items():
             assert torch.equal(tensor, again.trained[name].state_dict()[key])
-    wider = recipe(corpus, tmp_path / "cache", init=plan.init or str(tmp_path / "first" / "model"), ar={"dim": 32})
+    small = dataclasses.replace(plan.ar, look_ahead=False, dropout=0.0)
+    first_models = str(tmp_path / "first" / "model")
+    alone = dataclasses.replace(plan, init=first_models, ar=small, nar=dataclasses.replace(plan.nar, train=False))
+    LMTrainer(alone, tmp_path / "alone").run()
+    kept, begun = (
+        load_models(tmp_path / name / "model", SpeechTokenizer.from_pretrained(corpus / "codec"))
+        for name in ("alone", "first")
+    )
+    assert kept.nar and begun.nar and torch.equal(kept.nar.expect, begun.nar.expect)
+    assert kept.ar and begun.ar and not torch.equal(kept.ar.head.weight, begun.ar.head.weight)
+    wider = recipe(corpus, tmp_path / "cache", init=first_models, ar={"dim": 32})
     with pytest.raises(ValueError, match="no ar of this recipe's sizes"):
         LMTrainer(wider, tmp_path / "wider")
     config = tmp_path / "first" / "model" / "config.json"

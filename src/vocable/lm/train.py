@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from vocable.codec.encodec import load_codec
@@ -133,6 +133,12 @@ class ClipBatches:
         )
 
 
+def _sizes(model: nn.Module) -> dict[str, Any]:
+    """What a model's weights are made for: its config without what another run of the same weights may change."""
+    sizes: dict[str, Any] = dataclasses.asdict(model.config)  # type: ignore[call-overload]
+    return sizes | {"look_ahead": None, "transformer": sizes["transformer"] | {"dropout": None}}
+
+
 def _padded(rows: Sequence[Tensor], value: int = 0) -> Tensor:
     """Tensors [n, ...] -> [B, N, ...], N a multiple of WIDTH."""
     batch = pad_sequence(list(rows), batch_first=True, padding_value=value)
@@ -176,11 +182,12 @@ class LMTrainer(Trainer):
         self.models = build_models(recipe, codec, self.corpus.table)
         if begun:
             for name, model in self.models.parts.items():
-                if name not in begun.parts or begun.parts[name].config != model.config:
+                if name not in begun.parts or _sizes(begun.parts[name]) != _sizes(model):
                     raise ValueError(
                         f"{recipe.init} has no {name} of this recipe's sizes: give the recipe that made it"
                     )
                 model.load_state_dict(begun.parts[name].state_dict())
+            self.models.ar, self.models.nar = self.models.ar or begun.ar, self.models.nar or begun.nar  # as they were
         self.models.aligner = self.corpus.aligner
         o = recipe.optimizer
         wanted = {"ar": recipe.ar.train, "nar": recipe.nar.train}
