@@ -35,7 +35,7 @@ from vocable.evaluation.tts import load, pair_up
 from vocable.files import atomic_path
 from vocable.lm.model import digest
 
-TAKES = (1, 8)
+TAKES = (1, 4, 8)
 MINUTE = 150  #: words, about
 IN_ONE_GO = "in one go"
 WAYS = ("sentence by sentence", IN_ONE_GO)
