@@ -6,7 +6,7 @@ from pathlib import Path
 
 import typer
 
-from vocable.cli.options import parse_layers
+from vocable.cli.options import check_speech_output, parse_layers
 
 
 def convert(
@@ -30,16 +30,13 @@ def convert(
             raise ValueError(f"{option} is for --method nar")
     if layers and method != "swap":
         raise ValueError("--layers is for --method swap")
-    if out.suffix.lower() not in (".wav", ".flac", ".ogg"):
-        raise ValueError(f"{out}: name the output .wav, .flac or .ogg")
+    check_speech_output(out, source, reference)
 
     from vocable import audio
     from vocable.codec.encodec import load_codec
     from vocable.conversion import VoiceConverter, swap_layers
     from vocable.lm.model import load_models
 
-    if out.resolve() in (source.resolve(), reference.resolve()):
-        raise ValueError(f"{out} is an input itself: name another output")
     tok = load_codec(model, device)
     said, voice = (audio.read(path, tok.sample_rate)[0] for path in (source, reference))
     if method == "nar":

@@ -1,8 +1,9 @@
-"""Values that users type: layers, a teacher's layers, durations."""
+"""Values that users type: layers, a teacher's layers, durations, outputs."""
 
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Literal
 
 
@@ -36,3 +37,11 @@ def parse_duration(text: str | None) -> float | None:
     if not match:
         raise ValueError(f"a duration is 90s, 110m or 2h, not {text!r}")
     return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]]
+
+
+def check_speech_output(out: Path, *inputs: Path | None) -> None:
+    """Before any work: ValueError for an output that is an input, or that no audio format is named by."""
+    if out.resolve() in {path.resolve() for path in inputs if path}:
+        raise ValueError(f"{out} is an input itself: name another output")
+    if out.suffix.lower() not in (".wav", ".flac", ".ogg"):
+        raise ValueError(f"{out}: name the output .wav, .flac or .ogg")

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import typer
 
+from vocable.cli.options import check_speech_output
+
 
 def tts(
     text: str = typer.Argument(None, help="What to say (or --file)."),
@@ -30,10 +32,7 @@ def tts(
         raise ValueError("give the text, or --file with one")
     if prompt and voice:
         raise ValueError("--prompt and --voice are two voices: give one")
-    if out.resolve() in {path.resolve() for path in (file, prompt, voice) if path}:
-        raise ValueError(f"{out} is an input itself: name another output")
-    if out.suffix.lower() not in (".wav", ".flac", ".ogg"):
-        raise ValueError(f"{out}: name the output .wav, .flac or .ogg")
+    check_speech_output(out, file, prompt, voice)
     if save_voice and not prompt:
         raise ValueError("--save-voice keeps the voice of a --prompt")
 
