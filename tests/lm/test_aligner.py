@@ -107,7 +107,7 @@ def test_it_learns_when_symbols_are_spoken() -> None:
 
 def one_likelihood(model: Aligner, vectors: torch.Tensor, symbols: list[int]) -> float:
     frames, count = torch.tensor([len(vectors)]), torch.tensor([len(symbols)])
-    return float(model.likelihood(vectors[None], frames, torch.tensor([symbols]), count))
+    return float(model.likelihood(model(vectors[None], frames), frames, torch.tensor([symbols]), count))
 
 
 @settings(max_examples=20, deadline=None)
@@ -125,5 +125,6 @@ def test_the_likelihood_is_that_of_all_paths(symbols: list[int], frames: int, se
     assert one_likelihood(model, vectors, symbols) == pytest.approx(expected, abs=1e-4)
     longer = torch.nn.functional.pad(torch.stack([vectors, vectors]), (0, 0, 0, 3), value=7.0)
     texts = torch.tensor([[*symbols, 2], [*symbols, 1]])
-    together = model.likelihood(longer, torch.tensor([frames] * 2), texts, torch.tensor([len(symbols)] * 2))
+    sizes = torch.tensor([frames] * 2)
+    together = model.likelihood(model(longer, sizes), sizes, texts, torch.tensor([len(symbols)] * 2))
     assert together.tolist() == pytest.approx([expected] * 2, abs=1e-4)

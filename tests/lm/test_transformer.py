@@ -52,14 +52,25 @@ def test_a_full_cache_says_so_and_stays_as_it_was() -> None:
     same(model(x[:, 4:6], causal=True, cache=cache), model(x[:, :6], causal=True)[:, 4:])
 
 
+@settings(max_examples=30, deadline=None)
+@given(data=st.data(), batch=st.integers(2, 5), begun=st.integers(0, 4))
 @torch.no_grad()
-def test_clips_of_a_cache_take_the_place_of_others() -> None:
-    model, x = tiny(), torch.randn(3, 7, 24)
-    cache, rows = model.cache(3, 7), [2, 0, 2]
-    model(x[:, :4], causal=True, cache=cache)
-    cache.select(rows)
-    then = torch.randn(3, 3, 24)
-    same(model(then, causal=True, cache=cache), model(torch.cat([x[rows, :4], then], 1), causal=True)[:, 4:])
+def test_clips_of_a_cache_take_the_place_of_others(data: st.DataObject, batch: int, begun: int) -> None:
+    """And begin as one."""
+    model, x = tiny(), torch.randn(1, begun, 24).expand(batch, -1, -1)
+    cache = model.cache(batch, 40)
+    if begun:
+        model(x[:1], causal=True, cache=cache)
+        assert cache.common == begun
+    for length in data.draw(st.lists(st.integers(1, 3), min_size=1, max_size=8)):
+        then = torch.randn(batch, length, 24)
+        x = torch.cat([x, then], 1)
+        same(model(then, causal=True, cache=cache), model(x, causal=True)[:, -length:])
+        rows = data.draw(st.lists(st.integers(0, batch - 1), min_size=batch, max_size=batch))
+        cache.select(rows)
+        x = x[rows]
+        equal = (x == x[0]).all(2).all(0).int().cumprod(0).sum()
+        assert cache.common == equal, "what is common is known"
 
 
 @torch.no_grad()
@@ -130,6 +141,12 @@ def test_what_does_not_go_together_is_refused() -> None:
         model(x, causal=True, cache=model.cache(1, 4))
     with torch.no_grad(), pytest.raises(ValueError, match="causal passes"):
         model(x, causal=False, cache=model.cache(1, 4))
+    for before, after in ((0, 2), (3, 1)):  # clips of a cache of three that have begun as three
+        cache = model.cache(3, 8)
+        with torch.no_grad(), pytest.raises(ValueError, match=f"{after} clips cannot go on with a cache of 3"):
+            if before:
+                model(x.expand(before, -1, -1), causal=True, cache=cache)
+            model(x.expand(after, -1, -1), causal=True, cache=cache)
 
 
 @pytest.mark.parametrize("changes", [{"heads": 5}, {"heads": 8}, {"heads": 0}, {"layers": 0}, {"stages": -1}])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from vocable.cli import evaluate
 from vocable.cli.tts import tts
 from vocable.codec.tokens import Encoded, TokensError
 from vocable.lm import model as lm_model
+from vocable.lm.ar import Spoken
 from vocable.lm.sampling import Sampling
 from vocable.lm.uslm import LONGEST_SENTENCE, TAKES, USLM
 
@@ -78,7 +80,8 @@ def test_the_take_in_which_the_aligner_hears_the_text_best(uslm: USLM) -> None:
         frames = len(take.codes)
         vectors = uslm.codec.embed(torch.tensor([[take.codes]]), slice(0, 1)).transpose(1, 2)
         sizes, texts = (torch.tensor([frames]), torch.tensor([3])), torch.tensor([symbols])
-        clear.append((not take.warnings, float(uslm.models.aligner.likelihood(vectors, sizes[0], texts, sizes[1]))))
+        scores = uslm.models.aligner(vectors, sizes[0])
+        clear.append((not take.warnings, float(uslm.models.aligner.likelihood(scores, sizes[0], texts, sizes[1]))))
         likely.append((not take.warnings, take.log_likelihood / frames))
     deaf = USLM(uslm.codec, dataclasses.replace(uslm.models, aligner=None))
     for speaker, scores in ((uslm, clear), (deaf, likely)):
@@ -86,6 +89,21 @@ def test_the_take_in_which_the_aligner_hears_the_text_best(uslm: USLM) -> None:
         assert len(set(scores)) == 4
         assert speech.codes[0].tolist() == written[scores.index(max(scores))].codes
     assert clear.index(max(clear)) != likely.index(max(likely)), "another seed tells the two apart"
+
+
+@torch.inference_mode()
+def test_a_take_is_heard_alike_bit_by_bit_and_all_at_once(uslm: USLM) -> None:
+    symbols = [0, 1, 2, 3, 4] * 6
+    judged: list[list[float]] = []
+
+    def hear(takes: Sequence[Spoken]) -> list[float]:
+        judged.append(uslm._clarity(symbols, takes))
+        anew = uslm._clarity(symbols, [dataclasses.replace(take, heard=None) for take in takes])
+        assert anew == pytest.approx(judged[-1], abs=1e-4)
+        return judged[-1]
+
+    hear(uslm.ar.speak(symbols, takes=6, judge=hear, sampling=Sampling(1.0)))
+    assert len(judged) > 4
 
 
 def test_a_text_of_ten_thousand_characters_is_spoken_by_pieces(uslm: USLM) -> None:

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 PAUSE = -1  #: in a timing, in a symbol's place: frames that speak none
 PAUSE_FRAMES = 15  #: without any symbol, between two, make a pause; at the ends of a clip, a third of that
-LAYERS, KERNEL, DROPOUT = 5, 7, 0.1  #: of the recogniser: it hears 0.3 s to each side
+LAYERS, KERNEL, DROPOUT = 5, 7, 0.1  #: of the recogniser
+REACH = LAYERS * (KERNEL // 2)  #: frames that it hears to each side: 0.3 s
 #: Of a pause, what still belongs to the symbol before, and already to the one behind: CTC names a sound when it knows
 #: it, not from its start to its end.
 TAIL, HEAD = 4, 3
@@ -70,7 +71,8 @@ class Aligner(nn.Module):
 
     def loss(self, vectors: Tensor, num_frames: Tensor, symbols: Tensor, num_symbols: Tensor) -> Tensor:
         """CTC (Graves et al. 2006), a mean over clips by their lengths: symbols int64 [B, S], num_symbols [B]."""
-        return self._ctc(vectors, num_frames, symbols, num_symbols, zero_infinity=True).mean()
+        scores = self(vectors, num_frames)
+        return self._ctc(scores, num_frames, symbols, num_symbols, zero_infinity=True).mean()
 
     @torch.inference_mode()
     def align(self, vectors: Tensor, symbols: list[int]) -> Timing:
@@ -79,18 +81,19 @@ class Aligner(nn.Module):
         return timing(best_path(scores.cpu().numpy(), symbols), symbols)
 
     @torch.inference_mode()
-    def likelihood(self, vectors: Tensor, num_frames: Tensor, symbols: Tensor, num_symbols: Tensor) -> Tensor:
+    def likelihood(self, scores: Tensor, num_frames: Tensor, symbols: Tensor, num_symbols: Tensor) -> Tensor:
         """How well clips can be heard to say `symbols`: CTC's log-likelihood of them, a mean over symbols, [B]. -inf
-        for clips too short to say them, and where there is none. Inputs as in `loss`; num_frames may be 0."""
-        return -self._ctc(vectors, num_frames, symbols, num_symbols).masked_fill(num_symbols == 0, torch.inf)
+        for clips too short to say them, and where there is none. scores: the aligner's, of each clip; the others as in
+        `loss`, and num_frames may be 0."""
+        return -self._ctc(scores, num_frames, symbols, num_symbols).masked_fill(num_symbols == 0, torch.inf)
 
     def _ctc(
-        self, vectors: Tensor, num_frames: Tensor, symbols: Tensor, num_symbols: Tensor, zero_infinity: bool = False
+        self, scores: Tensor, num_frames: Tensor, symbols: Tensor, num_symbols: Tensor, zero_infinity: bool = False
     ) -> Tensor:
         """Nats a symbol, [B]."""
-        scores, blank = self(vectors, num_frames).transpose(0, 1), self.config.num_symbols
+        blank = self.config.num_symbols
         nats = nn.functional.ctc_loss(
-            scores, symbols, num_frames, num_symbols, blank=blank, reduction="none", zero_infinity=zero_infinity
+            scores.transpose(0, 1), symbols, num_frames, num_symbols, blank, "none", zero_infinity=zero_infinity
         )
         return nats / num_symbols.clamp(min=1)
 

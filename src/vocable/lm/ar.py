@@ -55,6 +55,7 @@ class Spoken:
     symbols: list[int] = field(default_factory=list)  #: of each frame, PAUSE among them; without timings, empty
     said: int = 0  #: symbols of the text that are spoken to their end; without timings none, until all are
     until: int = 0  #: the frames that end there
+    heard: Tensor | None = None  #: what a judge keeps of them, and never changes: takes share it
     log_likelihood: float = 0.0  #: of all that it chose, natural logarithm
     warnings: list[str] = field(default_factory=list)  #: what went wrong, by name
 
@@ -159,8 +160,8 @@ class AR(nn.Module):
         a_symbol = 2 * (LONGEST_SYMBOL + 1 + self.config.look_ahead) if self.config.timed else MOST_FRAMES
         steps = len(symbols) * a_symbol + LONGEST_SYMBOL + 3
         cache = self.transformer.cache(takes, ids.shape[1] + steps)
-        begun = self._embed(ids, None if voice is None else voice[None]).expand(takes, -1, -1)
-        hidden = self.transformer(begun, causal=True, cache=cache)[:, -1]
+        begun = self._embed(ids, None if voice is None else voice[None])
+        hidden = self.transformer(begun, causal=True, cache=cache)[:, -1].expand(takes, -1)
         tracks = [_Track(self, list(symbols)) for _ in range(takes)]
         for step in count(1):
             logits = self.head(hidden).float()

@@ -43,13 +43,15 @@ def draw(logits: Tensor, sampling: Sampling, generator: torch.Generator, last: T
     drawn = _multinomial(_narrowed(scores, sampling), generator)
     if last is not None and sampling.repeats and last.shape[1]:
         counts = (last[:, -sampling.window :] == drawn[:, None]).sum(1)
-        again = _multinomial(scores, generator)
-        drawn = torch.where(counts > sampling.repeats, again, drawn)
+        if (counts > sampling.repeats).any():
+            drawn = torch.where(counts > sampling.repeats, _multinomial(scores, generator), drawn)
     return drawn
 
 
 def _narrowed(scores: Tensor, sampling: Sampling) -> Tensor:
     """Scores with -inf for all but the likeliest."""
+    if not sampling.top_k and sampling.top_p == 1:
+        return scores
     ordered, order = scores.sort(-1, descending=True)
     chances = ordered.softmax(-1)
     dropped = chances.cumsum(-1) - chances >= sampling.top_p  # the first is never dropped

@@ -45,26 +45,60 @@ class TransformerConfig:
 class KVCache:
     """Keys and values of the positions so far, for inference. All clips of a batch are equally far.
 
-    Memory is taken once, by `Transformer.cache`. keys, values: [layers, B, heads, N, head size].
+    What all clips have in common is kept once, and read once for all: what one clip is given in the place of B, and
+    what is common after `select`. Memory is taken once, by `Transformer.cache`. keys, values: [layers, B, heads, N,
+    head size], where the first clip's hold what is common.
     """
 
     def __init__(self, keys: Tensor, values: Tensor) -> None:
         self.keys, self.values = keys, values
-        self.length = 0  #: positions that are taken, of N; each pass moves it when it is through all layers
+        self.length = 0  #: positions that are taken, of N
+        self.common = 0  #: of which so many, from the first, are the same in all clips
+        #: What is behind them in stretches: the end of each, and of each clip the one that it has this stretch from.
+        self._stretches: list[tuple[int, list[int]]] = []
 
-    def append(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Write S positions of one layer, [B, heads, S, head size], and return all of its positions so far."""
-        end = self.length + keys.shape[2]
-        assert keys.shape[0] == self.keys.shape[1] and end <= self.keys.shape[3]
-        self.keys[layer, :, :, self.length : end] = keys
-        self.values[layer, :, :, self.length : end] = values
-        return self.keys[layer, :, :, :end], self.values[layer, :, :, :end]
+    def attend(
+        self, layer: int, queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, is_causal: bool
+    ) -> Tensor:
+        """Write S positions of one layer, and attend to all so far: [B, heads, S, head size], or [1, ...] for all."""
+        clips, end = len(keys), self.length + keys.shape[2]
+        self.keys[layer, :clips, :, self.length : end] = keys
+        self.values[layer, :clips, :, self.length : end] = values
+        keys, values = self.keys[layer, :, :, :end], self.values[layer, :, :, :end]
+        if clips == 1 or not self.common:
+            return F.scaled_dot_product_attention(queries, keys[:clips], values[:clips], mask, is_causal=is_causal)
+        common, own = slice(0, self.common), slice(self.common, end)
+        queries = queries / math.sqrt(queries.shape[3])
+        scores = queries @ keys[:, :, own].mT
+        if mask is not None:
+            scores = scores.masked_fill(~mask[:, own], -torch.inf)
+        scores = torch.cat([_of_common(queries, keys[0, :, common].mT), scores], 3)
+        weights = scores.float().softmax(3).to(values.dtype)
+        of_own = weights[..., own] @ values[:, :, own]
+        return _of_common(weights[..., common], values[0, :, common]) + of_own
+
+    def advance(self, clips: int, positions: int) -> None:
+        """A pass of so many clips is through all layers."""
+        self.length += positions
+        if clips == 1:
+            self.common = self.length
 
     def select(self, rows: list[int]) -> None:
         """Put the clips `rows`, perhaps some of them twice, in the place of all B."""
         assert len(rows) == self.keys.shape[1]
+        own = slice(self.common, self.length)
         for memory in (self.keys, self.values):
-            memory[:, :, :, : self.length] = memory[:, rows, :, : self.length]
+            memory[:, :, :, own] = memory[:, rows, :, own]
+        stretches = [*self._stretches, (self.length, list(range(len(rows))))]
+        self._stretches = [(end, [origins[row] for row in rows]) for end, origins in stretches]
+        while self._stretches and len(set(self._stretches[0][1])) == 1:
+            self.common, _ = self._stretches.pop(0)
+
+
+def _of_common(x: Tensor, matrix: Tensor) -> Tensor:
+    """x [B, heads, S, I] @ what all clips have in common, [heads, I, O]: one product for all of them."""
+    together = x.transpose(0, 1)
+    return (together.flatten(1, 2) @ matrix).reshape(*together.shape[:3], -1).transpose(0, 1)
 
 
 class Norm(nn.RMSNorm):
@@ -110,9 +144,10 @@ class Block(nn.Module):
         qkv = self.qkv(self.attention_norm(x, stage)).unflatten(2, (3, self.heads, -1))
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind()  # each [B, heads, S, head size]
         q, k = _rotate(q, turns), _rotate(k, turns)
-        if cache is not None:
-            k, v = cache.append(self.layer, k, v)
-        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=is_causal)
+        if cache is None:
+            y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=is_causal)
+        else:
+            y = cache.attend(self.layer, q, k, v, mask, is_causal)
         x = x + self.dropout(self.out(y.transpose(1, 2).flatten(2)))
         gate, up = self.gate_up(self.feed_forward_norm(x, stage)).chunk(2, -1)
         x = x + self.dropout(self.down(F.silu(gate) * up))
@@ -148,8 +183,8 @@ class Transformer(nn.Module):
         num_valid: int64 [B], at least 1, positions of each clip that others may attend to (None: all). Causal passes
         take none: what pads a clip on the right is in the future already.
         stage: int64 [B], given if and only if the config has stages.
-        cache: x are the S >= 1 positions that follow those in it, and are added to it. Causal passes without
-        gradients alone.
+        cache: x are the S >= 1 positions that follow those in it, and are added to it; one clip, while its clips do
+        not differ, stands for all. Causal passes without gradients alone.
 
         ValueError if these do not go together, or if the cache has no room for S more.
         """
@@ -162,6 +197,8 @@ class Transformer(nn.Module):
             if not causal or torch.is_grad_enabled():
                 raise ValueError("a cache is for causal passes without gradients: see torch.inference_mode")
             start, room = cache.length, cache.keys.shape[3]
+            if len(x) != cache.keys.shape[1] and (len(x) > 1 or cache.common < start):
+                raise ValueError(f"{len(x)} clips cannot go on with a cache of {cache.keys.shape[1]}")
             if start + length > room:
                 raise ValueError(f"the cache overflows: {start} of its {room} positions are taken, {length} more come")
 
@@ -174,7 +211,7 @@ class Transformer(nn.Module):
         for block in self.blocks:
             x = block(x, turns, mask, causal and start == 0, stage, cache)
         if cache is not None:
-            cache.length += length
+            cache.advance(len(x), length)
         y: Tensor = self.norm(x, stage)
         return y
 
