@@ -1,16 +1,16 @@
-"""What do the language models' conditions do? Each recipe of recipes/uslm-ablations, for as many steps, side by side.
+"""What do the language models' conditions do? The recipes of recipes/uslm-ablations, for as many steps, side by side.
 
     python benchmarks/conditions.py --set device=cpu --set data.batch_frames=4000 --set max_steps=500
 
-Three figures on the recipe's dev clips, and how much each recipe's differs from the base's, with 95 % intervals by
-resampling speakers:
+A folder for each model. Three figures on the recipe's dev clips, and how much each recipe's differs from the base's of
+its folder, with 95 % intervals by resampling speakers:
 
 nats     AR: of all that it writes, codes and timings, a frame of speech; NAR: a code, a mean over layers
 WER      as Whisper tiny.en hears it. AR: the first 14 words of a text, with the NAR and the aligner of --models, in the
          voice of a second clip of the speaker. NAR: over true RVQ-1, told the text where the recipe tells it
 cosine   Resemblyzer's, of the same speech and the recording of the voice
 
-Interrupted, it goes on with the same command. On two cores 500 steps take two hours, and teach little: nats are the
+Interrupted, it goes on with the same command. On two cores 500 steps take two hours, and teach AR little: nats are its
 figure there.
 """
 
@@ -45,7 +45,7 @@ from vocable.lm.train import LMTrainer
 from vocable.lm.transformer import IGNORED, cross_entropy
 from vocable.training.stop import Interrupted
 
-BASE = "base"
+PARTS, BASE = ("ar", "nar"), "base"
 WORDS = 14
 METRICS = ("wer", "speaker")
 HEADS = {"nats": ("nats", 3, 1.0), "wer": ("WER %", 1, 100.0), "speaker": ("cosine", 3, 1.0)}
@@ -80,32 +80,40 @@ def main() -> None:
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
-    plans = {path.stem: load_recipe(path, args.set) for path in sorted(args.recipes.glob("*.yaml"))}
-    setup = {
-        "settings": args.set,
-        "steps": plans[BASE].max_steps,
-        "clips": args.clips,
-        "versions": versions("torch", "numpy", "faster-whisper"),
-        "cpu": cpu_name(),
-    }
-    measured = {}
-    for name in sorted(plans, key=lambda name: name != BASE):
-        kept = args.runs / name / "measured.json"
-        found = json.loads(kept.read_text()) if kept.is_file() else {}
-        if found.get("setup") != setup:
-            found = {"setup": setup, "rows": measure(name, plans[name], args)}
-            with atomic_path(kept) as temporary:
-                temporary.write_text(json.dumps(found))
-        measured[name] = found["rows"]
-    return {"setup": setup, "figures": figures(measured)}
+    lines: list[dict[str, Any]] = []
+    setup: dict[str, Any] = {}
+    for part in PARTS:
+        plans = {path.stem: load_recipe(path, args.set) for path in sorted((args.recipes / part).glob("*.yaml"))}
+        setup = {
+            "settings": args.set,
+            "steps": plans[BASE].max_steps,
+            "clips": args.clips,
+            "versions": versions("torch", "numpy", "faster-whisper"),
+            "cpu": cpu_name(),
+        }
+        measured = {}
+        for name in sorted(plans, key=lambda name: name != BASE):
+            folder = args.runs / part / name
+            kept = folder / "measured.json"
+            found = json.loads(kept.read_text()) if kept.is_file() else {}
+            if found.get("setup") != setup:
+                found = {"setup": setup, "rows": measure(part, plans[name], folder, args)}
+                with atomic_path(kept) as temporary:
+                    temporary.write_text(json.dumps(found))
+            measured[name] = found["rows"]
+        lines += [{"model": part, **line} for line in figures(measured)]
+    return {"setup": setup, "figures": lines}
 
 
-def measure(name: str, recipe: LMRecipe, args: argparse.Namespace) -> dict[str, Rows]:
+def measure(part: str, recipe: LMRecipe, folder: Path, args: argparse.Namespace) -> Rows:
     """Train, or go on training, and hear what was learned."""
     console = Console(stderr=True)
+    name = f"{part}/{recipe.name}"
     console.print(f"{name}: {recipe.max_steps} steps")
-    trainer = LMTrainer(recipe, args.runs / name)
-    if (args.runs / name / "state.safetensors").is_file():
+    trainer = LMTrainer(recipe, folder)
+    if list(trainer.trained) != [part]:
+        raise ValueError(f"{name}: trains {' and '.join(trainer.trained)}, not {part} alone")
+    if (folder / "state.safetensors").is_file():
         trainer.resume()
     trainer.run()
     codec = load_codec(recipe.codec)
@@ -116,16 +124,13 @@ def measure(name: str, recipe: LMRecipe, args: argparse.Namespace) -> dict[str, 
     trainer.device = torch.device("cpu")
     models = Models(args.metrics, "tiny.en")
     dev = [u for u in read_manifest(recipe.data.dev) if u.text]
-    rows: dict[str, Rows] = {}
-    for part, model in trainer.trained.items():
-        model.eval()
-        rows[part] = nats(trainer, part)
-        uslm = USLM(codec, dataclasses.replace(shipped, **{part: model}))
-        pairs = spread(pair_up(dev, dev, 0)[0], args.clips)
-        for pair in track(pairs, f"{name}: hearing {part}", console=console):
-            speech, text = speak(part, recipe, uslm, pair)
-            row = rows[part].setdefault(pair.source.id, {"speaker_id": pair.source.speaker_key})
-            row |= judge(speech, text, pair, codec.sample_rate, models)
+    model = trainer.trained[part].eval()
+    rows = nats(trainer, part)
+    uslm = USLM(codec, dataclasses.replace(shipped, **{part: model}))
+    for pair in track(spread(pair_up(dev, dev, 0)[0], args.clips), f"{name}: hearing", console=console):
+        speech, text = speak(part, recipe, uslm, pair)
+        row = rows.setdefault(pair.source.id, {"speaker_id": pair.source.speaker_key})
+        row |= judge(speech, text, pair, codec.sample_rate, models)
     return rows
 
 
@@ -172,22 +177,19 @@ def judge(speech: torch.Tensor, text: str, pair: ClipPair, rate: int, models: Mo
     )
 
 
-def figures(measured: dict[str, dict[str, Rows]]) -> list[dict[str, Any]]:
-    """Of each model of each recipe: its figures, and how they differ from the base's on the clips that both have."""
-    found = []
-    for part, base in measured[BASE].items():
-        for name, parts in measured.items():
-            if part not in parts:
-                continue
-            line: dict[str, Any] = {"model": part, "recipe": name}
-            for figure, (_, _, scale) in HEADS.items():
-                both = [clip for clip in base if base[clip].get(figure) and parts[part].get(clip, {}).get(figure)]
-                ours, theirs = ([rows[clip][figure] for clip in both] for rows in (parts[part], base))
-                speakers = [base[clip]["speaker_id"] for clip in both]
-                line[figure] = statistics.figure(ours, speakers).scaled(scale)
-                if name != BASE:
-                    line[figure]["difference"] = statistics.difference(ours, theirs, speakers).scaled(scale)
-            found.append(line)
+def figures(measured: dict[str, Rows]) -> list[dict[str, Any]]:
+    """Of each recipe: its figures, and how they differ from the base's on the clips that both have."""
+    found, base = [], measured[BASE]
+    for name, rows in measured.items():
+        line: dict[str, Any] = {"recipe": name}
+        for figure, (_, _, scale) in HEADS.items():
+            both = [clip for clip in base if base[clip].get(figure) and rows.get(clip, {}).get(figure)]
+            ours, theirs = ([of[clip][figure] for clip in both] for of in (rows, base))
+            speakers = [base[clip]["speaker_id"] for clip in both]
+            line[figure] = statistics.figure(ours, speakers).scaled(scale)
+            if name != BASE:
+                line[figure]["difference"] = statistics.difference(ours, theirs, speakers).scaled(scale)
+        found.append(line)
     return found
 
 

@@ -58,6 +58,22 @@ def test_filling_keeps_rvq_1_and_reads_everything_it_is_given() -> None:
         assert other.shape == filled.shape and not torch.equal(other, filled)
 
 
+@torch.no_grad()
+def test_guidance_leads_away_from_what_neither_voice_nor_text_tells() -> None:
+    model, semantic, prompt, symbols = make(), codes(8, 1)[0], codes(6, 2), [0, 0, 1, 1, -1, 2, 2, 2]
+    for parameter in model.parameters():
+        parameter *= 8
+    sizes, first, spoken = torch.tensor([6, 8]), torch.tensor([0]), frame_symbols(symbols, 8)[None]
+    target = semantic.expand(1, LAYERS, -1)
+    told = model(prompt[None], sizes[:1], target, sizes[1:], spoken, first)
+    untold = model(prompt[None, :, :0], first, target, sizes[1:], frame_symbols(None, 8)[None], first)
+    for guidance in (0.0, 1.5):
+        expected = ((1 + guidance) * told - guidance * untold)[0].argmax(-1)
+        assert torch.equal(model.fill(semantic, prompt, symbols, guidance=guidance)[1], expected)
+    assert not torch.equal(expected, told[0].argmax(-1))
+    assert torch.equal(model.fill(semantic, guidance=9.0), model.fill(semantic, guidance=0.0)), "nothing is told"
+
+
 def test_it_learns_layers_that_hang_on_the_voice() -> None:
     """Layer k is RVQ-1 shifted by the voice, which only the prompt tells."""
     model = make().train()

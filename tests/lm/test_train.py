@@ -134,9 +134,9 @@ def test_what_it_refuses(corpus: Path, tmp_path: Path) -> None:
 
 
 def test_the_shipped_recipes_load() -> None:
-    recipes = sorted((Path(__file__).parents[2] / "recipes").glob("uslm*/*.yaml"))
-    recipes += sorted((Path(__file__).parents[2] / "recipes").glob("uslm*.yaml"))
-    assert len(recipes) > 5 and all(load_recipe(path).name == path.stem for path in recipes)
+    folder = Path(__file__).parents[2] / "recipes"
+    recipes = [*folder.glob("uslm*.yaml"), *folder.glob("uslm*/**/*.yaml")]
+    assert len(recipes) > 10 and all(load_recipe(path).name == path.stem for path in recipes)
 
 
 @pytest.mark.parametrize(("name", "ar", "nar"), [("uslm-small", 5e6, 8e6), ("uslm-paper", 200e6, 200e6)])
