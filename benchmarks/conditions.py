@@ -1,6 +1,6 @@
 """What do the language models' conditions do? The recipes of recipes/uslm-ablations, for as many steps, side by side.
 
-    python benchmarks/conditions.py --set device=cpu --set data.batch_frames=4000 --set max_steps=500
+    python benchmarks/conditions.py --set device=cpu --set data.batch_frames=2500 --steps 500 200
 
 A folder for each model. Three figures on the recipe's dev clips, and how much each recipe's differs from the base's of
 its folder, with 95 % intervals by resampling speakers:
@@ -10,8 +10,8 @@ WER      as Whisper tiny.en hears it. AR: the first 14 words of a text, with the
          voice of a second clip of the speaker. NAR: over true RVQ-1, told the text where the recipe tells it
 cosine   Resemblyzer's, of the same speech and the recording of the voice
 
-Interrupted, it goes on with the same command. On two cores 500 steps take two hours, and teach AR little: nats are its
-figure there.
+Interrupted, it goes on with the same command. On one CPU thread that takes two hours, and teaches AR little: nats are
+its figure there.
 """
 
 from __future__ import annotations
@@ -60,6 +60,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--recipes", type=Path, default=Path("recipes/uslm-ablations"))
     parser.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="in every recipe")
+    parser.add_argument("--steps", type=int, nargs=2, metavar=("AR", "NAR"), help="instead of the recipes'")
     parser.add_argument("--runs", type=Path, default=Path("runs/conditions"))
     parser.add_argument("--clips", type=int, default=32, help="of dev, that are heard")
     parser.add_argument("--models", help="what completes the trained part (default: the shipped)")
@@ -80,29 +81,29 @@ def main() -> None:
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
-    lines: list[dict[str, Any]] = []
-    setup: dict[str, Any] = {}
-    for part in PARTS:
-        plans = {path.stem: load_recipe(path, args.set) for path in sorted((args.recipes / part).glob("*.yaml"))}
-        setup = {
-            "settings": args.set,
-            "steps": plans[BASE].max_steps,
-            "clips": args.clips,
-            "versions": versions("torch", "numpy", "faster-whisper"),
-            "cpu": cpu_name(),
-        }
+    setup: dict[str, Any] = {
+        "settings": args.set,
+        "clips": args.clips,
+        "versions": versions("torch", "numpy", "faster-whisper"),
+        "cpu": cpu_name(),
+    }
+    steps, lines = {}, []
+    for i, part in enumerate(PARTS):
+        settings = args.set + ([f"max_steps={args.steps[i]}"] if args.steps else [])
+        plans = {path.stem: load_recipe(path, settings) for path in sorted((args.recipes / part).glob("*.yaml"))}
+        steps[part] = plans[BASE].max_steps
         measured = {}
         for name in sorted(plans, key=lambda name: name != BASE):
-            folder = args.runs / part / name
+            folder, wanted = args.runs / part / name, setup | {"steps": steps[part]}
             kept = folder / "measured.json"
             found = json.loads(kept.read_text()) if kept.is_file() else {}
-            if found.get("setup") != setup:
-                found = {"setup": setup, "rows": measure(part, plans[name], folder, args)}
+            if found.get("setup") != wanted:
+                found = {"setup": wanted, "rows": measure(part, plans[name], folder, args)}
                 with atomic_path(kept) as temporary:
                     temporary.write_text(json.dumps(found))
             measured[name] = found["rows"]
         lines += [{"model": part, **line} for line in figures(measured)]
-    return {"setup": setup, "figures": lines}
+    return {"setup": setup | {"steps": steps}, "figures": lines}
 
 
 def measure(part: str, recipe: LMRecipe, folder: Path, args: argparse.Namespace) -> Rows:
@@ -207,8 +208,8 @@ def table(report: dict[str, Any]) -> str:
                 low, high = (found["difference"].get(bound, math.nan) for bound in ("low", "high"))
                 cells[-1] += f" ({low:+.{digits}f} to {high:+.{digits}f})"
         lines.append(f"| {line['model'].upper()} | {line['recipe']} | {' | '.join(cells)} |")
-    setup = report["setup"]
-    said = f"In brackets: less the base's. {setup['steps']} steps of each; {setup['clips']} clips heard."
+    steps = ", ".join(f"{part.upper()} {steps}" for part, steps in report["setup"]["steps"].items())
+    said = f"In brackets: less the base's. Steps: {steps}. {report['setup']['clips']} clips heard."
     return "\n".join([*lines, "", said])
 
 
