@@ -19,7 +19,7 @@ def tts(
     save_voice: Path = typer.Option(None, help="Keep the prompt's voice in this token file."),
     language: str = typer.Option(None, help="Of the text, as en (default: what the models were trained on)."),
     takes: int = typer.Option(8, min=1, help="Written for each sentence; the clearest is spoken."),
-    temperature: float = typer.Option(0.8, help="0 takes the likeliest of all."),
+    temperature: float = typer.Option(0.5, help="0 takes the likeliest of all."),
     top_p: float = typer.Option(0.95, help="Draw from the likeliest that hold this much of the probability."),
     seed: int = typer.Option(0, help="The same seed, the same speech."),
     model: str = typer.Option(

@@ -19,7 +19,7 @@ class Sampling:
     2406.05370; 0: never).
     """
 
-    temperature: float = 0.8
+    temperature: float = 0.5
     top_k: int = 0
     top_p: float = 0.95
     window: int = 10
