@@ -115,6 +115,7 @@ class NAR(nn.Module):
         generator = torch.Generator().manual_seed(seed)
         voice = torch.zeros(layers, 0, dtype=torch.int64) if prompt is None else prompt
         spoken = frame_symbols(symbols, len(semantic)).to(device)
+        guidance = 0.0 if symbols is None else guidance
         pieces = []
         for start in range(0, len(semantic), PIECE):
             begin, stop = max(0, start - CONTEXT), start + PIECE
@@ -135,11 +136,11 @@ class NAR(nn.Module):
     ) -> Tensor:
         """RVQ-1 and symbols int64 [T], the prompt's codes int64 [K, P] -> int64 [K, T]."""
         codes = semantic.repeat(self.config.num_quantizers, 1)  # those that are not there yet are not read
-        told = bool((symbols != UNKNOWN).any())
+        untold = torch.full_like(symbols, UNKNOWN)
         for stage in range(self.config.num_quantizers - 1):
             scores = self._one(voice, codes, symbols, stage)
-            if guidance and told:
-                scores += guidance * (scores - self._one(voice[:, :0], codes, torch.full_like(symbols, UNKNOWN), stage))
+            if guidance:
+                scores += guidance * (scores - self._one(voice[:, :0], codes, untold, stage))
             codes[stage + 1] = draw(scores, sampling, generator)
         return codes
 

@@ -42,9 +42,9 @@ def draw(logits: Tensor, sampling: Sampling, generator: torch.Generator, last: T
     scores = logits.float() / sampling.temperature
     drawn = _multinomial(_narrowed(scores, sampling), generator)
     if last is not None and sampling.repeats and last.shape[1]:
-        counts = (last[:, -sampling.window :] == drawn[:, None]).sum(1)
-        if (counts > sampling.repeats).any():
-            drawn = torch.where(counts > sampling.repeats, _multinomial(scores, generator), drawn)
+        looping = (last[:, -sampling.window :] == drawn[:, None]).sum(1) > sampling.repeats
+        if looping.any():
+            drawn = torch.where(looping, _multinomial(scores, generator), drawn)
     return drawn
 
 

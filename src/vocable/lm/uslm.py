@@ -167,10 +167,8 @@ class USLM:
         newest = [torch.tensor(take.codes[start:]) for take, start in zip(takes, starts, strict=True)]
         codes = pad_sequence(newest, batch_first=True).to(device)
         vectors = self.codec.embed(codes[:, None], slice(0, 1)).transpose(1, 2)
-        until, said, start = torch.tensor(
-            [(take.until, take.said, start) for take, start in zip(takes, starts, strict=True)], device=device
-        ).unbind(1)
-        scores = list(aligner(vectors, until - start))
+        until, said = torch.tensor([(take.until, take.said) for take in takes], device=device).unbind(1)
+        scores = list(aligner(vectors, until - torch.tensor(starts, device=device)))
         for i, take in enumerate(takes):
             new = scores[i][kept[i] - starts[i] : take.until - starts[i]]
             scores[i] = new if take.heard is None else torch.cat([take.heard, new])
