@@ -42,7 +42,7 @@ from rich.console import Console
 from rich.progress import Progress
 from torch import Tensor
 
-from script import cpu_name, fail, versions, write_between
+from script import cpu_name, fail, stopped, versions, write_between
 from vocable import SpeechTokenizer, audio
 from vocable.cli.options import parse_duration
 from vocable.corpus.manifest import Utterance, read_manifest, spread
@@ -74,8 +74,7 @@ def main() -> None:
     except ValueError as error:  # a recipe, a run or a recording that cannot be used
         fail(str(error))
     except KeyboardInterrupt:
-        print("stopped; the same command goes on from here")
-        raise SystemExit(130) from None
+        stopped()
 
 
 def arguments() -> argparse.Namespace:

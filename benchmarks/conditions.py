@@ -28,7 +28,7 @@ import torch
 from rich.console import Console
 from rich.progress import track
 
-from script import cpu_name, fail, versions, write_between
+from script import cpu_name, fail, stopped, versions, write_between
 from vocable import USLM, audio
 from vocable.codec.encodec import load_codec
 from vocable.corpus.manifest import read_manifest, spread
@@ -71,9 +71,10 @@ def main() -> None:
         report = run(args)
     except (ValueError, OSError) as error:
         fail(str(error))
-    except (KeyboardInterrupt, Interrupted):
-        print("stopped; the same command goes on from here")
-        raise SystemExit(130) from None
+    except KeyboardInterrupt:
+        stopped()
+    except Interrupted as error:
+        stopped(error.signal)
     with atomic_path(args.out) as temporary:
         temporary.write_text(json.dumps(report, indent=1) + "\n")
     print(table(report))

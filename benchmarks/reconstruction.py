@@ -10,11 +10,10 @@ benchmarks/README.md says what to install.
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 from typing import Any
 
-from script import fail, write_between
+from script import fail, stopped, write_between
 from vocable.cli.evaluate import select, stages
 from vocable.evaluation import reconstruction
 from vocable.evaluation.compare import compare
@@ -54,8 +53,7 @@ def main() -> None:
     except (ValueError, OSError, ImportError) as error:
         fail(str(error))
     except KeyboardInterrupt:
-        print("stopped; the same command goes on from here", file=sys.stderr)
-        raise SystemExit(130) from None
+        stopped()
 
 
 def run(args: argparse.Namespace) -> None:

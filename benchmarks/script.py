@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -30,6 +31,12 @@ def fail(message: str) -> NoReturn:
     """One line on standard error, and exit code 2."""
     print(message, file=sys.stderr)
     raise SystemExit(2)
+
+
+def stopped(number: int = signal.SIGINT) -> NoReturn:
+    """One line on standard error, and a signal's exit code."""
+    print("stopped; the same command goes on from here", file=sys.stderr)
+    raise SystemExit(128 + number) from None
 
 
 def cpu_name() -> str:

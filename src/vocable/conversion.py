@@ -18,6 +18,7 @@ from vocable.codec.encodec import Codec, load_codec
 from vocable.codec.model import Decoded
 from vocable.codec.tokens import Encoded
 from vocable.lm.model import Models, load_models
+from vocable.lm.nar import GUIDANCE
 from vocable.lm.voice import SHORTEST, prepare_voice, voice_codes
 
 
@@ -82,17 +83,18 @@ class VoiceConverter:
         *,
         text: str | None = None,
         language: str | None = None,
+        guidance: float = GUIDANCE,
     ) -> Decoded:
         """Speech with the source's content, as long as the source, in a voice.
 
         source: one clip, float [L]; voice: of `prepare_voice`. text: what the source says, where it is known;
-        language: the text's. Raises ValueError for a text that the models cannot read or find in the
-        clip, TokensError for a voice of another codec, AudioError for audio that is none.
+        language: the text's; guidance: by the text, as in `NAR.fill`. Raises ValueError for a text that the models
+        cannot read or find in the clip, TokensError for a voice of another codec, AudioError for audio that is none.
         """
         encoded = self.codec.encode(source, sample_rate)
         if len(encoded) != 1:
             raise ValueError("give one source")
         codes = encoded.codes[0]
         symbols = None if text is None else self.models.align(self.codec, codes, text, language)
-        filled = self.nar.fill(codes[0], voice_codes(self.codec, voice), symbols)
+        filled = self.nar.fill(codes[0], voice_codes(self.codec, voice), symbols, guidance=guidance)
         return self.codec.decode(filled[None], encoded.num_samples)

@@ -20,6 +20,7 @@ from vocable.cli.tts import tts
 from vocable.codec.tokens import Encoded, TokensError
 from vocable.lm import model as lm_model
 from vocable.lm.ar import Spoken
+from vocable.lm.nar import GUIDANCE
 from vocable.lm.sampling import Sampling
 from vocable.lm.uslm import LONGEST_SENTENCE, TAKES, USLM
 
@@ -36,6 +37,8 @@ def test_a_text_becomes_speech_and_one_seed_repeats(uslm: USLM) -> None:
     assert torch.equal(first.waveform, again.waveform) and not torch.equal(first.codes, other.codes)
     assert first.codes.shape[0] == 4 and first.waveform.shape == (first.codes.shape[1] * 320,)
     assert not torch.equal(uslm.generate("hello, you.", seed=1).waveform, first.waveform), "the voice tells"
+    unguided = uslm.generate("hello, you.", voice, seed=1, guidance=0.0)
+    assert torch.equal(unguided.codes[0], first.codes[0]) and not torch.equal(unguided.codes, first.codes)
 
 
 def test_long_texts_are_spoken_by_sentences(uslm: USLM) -> None:
@@ -55,7 +58,9 @@ def test_pieces_that_say_nothing_are_passed_over_and_a_made_up_voice_stays(uslm:
     assert not torch.equal(second.codes, next(uslm.stream("two.", seed=4)).codes), "it has the first one's voice"
     for text, seed, found, before in (("two.", 4, second, [first]), ("three.", 5, third, [first, second])):
         made_up = torch.cat([part.codes for part in before], 1)[:, :150]  # three seconds at most
-        (again,) = uslm._spoken([(text, uslm.models.symbols_of(text))], made_up, Sampling(), TAKES, None, seed)
+        (again,) = uslm._spoken(
+            [(text, uslm.models.symbols_of(text))], made_up, Sampling(), TAKES, None, GUIDANCE, seed
+        )
         assert torch.equal(again.codes, found.codes)
 
 
@@ -193,6 +198,7 @@ def test_the_command(
         (["a", "--temperature", "nan"], "temperature"),
         (["a", "--temperature", "1e-40"], "temperature"),
         (["a", "--top-p", "nan"], "top_p"),
+        (["a", "--guidance", "nan"], "guidance"),
     ):
         assert run_command(*call, *bad, "-o", tmp_path / "no.wav") == 2
         assert why in capsys.readouterr().err and not (tmp_path / "no.wav").exists()
@@ -218,6 +224,7 @@ def test_the_shipped_models_are_found(
         USLM.from_pretrained(codec=codec)
 
 
-def test_commands_take_as_many_takes() -> None:
+def test_commands_have_the_models_own_defaults() -> None:
     for command in (tts, evaluate.tts):
         assert inspect.signature(command).parameters["takes"].default.default == TAKES
+    assert inspect.signature(tts).parameters["guidance"].default.default == GUIDANCE

@@ -21,6 +21,7 @@ def tts(
     takes: int = typer.Option(8, min=1, help="Written for each sentence; the clearest is spoken."),
     temperature: float = typer.Option(0.5, help="0 takes the likeliest of all."),
     top_p: float = typer.Option(0.95, help="Draw from the likeliest that hold this much of the probability."),
+    guidance: float = typer.Option(2.0, help="0 loses more words, and sounds more natural."),
     seed: int = typer.Option(0, help="The same seed, the same speech."),
     model: str = typer.Option(
         None, "-m", "--model", help="A codec: a folder, a hub id, encodec:ID (default: the embedded)."
@@ -49,7 +50,9 @@ def tts(
         speaker = uslm.prepare_voice(*audio.read(prompt))
         if save_voice:
             speaker.save(save_voice)
-    speech = uslm.generate(words, speaker, language=language, sampling=sampling, takes=takes, seed=seed)
+    speech = uslm.generate(
+        words, speaker, language=language, sampling=sampling, takes=takes, guidance=guidance, seed=seed
+    )
     for warning in speech.warnings:
         typer.echo(f"vocable: warning: {warning}", err=True)
     audio.write(out, speech.waveform, speech.sample_rate, comment=audio.MADE_BY_MACHINE)

@@ -8,6 +8,7 @@ stage, a gain of every norm.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -109,8 +110,10 @@ class NAR(nn.Module):
 
         symbols: of each frame, -1 a pause, or None where they are not known. guidance: where they are, how far scores
         are moved on, away from those of RVQ-1 without voice and symbols, which training knows too (classifier-free
-        guidance: arXiv 2207.12598); 0: not at all, in half the time.
+        guidance: arXiv 2207.12598); 0: not at all, in half the time. Raises ValueError for one below 0 or without end.
         """
+        if not 0 <= guidance < math.inf:
+            raise ValueError(f"guidance is 0 or more, not {guidance}")
         device, layers = self.codebooks.device, self.config.num_quantizers
         generator = torch.Generator().manual_seed(seed)
         voice = torch.zeros(layers, 0, dtype=torch.int64) if prompt is None else prompt

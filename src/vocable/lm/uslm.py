@@ -23,7 +23,7 @@ from vocable.codec.tokens import Encoded
 from vocable.lm.aligner import REACH
 from vocable.lm.ar import Spoken, ranked
 from vocable.lm.model import Models, load_models
-from vocable.lm.nar import sum_of
+from vocable.lm.nar import GUIDANCE, sum_of
 from vocable.lm.sampling import Sampling
 from vocable.lm.text import split_sentences
 from vocable.lm.voice import LONGEST, prepare_voice, voice_codes
@@ -107,6 +107,7 @@ class USLM:
         sampling: Sampling = Sampling(),
         takes: int = TAKES,
         scorer: Scorer | None = None,
+        guidance: float = GUIDANCE,
         seed: int = 0,
         longest: int = LONGEST_SENTENCE,
     ) -> Iterator[Speech]:
@@ -114,16 +115,16 @@ class USLM:
 
         language: ISO 639-1 (None: what the models were trained on). takes: written for each sentence, of which the best
         is spoken: by `scorer`, or else the one in which the models' aligner hears the text best, and the aligner
-        judges as they are written, `AR.speak` (without an aligner, the one that AR finds likeliest). One seed gives the
-        same speech again. longest: characters that are spoken in one go. Raises ValueError for a text that cannot be
-        said, or symbols that the models do not know, before anything is spoken.
+        judges as they are written, `AR.speak` (without an aligner, the one that AR finds likeliest). guidance: as in
+        `NAR.fill`. One seed gives the same speech again. longest: characters that are spoken in one go. Raises
+        ValueError for a text that cannot be said, or symbols that the models do not know, before anything is spoken.
         """
         if takes < 1:
             raise ValueError(f"takes is at least 1, not {takes}")
         prompt = None if voice is None else voice_codes(self.codec, voice)
         pieces = [piece for piece in split_sentences(text, longest) if any(map(str.isalnum, piece))]
         sentences = [(piece, self.models.symbols_of(piece, language)) for piece in pieces or [text]]
-        return self._spoken(sentences, prompt, sampling, takes, scorer, seed)
+        return self._spoken(sentences, prompt, sampling, takes, scorer, guidance, seed)
 
     # ---- parts ---------------------------------------------------------------------------------------------------
 
@@ -134,6 +135,7 @@ class USLM:
         sampling: Sampling,
         takes: int,
         scorer: Scorer | None,
+        guidance: float,
         seed: int,
     ) -> Iterator[Speech]:
         made_up = prompt is None
@@ -145,10 +147,11 @@ class USLM:
                 symbols, semantic, vectors, sampling=sampling, takes=takes, judge=hears, seed=seed + number
             )
             if scorer:
-                heard = [self._speech(sentence, take, prompt) for take in written]
+                heard = [self._speech(sentence, take, prompt, guidance) for take in written]
                 best = max(heard, key=lambda speech: scorer(speech.waveform.numpy(), sentence))
             else:
-                best = self._speech(sentence, written[ranked(written, hears or _likelihoods)[0]], prompt)
+                clearest = written[ranked(written, hears or _likelihoods)[0]]
+                best = self._speech(sentence, clearest, prompt, guidance)
             yield best
             if made_up:  # the first seconds of a voice that it made up are the voice of what follows
                 so_far = best.codes if prompt is None else torch.cat([prompt, best.codes], 1)
@@ -176,8 +179,8 @@ class USLM:
         text = torch.tensor(symbols, device=device).expand(len(takes), -1)
         return aligner.likelihood(pad_sequence(scores, batch_first=True), until, text, said).tolist()
 
-    def _speech(self, sentence: str, take: Spoken, prompt: Tensor | None) -> Speech:
-        codes = self.nar.fill(torch.tensor(take.codes), prompt, take.symbols or None)
+    def _speech(self, sentence: str, take: Spoken, prompt: Tensor | None, guidance: float) -> Speech:
+        codes = self.nar.fill(torch.tensor(take.codes), prompt, take.symbols or None, guidance=guidance)
         waveform = self.codec.decode(codes[None]).waveform[0].cpu()
         return Speech(sentence, waveform, self.codec.sample_rate, codes.cpu(), take.warnings)
 
