@@ -126,9 +126,9 @@ def convert(
         voice = converter.prepare_voice(reference, SAMPLE_RATE)
         yield "nar", _heard(tok, converter.convert(source, voice, SAMPLE_RATE).waveform, source)
         if pair.source.text and converter.models.aligner:
-            told = {"text": pair.source.text, "language": pair.source.language or ENGLISH}
+            text, language = pair.source.text, pair.source.language or ENGLISH
             with contextlib.suppress(ValueError):  # a text that the models cannot read costs its clip this row alone
-                converted = converter.convert(source, voice, SAMPLE_RATE, **told)
+                converted = converter.convert(source, voice, SAMPLE_RATE, text=text, language=language)
                 yield "nar, text", _heard(tok, converted.waveform, source)
 
 
