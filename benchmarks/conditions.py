@@ -39,7 +39,7 @@ from vocable.evaluation.metrics.base import SAMPLE_RATE
 from vocable.evaluation.reconstruction import scores
 from vocable.evaluation.tts import pair_up
 from vocable.files import atomic_path
-from vocable.lm.model import load_models
+from vocable.lm.model import digest, load_models
 from vocable.lm.recipe import LMRecipe, load_recipe
 from vocable.lm.train import LMTrainer
 from vocable.lm.transformer import IGNORED, cross_entropy
@@ -93,9 +93,11 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         settings = args.set + ([f"max_steps={args.steps[i]}"] if args.steps else [])
         plans = {path.stem: load_recipe(path, settings) for path in sorted((args.recipes / part).glob("*.yaml"))}
         steps[part] = plans[BASE].max_steps
+        made_by = digest(load_models(args.models, load_codec(plans[BASE].codec)))
         measured = {}
         for name in sorted(plans, key=lambda name: name != BASE):
-            folder, wanted = args.runs / part / name, setup | {"steps": steps[part]}
+            folder = args.runs / part / name
+            wanted = setup | {"models": made_by, "recipe": json.dumps(dataclasses.asdict(plans[name]))}
             kept = folder / "measured.json"
             found = json.loads(kept.read_text()) if kept.is_file() else {}
             if found.get("setup") != wanted:

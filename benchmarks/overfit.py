@@ -116,7 +116,7 @@ def by_heart(recipe: LMRecipe, manifest: Path, folder: Path, steps: int) -> LMRe
     codec = load_codec(recipe.codec, parts="decoder")
     shipped = load_models(None, codec)
     torch.manual_seed(recipe.seed)
-    begin = build_models(recipe, codec, shipped.table)
+    begin = build_models(recipe, codec, shipped.table, shipped.language)
     begin.aligner = shipped.aligner  # twenty clips teach none
     save_models(begin, folder / "begin")
     data = dataclasses.replace(recipe.data, train=str(manifest), dev=str(manifest), dev_tokens=recipe.data.tokens)

@@ -100,23 +100,26 @@ def test_the_command(uslm_folders, tmp_path, capsys) -> None:
     for i in range(2):
         soundfile.write(tmp_path / f"{i}.wav", noise(32_000, i), 16_000)
     call = ["convert", tmp_path / "0.wav", tmp_path / "1.wav", "-m", codec, "-o", tmp_path / "out.wav"]
-    assert run_command(*call, "--method", "nar", "--models", models) == 0
+    assert run_command(*call, "--models", models) == 0
     by_model = soundfile.read(tmp_path / "out.wav")[0]
     converter = VoiceConverter.from_pretrained(models, codec)
     source, reference = (soundfile.read(tmp_path / f"{i}.wav", dtype="float32")[0] for i in range(2))
     expected = converter.convert(source, converter.prepare_voice(reference)).waveform[0].clamp(-1, 1)
     np.testing.assert_allclose(by_model, expected, atol=1e-4)  # 16 bits
-    assert run_command(*call, "--method", "nar", "--models", models, "--text", "some words.") == 0
-    assert not np.array_equal(soundfile.read(tmp_path / "out.wav")[0], by_model)
-    assert run_command(*call, "--layers", "1:2") == 0
+    told = []
+    for guidance in ([], ["--guidance", 0]):
+        assert run_command(*call, "--models", models, "--text", "some words.", *guidance) == 0
+        told.append(soundfile.read(tmp_path / "out.wav")[0])
+    assert not np.array_equal(told[0], by_model) and not np.array_equal(*told)
+    assert run_command(*call, "--method", "swap", "--layers", "1:2") == 0
     with soundfile.SoundFile(tmp_path / "out.wav") as file:
         assert file.comment == MADE_BY_MACHINE
         assert file.frames == len(by_model) == 32_000 and not np.array_equal(file.read(), by_model)
-    for option, value in (("--models", models), ("--text", "some words."), ("--language", "en")):
-        assert run_command(*call, option, value) == 2
+    for option, value in (("--models", models), ("--text", "some words."), ("--language", "en"), ("--guidance", 0)):
+        assert run_command(*call, "--method", "swap", option, value) == 2
         assert f"{option} is for --method nar" in capsys.readouterr().err
     for bad, why in (
-        (["--method", "nar", "--layers", "1:2"], "--layers is for --method swap"),
+        (["--layers", "1:2"], "--layers is for --method swap"),
         (["-o", tmp_path / "out.xyz"], "name the output .wav"),
     ):
         assert run_command(*call, *bad) == 2

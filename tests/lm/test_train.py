@@ -41,7 +41,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
         seconds = float(rng.uniform(1.5, 3.0))
         soundfile.write(folder / f"{i}.wav", 0.1 * rng.normal(size=int(16_000 * seconds)), 16_000)
         text = " ".join(rng.choice(WORDS, 3)) if i != 5 else None
-        utterances.append(Utterance(str(i), folder / f"{i}.wav", seconds, f"s{i % 4}", text, language="en"))
+        utterances.append(Utterance(str(i), folder / f"{i}.wav", seconds, f"s{i % 4}", text, language="de"))
     write_manifest(folder / "train.jsonl", utterances)
     codec = SpeechTokenizer.from_pretrained(folder / "codec")
     tokenize(utterances, folder / "tokens", Plan(str(folder / "codec"), codec.id, 0, 4), Local(1))
@@ -63,6 +63,7 @@ def test_a_run_learns_and_its_models_load(corpus: Path, tmp_path: Path) -> None:
     trainer = LMTrainer(plan, tmp_path / "run", on_load=lambda stage, share: stages.add(stage))
     assert stages == {"reading texts", "training the aligner", "timing symbols"}
     assert trainer.corpus.left_out == {"5": "no text"} and len(trainer.corpus.clips) == 15
+    assert trainer.models.language == "de", "which its texts are in"
     for clip in trainer.corpus.clips:
         assert clip.timing and sum(clip.timing.frames) == clip.codes.shape[1]
         assert [s for s in clip.timing.symbols if s != PAUSE] == clip.symbols
@@ -129,6 +130,12 @@ def test_what_it_refuses(corpus: Path, tmp_path: Path) -> None:
     ):
         with pytest.raises(ValueError, match=why):
             recipe(corpus, tmp_path, **changes)
+    untold = [dataclasses.replace(u, text=None) for u in read_manifest(corpus / "train.jsonl")]
+    write_manifest(tmp_path / "untold.jsonl", untold)
+    plan = recipe(corpus, tmp_path / "cache")
+    plan = dataclasses.replace(plan, data=dataclasses.replace(plan.data, train=str(tmp_path / "untold.jsonl")))
+    with pytest.raises(ValueError, match=r"no clip has tokens and a text to learn from \(no text\)"):
+        LMTrainer(plan, tmp_path / "run")
     with pytest.raises(ValueError, match="nothing to train"):
         recipe(corpus, tmp_path, ar={"train": False}, nar={"train": False})
 
@@ -144,7 +151,7 @@ def test_the_recipes(name: str, ar: float, nar: float, fast: SpeechTokenizer) ->
     """Their sizes, in parameters, with a table of 112 symbols."""
     plan = load_recipe(Path(__file__).parents[2] / "recipes" / f"{name}.yaml")
     with torch.device("meta"):
-        models = build_models(plan, fast, SymbolTable([str(i) for i in range(112)]))
+        models = build_models(plan, fast, SymbolTable([str(i) for i in range(112)]), "en")
     sizes = {part: sum(p.numel() for p in model.parameters()) for part, model in models.parts.items()}
     assert sizes["ar"] == pytest.approx(ar, rel=0.15) and sizes["nar"] == pytest.approx(nar, rel=0.15)
 

@@ -13,11 +13,14 @@ def convert(
     source: Path = typer.Argument(help="What is said: an audio file."),
     reference: Path = typer.Argument(help="How it sounds: an audio file of a second or more."),
     out: Path = typer.Option(..., "-o", "--out", help="The audio file to write."),
-    method: str = typer.Option("swap", help="swap: layers of the codes; nar: the speech models' NAR."),
+    method: str = typer.Option(
+        "nar", help="nar: the speech models' NAR; swap: layers of the codes, which needs no models."
+    ),
     layers: str = typer.Option(None, help="swap: layers that the reference gives; the source gives the others (1:)."),
     models: str = typer.Option(None, help="nar: RUN/model of `vocable train lm`, or a hub id (default: the shipped)."),
     text: str = typer.Option(None, help="nar: what the source says, where it is known."),
     language: str = typer.Option(None, help="nar: of the text, as en (default: what the models were trained on)."),
+    guidance: float = typer.Option(None, help="nar, with --text: 0 loses more words, and sounds more natural (2)."),
     model: str = typer.Option(None, "-m", "--model", help="A codec: a folder or a hub id (default: the embedded)."),
     device: str = typer.Option("cpu", help="cpu, cuda, ..."),
 ) -> None:
@@ -25,8 +28,8 @@ def convert(
     chosen = parse_layers(layers or "1:")
     if method not in ("swap", "nar"):
         raise ValueError(f"--method is swap or nar, not {method!r}")
-    for option, value in (("--models", models), ("--text", text), ("--language", language)):
-        if value and method != "nar":
+    for option, value in (("--models", models), ("--text", text), ("--language", language), ("--guidance", guidance)):
+        if value is not None and method != "nar":
             raise ValueError(f"{option} is for --method nar")
     if layers and method != "swap":
         raise ValueError("--layers is for --method swap")
@@ -36,12 +39,15 @@ def convert(
     from vocable.codec.encodec import load_codec
     from vocable.conversion import VoiceConverter, swap_layers
     from vocable.lm.model import load_models
+    from vocable.lm.nar import GUIDANCE
 
     tok = load_codec(model, device)
     said, voice = (audio.read(path, tok.sample_rate)[0] for path in (source, reference))
     if method == "nar":
         converter = VoiceConverter(tok, load_models(models, tok).to(device))
-        converted = converter.convert(said, converter.prepare_voice(voice), text=text, language=language)
+        speaker = converter.prepare_voice(voice)
+        strength = GUIDANCE if guidance is None else guidance
+        converted = converter.convert(said, speaker, text=text, language=language, guidance=strength)
     else:
         converted = swap_layers(tok, said, voice, layers=chosen)
     audio.write(out, converted.waveform[0], tok.sample_rate, comment=audio.MADE_BY_MACHINE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import typer
@@ -38,9 +39,10 @@ def tts(
         raise ValueError("--save-voice keeps the voice of a --prompt")
 
     from vocable import audio
+    from vocable.cli.bars import bars
     from vocable.codec.tokens import Encoded
     from vocable.lm.sampling import Sampling
-    from vocable.lm.uslm import USLM
+    from vocable.lm.uslm import USLM, Speech, with_pauses
 
     words = text if file is None else file.read_text(encoding="utf-8")
     sampling = Sampling(temperature, top_p=top_p)
@@ -50,11 +52,19 @@ def tts(
         speaker = uslm.prepare_voice(*audio.read(prompt))
         if save_voice:
             speaker.save(save_voice)
-    speech = uslm.generate(
+    sentences = uslm.stream(
         words, speaker, language=language, sampling=sampling, takes=takes, guidance=guidance, seed=seed
     )
-    for warning in speech.warnings:
-        typer.echo(f"vocable: warning: {warning}", err=True)
-    audio.write(out, speech.waveform, speech.sample_rate, comment=audio.MADE_BY_MACHINE)
-    seconds = len(speech.waveform) / speech.sample_rate
-    typer.echo(f"{out}: {seconds:.1f} s, {speech.codes.numel()} codes of {uslm.codec.id}", err=True)
+
+    def spoken() -> Iterator[Speech]:
+        with bars() as progress:
+            bar = progress.add_task("speaking", total=len(words))
+            for sentence in sentences:
+                progress.advance(bar, len(sentence.text))
+                for warning in sentence.warnings:
+                    progress.console.print(f"vocable: warning: {sentence.text}: {warning}", markup=False)
+                yield sentence
+
+    rate = uslm.codec.sample_rate
+    samples = audio.write_blocks(out, with_pauses(spoken()), rate, comment=audio.MADE_BY_MACHINE)
+    typer.echo(f"{out}: {samples / rate:.1f} s by {uslm.codec.id}", err=True)

@@ -26,6 +26,7 @@ from vocable.evaluation.reconstruction import figure_cell, fit, scores, unwritte
 from vocable.evaluation.runner import ENGLISH, Progress, Row, describe, exclusions, run, write_json
 from vocable.evaluation.tokenizers import Ours, load_tokenizer
 from vocable.lm import model as lm
+from vocable.lm.nar import GUIDANCE
 from vocable.lm.voice import SHORTEST
 
 LAYERS = (2, 4, 8)  #: the reference gives 1:2, 1:4, 1:8, as far as the codec has them
@@ -63,8 +64,9 @@ class Conversion:
     made_with: Mapping[str, str]  #: versions and weights of the metrics
 
     def plan(self) -> dict[str, Any]:
-        made = {"system": self.system, "made_by": self.made_by, "made_with": dict(self.made_with)}
-        made |= {"models": self.models_made_by} if self.models_made_by else {}
+        made: dict[str, Any] = {"system": self.system, "made_by": self.made_by, "made_with": dict(self.made_with)}
+        if self.models_made_by:
+            made |= {"models": self.models_made_by, "guidance": GUIDANCE}
         return made | {"layers": list(LAYERS), "similarity": self.similarity, "heard": sorted(self.heard)}
 
     def start(self) -> Callable[[ClipPair], list[Row]]:
@@ -106,10 +108,7 @@ def load_converter(speech_models: Path | None, tok: Ours) -> VoiceConverter | No
     """Of a folder of language models, where one is given. Raises ValueError for one without a NAR."""
     if speech_models is None:
         return None
-    try:
-        return VoiceConverter(tok.model, lm.load_models(speech_models, tok.model))
-    except ValueError as error:
-        raise ValueError(f"{speech_models}: {error}") from error
+    return VoiceConverter(tok.model, lm.load_models(speech_models, tok.model))
 
 
 def convert(
@@ -261,6 +260,18 @@ def notes(summary: Mapping[str, Any]) -> list[str]:
         "Each source has a random reference of another speaker. Intervals: 95 %, by resampling the sources' speakers. "
         f"Similarity: {summary['similarity']}.",
         *words_of(summary),
+        *untold(summary),
         *summary["orders"],
         *exclusions(summary),
     ]
+
+
+def untold(summary: Mapping[str, Any]) -> list[str]:
+    """Of each language, how many texts the models could not read or find in their clips."""
+    lines = []
+    for language, systems in summary["languages"].items():
+        if "nar, text" in systems:
+            plain, told = (systems[name]["to_reference"]["clips"] for name in ("nar", "nar, text"))
+            if told < plain:
+                lines.append(f"Sources in {language}: {plain - told} texts of {plain} could not be told to the NAR.")
+    return lines

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -28,11 +28,15 @@ from vocable.evaluation.page import Cell, Page, Table
 from vocable.evaluation.reconstruction import figure_cell, fit, scores
 from vocable.evaluation.runner import ENGLISH, Progress, Row, describe, exclusions, run, write_json
 from vocable.lm.model import digest
+from vocable.lm.nar import GUIDANCE
+from vocable.lm.sampling import Sampling
 from vocable.lm.uslm import TAKES, USLM
 from vocable.lm.voice import SHORTEST
 
 #: Those that need no reference of the same length. The speaker's is held against the prompt.
 DEFAULT_METRICS = ("wer", "cer", "per", "speaker", "mos")
+#: How they speak and fill, which no option of the suite changes; but another version may.
+SPOKEN = {"sampling": asdict(Sampling()), "guidance": GUIDANCE}
 FRONT_ENDS = ("phonemizer", "espeakng_loader", "num2words")  #: what reads texts, where it is there
 
 
@@ -50,7 +54,7 @@ class Speaking:
 
     def plan(self) -> dict[str, Any]:
         made = {"systems": dict(self.systems), "metrics": list(self.metrics), "made_with": dict(self.made_with)}
-        return made | {"takes": self.takes, "words": self.words, "seed": self.seed}
+        return made | {"takes": self.takes, "words": self.words, "seed": self.seed} | SPOKEN
 
     def start(self) -> Callable[[ClipPair], list[Row]]:
         systems = {name: load(name) for name in self.systems}
@@ -77,7 +81,8 @@ def load(name: str) -> USLM:
     try:
         return USLM.from_pretrained(folder, codec or None)
     except ValueError as error:
-        raise ValueError(f"{name}: {error}; a codec that is not the embedded one is named as FOLDER@CODEC") from error
+        hint = "" if codec else "; a codec that is not the embedded one is named as FOLDER@CODEC"
+        raise ValueError(f"{error}{hint}") from error
 
 
 def speak(
@@ -175,6 +180,7 @@ def evaluate(
         "takes": takes,
         "words": words,
         "seed": seed,
+        **SPOKEN,
         "made_with": versions,
         "languages": {
             language: summarize([row for row in outcome.rows if row["language"] == language], metrics, seed)

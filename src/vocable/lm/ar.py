@@ -34,7 +34,7 @@ LONGEST_SYMBOL = 40  #: frames; then the next one is forced: 0.8 s
 #: Without timings: fewer frames a symbol than this is an early stop, more is a speech without end.
 FEWEST_FRAMES, MOST_FRAMES = 2, 15
 LOOP = 50  #: frames in which nothing new is said: a second
-JUDGED = 25  #: tokens, half a second of speech; then the takes are judged
+JUDGED = 25  #: tokens, a third of a second of speech and more; then the takes are judged
 
 
 @dataclass(frozen=True)
@@ -147,9 +147,9 @@ class AR(nn.Module):
         """Write the codes of a text.
 
         symbols: of the text. prompt: RVQ-1 of the voice, int64 [P]. voice: its vectors, float32 [P, D], where the
-        config gives a dimension. takes: written side by side from one seed. judge: every half second the better half
-        of the takes goes on twice, in the place of the others (a particle filter: Gordon et al. 1993), so that a good
-        second half needs no luck in the first; not without timings, which tell what of the text is said. Raises
+        config gives a dimension. takes: written side by side from one seed. judge: every third of a second the better
+        half of the takes goes on twice, in the place of the others (a particle filter: Gordon et al. 1993), so that a
+        good second half needs no luck in the first; not without timings, which tell what of the text is said. Raises
         ValueError for a text without symbols.
         """
         if not symbols:

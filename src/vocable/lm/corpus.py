@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,6 +44,7 @@ class Clip:
 @dataclass(frozen=True)
 class Corpus:
     codec_id: str
+    language: str  #: of most clips
     table: SymbolTable
     clips: list[Clip]
     left_out: dict[str, str]  #: clips that cannot be learned from, and why
@@ -96,6 +98,7 @@ def load_corpus(
         codes[u.id] = dataset[places[u.id]]["codes"].numpy().astype(np.int16)
         if len(codes[u.id]) != codec.num_quantizers:
             raise ValueError(f"{tokens} holds {len(codes[u.id])} layers: tokenize without --layers")
+    _check_any(encoded, tokens, left_out)
     model: Aligner | None = None
     timings: dict[str, Timing] = {}
     if aligner:
@@ -109,10 +112,15 @@ def load_corpus(
         for u in kept
         if u.id in encoded and (u.id in timings or not aligner)
     ]
+    _check_any(clips, tokens, left_out)
+    language = Counter(u.language or data.language for u in kept).most_common(1)[0][0]
+    return Corpus(codec.id, language, table, clips, left_out, model)
+
+
+def _check_any(clips: Collection[object], tokens: str, left_out: dict[str, str]) -> None:
     if not clips:
         reason = next(iter(left_out.values()), "the manifest is empty")
         raise ValueError(f"{tokens}: no clip has tokens and a text to learn from ({reason})")
-    return Corpus(codec.id, table, clips, left_out, model)
 
 
 def _symbols(

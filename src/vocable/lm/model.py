@@ -68,8 +68,8 @@ class Models:
         return self.aligner.align(codec.embed(codes[None])[0].T, self.symbols_of(text, language)).by_frame()
 
 
-def build_models(recipe: LMRecipe, codec: Codec, table: SymbolTable) -> Models:
-    """Random weights."""
+def build_models(recipe: LMRecipe, codec: Codec, table: SymbolTable, language: str) -> Models:
+    """Random weights. table and language: of the corpus."""
     ar = nar = None
     if recipe.ar.train:
         transformer = _transformer(recipe.ar)
@@ -89,7 +89,7 @@ def build_models(recipe: LMRecipe, codec: Codec, table: SymbolTable) -> Models:
         books = codec.quantizer.codebooks
         layers, size, dimension = books.shape
         nar = NAR(NARConfig(layers, size, dimension, len(table), transformer), books)
-    return Models(codec.id, recipe.data.front_end, recipe.data.language, table, ar, nar)
+    return Models(codec.id, recipe.data.front_end, language, table, ar, nar)
 
 
 def _transformer(recipe: ModelRecipe, stages: int = 0) -> TransformerConfig:

@@ -246,7 +246,8 @@ def _last_end(text: str, longest: int) -> int:
 # ---- ids -------------------------------------------------------------------------------------------------------------
 
 _NO_STRESS = str.maketrans("", "", "ˈˌ")
-_NO_STRESS_OR_LENGTH = str.maketrans("", "", "ˈˌː")
+_NO_STRESS_OR_LENGTH = str.maketrans("", "", "ˈˌː\u0303")  # nor the tilde of croissant's nasal vowel
+_NEAREST = {"x": "k", "ɬ": "l"}  #: of loch and Llanelli, as most say them who have no such phone
 
 
 class SymbolTable:
@@ -267,8 +268,8 @@ class SymbolTable:
         return len(self.symbols)
 
     def encode(self, symbols: Iterable[str]) -> list[int]:
-        """Ids of symbols. A phone that is not in the table is read without its stress, or else without its length too;
-        a mark that is not is passed over.
+        """Ids of symbols. A phone that is not in the table is read without its stress, or else without length and
+        nasality too, or as the nearest one; a mark that is not is passed over.
 
         Raises ValueError that names all symbols that are still unknown.
         """
@@ -280,10 +281,9 @@ class SymbolTable:
         return [i for i in ids if i is not None]
 
     def _find(self, symbol: str) -> int | None:
-        for known in (symbol, symbol.translate(_NO_STRESS), symbol.translate(_NO_STRESS_OR_LENGTH)):
-            if known in self._ids:
-                return self._ids[known]
-        return None
+        plain = symbol.translate(_NO_STRESS_OR_LENGTH)
+        ways = (symbol, symbol.translate(_NO_STRESS), plain, _NEAREST.get(plain, plain))
+        return next((self._ids[known] for known in ways if known in self._ids), None)
 
     def decode(self, ids: Iterable[int]) -> list[str]:
         """Symbols of ids. Raises ValueError for an id that is none."""

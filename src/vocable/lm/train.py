@@ -179,7 +179,7 @@ class LMTrainer(Trainer):
             aligner = self.corpus.aligner
             held_out = load_corpus(d.dev_tokens, dev, d, codec, aligner, self.corpus.table, on_load)
         torch.manual_seed(recipe.seed)  # whether the aligner was trained just now or long ago
-        self.models = build_models(recipe, codec, self.corpus.table)
+        self.models = build_models(recipe, codec, self.corpus.table, self.corpus.language)
         if begun:
             for name, model in self.models.parts.items():
                 if name not in begun.parts or _sizes(begun.parts[name]) != _sizes(model):

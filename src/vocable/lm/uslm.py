@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import overload
@@ -30,6 +30,7 @@ from vocable.lm.voice import LONGEST, prepare_voice, voice_codes
 
 LONGEST_SENTENCE = 200  #: characters that are spoken in one go
 BETWEEN_SENTENCES = 0.15  #: seconds
+SHOWN = 60  #: characters of a sentence in a message
 TAKES = 8  #: with four, half as many words again are lost, and speech takes a fifth less time
 
 #: How good a take is, the higher the better: of speech [L] at the codec's rate, and its text.
@@ -45,6 +46,14 @@ class Speech:
     sample_rate: int  #: Hz
     codes: Tensor  #: int64 [K, T]
     warnings: list[str]  #: what went wrong, by name
+
+
+def with_pauses(parts: Iterable[Speech]) -> Iterator[Tensor]:
+    """The waveforms of sentences, and a pause between each two."""
+    for number, part in enumerate(parts):
+        if number:
+            yield torch.zeros(round(BETWEEN_SENTENCES * part.sample_rate))
+        yield part.waveform
 
 
 class USLM:
@@ -88,11 +97,9 @@ class USLM:
         if not isinstance(text, str):
             return [self.generate(one, voice, **how) for one in text]
         parts = list(self.stream(text, voice, **how))  # type: ignore[arg-type]
-        pause = torch.zeros(round(BETWEEN_SENTENCES * self.codec.sample_rate))
-        pieces = [piece for part in parts for piece in (part.waveform, pause)][:-1]
         return Speech(
             text=text,
-            waveform=torch.cat(pieces),
+            waveform=torch.cat(list(with_pauses(parts))),
             sample_rate=self.codec.sample_rate,
             codes=torch.cat([part.codes for part in parts], 1),
             warnings=[warning for part in parts for warning in part.warnings],
@@ -123,8 +130,14 @@ class USLM:
             raise ValueError(f"takes is at least 1, not {takes}")
         prompt = None if voice is None else voice_codes(self.codec, voice)
         pieces = [piece for piece in split_sentences(text, longest) if any(map(str.isalnum, piece))]
-        sentences = [(piece, self.models.symbols_of(piece, language)) for piece in pieces or [text]]
+        sentences = [(piece, self._symbols_of(piece, language)) for piece in pieces or [text]]
         return self._spoken(sentences, prompt, sampling, takes, scorer, guidance, seed)
+
+    def _symbols_of(self, sentence: str, language: str | None) -> list[int]:
+        try:
+            return self.models.symbols_of(sentence, language)
+        except ValueError as error:
+            raise ValueError(f"{sentence[:SHOWN]!r}: {error}") from error
 
     # ---- parts ---------------------------------------------------------------------------------------------------
 
@@ -142,7 +155,8 @@ class USLM:
         for number, (sentence, symbols) in enumerate(sentences):
             semantic = prompt[0] if prompt is not None else None
             vectors = sum_of(self.nar.codebooks, prompt) if prompt is not None and self.ar.voice else None
-            hears = partial(self._clarity, symbols) if self.models.aligner and not scorer else None
+            judged = takes > 1 and self.models.aligner and not scorer
+            hears = partial(self._clarity, symbols) if judged else None
             written = self.ar.speak(
                 symbols, semantic, vectors, sampling=sampling, takes=takes, judge=hears, seed=seed + number
             )
@@ -157,6 +171,7 @@ class USLM:
                 so_far = best.codes if prompt is None else torch.cat([prompt, best.codes], 1)
                 prompt = so_far[:, : round(LONGEST * self.codec.frame_rate)]
 
+    @torch.inference_mode()
     def _clarity(self, symbols: list[int], takes: Sequence[Spoken]) -> list[float]:
         """How well the symbols that each take has spoken to their end can be heard in RVQ-1 alone, which costs little.
         What has just begun tells nothing yet, and would be held against takes that hurry."""
