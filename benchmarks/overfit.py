@@ -51,7 +51,7 @@ def main() -> None:
     parser.add_argument("--corpus", default="librispeech", help="of the manifest")
     parser.add_argument("--recipe", type=Path, default=Path("recipes/uslm-small.yaml"))
     parser.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="in the recipe")
-    parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--run", type=Path, default=Path("runs/overfit"))
     parser.add_argument("--asr", nargs="+", default=["tiny.en", "base"], help="of Whisper")
     parser.add_argument("--metrics", type=Path, default=Models.folder, help="holds asr/whisper-tiny.en; else the hub's")

@@ -246,7 +246,7 @@ def _last_end(text: str, longest: int) -> int:
 # ---- ids -------------------------------------------------------------------------------------------------------------
 
 _NO_STRESS = str.maketrans("", "", "ˈˌ")
-_NO_STRESS_OR_LENGTH = str.maketrans("", "", "ˈˌː\u0303")  # nor the tilde of croissant's nasal vowel
+_PLAIN = str.maketrans("", "", "ˈˌː\u0303")  # the last is the tilde of croissant's nasal vowel
 _NEAREST = {"x": "k", "ɬ": "l"}  #: of loch and Llanelli, as most say them who have no such phone
 
 
@@ -256,6 +256,7 @@ class SymbolTable:
     def __init__(self, symbols: Sequence[str]) -> None:
         self.symbols = tuple(symbols)
         self._ids = {symbol: i for i, symbol in enumerate(self.symbols)}
+        self._alike = {symbol.translate(_PLAIN): i for i, symbol in reversed(list(enumerate(self.symbols)))}
         if len(self._ids) < len(self.symbols):
             raise ValueError("a table of symbols has each symbol once")
 
@@ -268,8 +269,8 @@ class SymbolTable:
         return len(self.symbols)
 
     def encode(self, symbols: Iterable[str]) -> list[int]:
-        """Ids of symbols. A phone that is not in the table is read without its stress, or else without length and
-        nasality too, or as the nearest one; a mark that is not is passed over.
+        """Ids of symbols. A phone that is not in the table is read without its stress, or else as one that differs in
+        stress, length and nasality alone; a mark that is not is passed over.
 
         Raises ValueError that names all symbols that are still unknown.
         """
@@ -281,9 +282,9 @@ class SymbolTable:
         return [i for i in ids if i is not None]
 
     def _find(self, symbol: str) -> int | None:
-        plain = symbol.translate(_NO_STRESS_OR_LENGTH)
-        ways = (symbol, symbol.translate(_NO_STRESS), plain, _NEAREST.get(plain, plain))
-        return next((self._ids[known] for known in ways if known in self._ids), None)
+        plain = symbol.translate(_PLAIN)
+        found = self._ids.get(symbol, self._ids.get(symbol.translate(_NO_STRESS)))
+        return self._alike.get(plain, self._alike.get(_NEAREST.get(plain, ""))) if found is None else found
 
     def decode(self, ids: Iterable[int]) -> list[str]:
         """Symbols of ids. Raises ValueError for an id that is none."""
