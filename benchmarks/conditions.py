@@ -28,7 +28,7 @@ import torch
 from rich.console import Console
 from rich.progress import track
 
-from script import cpu_name, fail, stopped, versions, write_between
+from script import cpu_name, fail, publish, stopped, versions
 from vocable import USLM, audio
 from vocable.codec.encodec import load_codec
 from vocable.corpus.manifest import read_manifest, spread
@@ -75,10 +75,7 @@ def main() -> None:
         stopped()
     except Interrupted as error:
         stopped(error.signal)
-    with atomic_path(args.out) as temporary:
-        temporary.write_text(json.dumps(report, indent=1) + "\n")
-    print(table(report))
-    write_between(HERE / "README.md", MARK, table(report))
+    publish(report, args.out, HERE / "README.md", MARK, table(report))
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:

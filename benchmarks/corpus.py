@@ -28,10 +28,10 @@ import soundfile
 from rich.console import Console
 from rich.progress import track
 
-from script import cpu_name, fail, versions, write_between
+from script import cpu_name, fail, publish, versions
 from vocable import audio
 from vocable.corpus.manifest import Utterance, read_manifest, write_manifest
-from vocable.files import atomic_path, file_digest
+from vocable.files import file_digest
 
 RATE = 16_000
 CLIPS = 10_000
@@ -54,10 +54,7 @@ def main() -> None:
             report = run(args, Path(scratch))
         except ValueError as error:
             fail(str(error))
-    with atomic_path(args.out) as temporary:
-        temporary.write_text(json.dumps(report, indent=1) + "\n")
-    print(table(report))
-    write_between(HERE.parent / "docs" / "corpus.md", MARK, table(report))
+    publish(report, args.out, HERE.parent / "docs" / "corpus.md", MARK, table(report))
 
 
 def run(args: argparse.Namespace, scratch: Path) -> dict[str, Any]:

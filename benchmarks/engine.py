@@ -13,7 +13,6 @@ Writes results/engine.json, and the table in benchmarks/README.md.
 from __future__ import annotations
 
 import argparse
-import json
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -24,11 +23,10 @@ from rich.console import Console
 from rich.progress import track
 
 from official import random_checkpoint
-from script import cpu_name, fail, quartiles, read_speech, timed, versions, write_between
+from script import cpu_name, fail, publish, quartiles, read_speech, timed, versions
 from vocable import SpeechTokenizer, audio
 from vocable.codec import checkpoint
 from vocable.corpus.manifest import read_manifest, spread
-from vocable.files import atomic_path
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "as it is": {},
@@ -60,10 +58,7 @@ def main() -> None:
     except (ImportError, ValueError) as error:
         fail(str(error))
     report = {"models": models, "cpu": cpu_name(), "versions": versions("torch", "numpy"), "clips": len(clips)}
-    with atomic_path(args.out) as temporary:
-        temporary.write_text(json.dumps(report, indent=1) + "\n")
-    print(table(report))
-    write_between(HERE / "README.md", MARK, table(report))
+    publish(report, args.out, HERE / "README.md", MARK, table(report))
 
 
 def measure(name: Path | None, clips: list[np.ndarray], title: str) -> dict[str, dict[str, Any]]:

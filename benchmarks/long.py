@@ -13,7 +13,6 @@ Writes results/long.json and a table in benchmarks/README.md. Two minutes.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import subprocess
 import sys
@@ -26,11 +25,10 @@ import numpy as np
 import soundfile
 import torch
 
-from script import cpu_name, fail, versions, write_between
+from script import cpu_name, fail, publish, versions
 from vocable import SpeechTokenizer, audio
 from vocable.codec.long import CHUNK_FRAMES
 from vocable.corpus.manifest import read_manifest
-from vocable.files import atomic_path
 
 RATE = 16_000
 HERE = Path(__file__).parent
@@ -49,10 +47,7 @@ def main() -> None:
             report = run(args.manifest, args.seconds, Path(scratch))
         except (ValueError, OSError) as error:
             fail(str(error))
-    with atomic_path(args.out) as temporary:
-        temporary.write_text(json.dumps(report, indent=1) + "\n")
-    print(table(report))
-    write_between(HERE / "README.md", MARK, table(report))
+    publish(report, args.out, HERE / "README.md", MARK, table(report))
 
 
 def run(manifest: Path, seconds: float, scratch: Path) -> dict[str, Any]:

@@ -24,7 +24,7 @@ import torch
 from rich.console import Console
 from rich.progress import track
 
-from script import cpu_name, fail, stopped, versions, write_between
+from script import cpu_name, fail, publish, stopped, versions
 from vocable import USLM, audio
 from vocable.codec.encodec import load_codec
 from vocable.corpus.manifest import Utterance, read_manifest, spread, write_manifest
@@ -32,7 +32,6 @@ from vocable.evaluation import statistics
 from vocable.evaluation.metrics import Models, Pair
 from vocable.evaluation.metrics.base import SAMPLE_RATE
 from vocable.evaluation.reconstruction import scores
-from vocable.files import atomic_path
 from vocable.lm.model import build_models, load_models, save_models
 from vocable.lm.recipe import LMRecipe, load_recipe
 from vocable.lm.sampling import Sampling
@@ -65,10 +64,7 @@ def main() -> None:
         stopped()
     except Interrupted as error:
         stopped(error.signal)
-    with atomic_path(args.out) as temporary:
-        temporary.write_text(json.dumps(report, indent=1) + "\n")
-    print(table(report))
-    write_between(HERE / "README.md", MARK, table(report))
+    publish(report, args.out, HERE / "README.md", MARK, table(report))
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:

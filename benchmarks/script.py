@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import platform
 import signal
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import numpy as np
 
@@ -76,6 +77,14 @@ def peak_resident() -> float:
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) / 1024
     raise OSError("/proc/self/status has no VmHWM")
+
+
+def publish(report: dict[str, Any], out: Path, page: Path, mark: str, text: str) -> None:
+    """Write a report's figures as JSON, and print its table and put it on a page, as `write_between` does."""
+    with atomic_path(out) as temporary:
+        temporary.write_text(json.dumps(report, indent=1) + "\n")
+    print(text)
+    write_between(page, mark, text)
 
 
 def write_between(page: Path, mark: str, text: str) -> None:

@@ -13,7 +13,6 @@ Writes results/speaking.json and a table in benchmarks/README.md. Forty minutes.
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,14 +24,13 @@ import torch
 from rich.console import Console
 from rich.progress import track
 
-from script import cpu_name, fail, peak_resident, quartiles, timed, versions, write_between
+from script import cpu_name, fail, peak_resident, publish, quartiles, timed, versions
 from vocable import USLM, audio
 from vocable.codec.tokens import Encoded
 from vocable.corpus.manifest import Utterance, read_manifest, spread
 from vocable.evaluation.metrics import Models
 from vocable.evaluation.metrics.words import normalizer, recogniser
 from vocable.evaluation.tts import load, pair_up
-from vocable.files import atomic_path
 from vocable.lm.model import digest
 
 TAKES = (1, 4, 8)
@@ -59,10 +57,7 @@ def main() -> None:
         report = run(args)
     except (ValueError, OSError) as error:
         fail(str(error))
-    with atomic_path(args.out) as temporary:
-        temporary.write_text(json.dumps(report, indent=1) + "\n")
-    print(table(report))
-    write_between(HERE / "README.md", MARK, table(report))
+    publish(report, args.out, HERE / "README.md", MARK, table(report))
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:

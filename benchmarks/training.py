@@ -18,7 +18,6 @@ bfloat16 products for `fast` and float32 for `paper`, as the official trainer's.
 from __future__ import annotations
 
 import argparse
-import json
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -32,9 +31,8 @@ from rich.progress import track
 from rich.table import Table
 
 import peers
-from script import cpu_name, fail, quartiles, timed, versions, write_between
+from script import cpu_name, fail, publish, quartiles, timed, versions
 from vocable.corpus.manifest import read_manifest, spread, write_manifest
-from vocable.files import atomic_path
 from vocable.semantic.cache import extract
 from vocable.training.codec import CodecTrainer
 from vocable.training.data import Batch
@@ -85,10 +83,7 @@ def main() -> None:
         report = measure(systems)
     packages = ("torch", "numpy", "speechtokenizer")
     report |= {"cpu": cpu_name(), "versions": versions(*packages), "settings": {"clip_seconds": SECONDS, "threads": 1}}
-    with atomic_path(args.out) as temporary:
-        temporary.write_text(json.dumps(report, indent=2) + "\n")
-    print(page(report))
-    write_between(args.page, MARK, page(report))
+    publish(report, args.out, args.page, MARK, page(report))
 
 
 def ours(name: str, discriminators: str, manifest: Path, runs: int) -> list[System]:
