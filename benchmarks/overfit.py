@@ -7,7 +7,7 @@ clips each of ten speakers until they know every code. Then each text is spoken 
 clip, greedily and by the best of eight takes, without guidance, which is for what has not been learned by heart. WER is
 of these, of the recordings, and of the codec's resynthesis, which such models come up to and do not surpass.
 
-Interrupted, training goes on with the same command. It takes an hour of one CPU thread.
+Interrupted, training goes on with the same command. It takes an hour and a half of one CPU thread.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def main() -> None:
     parser.add_argument("--corpus", default="librispeech", help="of the manifest")
     parser.add_argument("--recipe", type=Path, default=Path("recipes/uslm-small.yaml"))
     parser.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="in the recipe")
-    parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--steps", type=int, default=800)
     parser.add_argument("--run", type=Path, default=Path("runs/overfit"))
     parser.add_argument("--asr", nargs="+", default=["tiny.en", "base"], help="of Whisper")
     parser.add_argument("--metrics", type=Path, default=Models.folder, help="holds asr/whisper-tiny.en; else the hub's")

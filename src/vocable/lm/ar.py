@@ -30,8 +30,8 @@ from vocable.lm.sampling import Sampling, draw
 from vocable.lm.transformer import IGNORED, Transformer, TransformerConfig, export_llama
 
 GREEDY, EVERYTHING = Sampling(temperature=0.0), Sampling(temperature=1.0, top_p=1.0, repeats=0)
-LONGEST_SYMBOL = 40  #: frames; then the next one is forced: 0.8 s
-#: Without timings: fewer frames a symbol than this is an early stop, more is a speech without end.
+LONGEST_SYMBOL, LONGEST_PAUSE = 40, 100  #: frames; then the next one is forced: 0.8 s and 2 s
+#: A symbol of the text, on average: fewer is an early stop, more is a speech without end.
 FEWEST_FRAMES, MOST_FRAMES = 2, 15
 LOOP = 50  #: frames in which nothing new is said: a second
 JUDGED = 25  #: tokens, a third of a second of speech and more; then the takes are judged
@@ -156,9 +156,10 @@ class AR(nn.Module):
             raise ValueError("a text without symbols: there is nothing to say")
         generator = torch.Generator().manual_seed(seed)
         ids = torch.tensor([self.before_speech(symbols, prompt)], device=self.head.weight.device)
-        # The longest that can come: every symbol and a pause before each, at their longest.
-        a_symbol = 2 * (LONGEST_SYMBOL + 1 + self.config.look_ahead) if self.config.timed else MOST_FRAMES
-        steps = len(symbols) * a_symbol + LONGEST_SYMBOL + 3
+        # The longest that can come: all frames, one more of each symbol that is then left, and marks of all symbols
+        # and of pauses around them.
+        marks = 2 * (1 + self.config.look_ahead) * (len(symbols) + 1) if self.config.timed else 0
+        steps = self.most_frames(len(symbols)) + len(symbols) + marks + 1
         cache = self.transformer.cache(takes, ids.shape[1] + steps)
         begun = self._embed(ids, None if voice is None else voice[None])
         hidden = self.transformer(begun, causal=True, cache=cache)[:, -1].expand(takes, -1)
@@ -180,6 +181,10 @@ class AR(nn.Module):
                 break
             hidden = self.transformer(self.embedding(drawn[:, None]), causal=True, cache=cache)[:, -1]
         return [track.spoken for track in tracks]
+
+    def most_frames(self, num_symbols: int) -> int:
+        """After which a speech has to come to its end, of each symbol that is left one frame."""
+        return MOST_FRAMES * num_symbols + (2 * LONGEST_PAUSE if self.config.timed else 0)
 
     def _choose(
         self, logits: Tensor, allowed: Tensor, last: Tensor, sampling: Sampling, generator: torch.Generator
@@ -229,7 +234,7 @@ class _Track:
     """One take: where in the text it is, and what may come next."""
 
     def __init__(self, model: AR, symbols: list[int]) -> None:
-        self.model, self.symbols = model, symbols
+        self.model, self.symbols, self.most = model, symbols, model.most_frames(len(symbols))
         self.spoken, self.ended = Spoken(), False
         self.place = -1  # in the text, of the symbol that is spoken or was before a pause
         self.now: int | None = None  # the symbol that is spoken, PAUSE perhaps
@@ -253,14 +258,15 @@ class _Track:
             may[self._next()] = True
         elif not m.config.timed:
             count = len(self.spoken.codes)
-            may[: m.config.codebook_size] = count < MOST_FRAMES * len(self.symbols)
+            may[: m.config.codebook_size] = count < self.most
             may[m.end] = count > 0
         else:
-            begun = self.now is not None
-            may[: m.config.codebook_size] = begun and self.frames < LONGEST_SYMBOL
+            begun, late = self.now is not None, len(self.spoken.codes) >= self.most
+            longest = 1 if late else LONGEST_PAUSE if self.now == PAUSE else LONGEST_SYMBOL
+            may[: m.config.codebook_size] = begun and self.frames < longest
             if not begun or self.frames:  # every symbol has a frame
                 may[self._next()] = True
-                may[m.pause] = self.now != PAUSE
+                may[m.pause] = self.now != PAUSE and not late
         return may
 
     def _next(self) -> int:
@@ -288,15 +294,13 @@ class _Track:
                     s.warnings.append(f"symbol {self.place + 1} of {len(self.symbols)} was held for too long")
             elif self.since_new == LOOP:
                 s.warnings.append(f"a loop from frame {len(s.codes) - LOOP} on")
+            if len(s.codes) == self.most:
+                s.warnings.append("did not come to an end")
         elif token == m.end:
             self.ended = True
             s.said, s.until = len(self.symbols), len(s.codes)
-            if not m.config.timed:
-                fewest, most = (n * len(self.symbols) for n in (FEWEST_FRAMES, MOST_FRAMES))
-                if len(s.codes) < fewest:
-                    s.warnings.append(f"stopped early: {len(s.codes)} frames for {len(self.symbols)} symbols")
-                if len(s.codes) >= most:
-                    s.warnings.append("did not come to an end")
+            if not m.config.timed and len(s.codes) < FEWEST_FRAMES * len(self.symbols):
+                s.warnings.append(f"stopped early: {len(s.codes)} frames for {len(self.symbols)} symbols")
         else:
             s.said, s.until = self.place + 1, len(s.codes)
             self.now = PAUSE if token == m.pause else self.symbols[self.place + 1]
