@@ -40,6 +40,7 @@ from vocable.training.stop import Interrupted
 
 SPEAKERS = 10
 SHORTEST, LONGEST = 4.0, 9.0  #: seconds
+PAUSE = 100  #: frames: what is known by heart is known with its pauses, of which some outlast the default
 HERE = Path(__file__).parent
 MARK = "overfit: written by benchmarks/overfit.py"
 
@@ -138,9 +139,9 @@ def hear(uslm: USLM, clips: Sequence[Utterance], asr: Sequence[Models]) -> dict[
         voice = uslm.prepare_voice(*audio.read(other.path))
         said = {"recording": torch.from_numpy(recording)}
         said["codec"] = uslm.codec.decode(uslm.codec.encode(recording, SAMPLE_RATE)).waveform[0]
-        greedy = Sampling(temperature=0.0)
+        greedy, drawn = Sampling(temperature=0.0, longest_pause=PAUSE), Sampling(longest_pause=PAUSE)
         said["USLM, greedily"] = uslm.generate(text, voice, sampling=greedy, takes=1, guidance=0.0).waveform
-        said["USLM"] = uslm.generate(text, voice, guidance=0.0).waveform
+        said["USLM"] = uslm.generate(text, voice, sampling=drawn, guidance=0.0).waveform
         for name, speech in said.items():
             rate = SAMPLE_RATE if name == "recording" else uslm.codec.sample_rate
             samples = audio.resample(speech.numpy(), rate, SAMPLE_RATE)

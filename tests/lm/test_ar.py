@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from vocable.lm.aligner import PAUSE, Timing
-from vocable.lm.ar import AR, LONGEST_PAUSE, LONGEST_SYMBOL, MOST_FRAMES, ARConfig, Spoken
+from vocable.lm.ar import AR, LONGEST_SYMBOL, MOST_FRAMES, ARConfig, Spoken
 from vocable.lm.sampling import Sampling
 from vocable.lm.transformer import IGNORED, TransformerConfig, cross_entropy
 
@@ -53,7 +53,7 @@ def test_a_timed_model_says_every_symbol_once_and_ends(seed: int, look_ahead: bo
         runs = [(symbol, len(list(run))) for symbol, run in groupby(take.symbols)]
         said = [symbol for symbol, _ in runs if symbol != PAUSE]
         assert said == [symbol for symbol, _ in groupby(symbols)] or len(said) == len(symbols)
-        assert all(length <= LONGEST_PAUSE for symbol, length in runs if symbol == PAUSE)
+        assert all(length <= 40 for symbol, length in runs if symbol == PAUSE)
         assert max(length for _, length in runs) <= LONGEST_SYMBOL * len(symbols)
 
 
@@ -116,7 +116,7 @@ def test_it_learns_clips_by_heart() -> None:
         ([0, 1, 2], torch.tensor([3, 3, 4, 5, 5, 6]), Timing([0, 1, PAUSE, 2], [2, 1, 1, 2])),
         ([2, 1], torch.tensor([6, 6, 1]), Timing([2, 1], [2, 1])),
         ([4], torch.tensor([9, 8, 9, 8]), Timing([4], [4])),
-        # As long a pause as real speech has, where a symbol would have come to its end.
+        # As long a pause as speech has, and as is spoken if it may be.
         ([3, 4], torch.arange(50) % 10, Timing([3, PAUSE, 4], [2, LONGEST_SYMBOL + 5, 3])),
     ]
     examples = [model.example(symbols, codes, timing, None) for symbols, codes, timing in clips]
@@ -130,7 +130,7 @@ def test_it_learns_clips_by_heart() -> None:
         optimizer.step()
     model.eval()
     for symbols, codes, timing in clips:
-        (take,) = model.speak(symbols, sampling=GREEDY)
+        (take,) = model.speak(symbols, sampling=Sampling(temperature=0.0, longest_pause=60))
         assert take.codes == codes.tolist() and take.symbols == timing.by_frame() and not take.warnings
 
 
@@ -148,11 +148,14 @@ def test_what_goes_wrong_is_named() -> None:
     assert len(take.codes) == 2 * LONGEST_SYMBOL and len(take.warnings) == 2
     assert take.warnings[0] == "symbol 1 of 2 was held for too long"
     (take,) = timed.speak([0] * 40, sampling=GREEDY)  # the first 20 take all the time that there is
-    most = MOST_FRAMES * 40 + 2 * LONGEST_PAUSE
+    most = MOST_FRAMES * 40 + 2 * GREEDY.longest_pause
     assert take.warnings[-1] == "did not come to an end" and take.said == 40
     assert len(take.codes) == most + 40 - most // LONGEST_SYMBOL
     with pytest.raises(ValueError, match="nothing to say"):
         timed.speak([])
+    for wrong in ({"temperature": -1.0}, {"top_k": -1}, {"top_p": 0.0}, {"longest_pause": 0}):
+        with pytest.raises(ValueError, match=next(iter(wrong))):
+            Sampling(**wrong)
 
 
 def test_transformers_takes_it_from_here(tmp_path: Path) -> None:

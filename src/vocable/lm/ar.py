@@ -30,7 +30,7 @@ from vocable.lm.sampling import Sampling, draw
 from vocable.lm.transformer import IGNORED, Transformer, TransformerConfig, export_llama
 
 GREEDY, EVERYTHING = Sampling(temperature=0.0), Sampling(temperature=1.0, top_p=1.0, repeats=0)
-LONGEST_SYMBOL, LONGEST_PAUSE = 40, 100  #: frames; then the next one is forced: 0.8 s and 2 s
+LONGEST_SYMBOL = 40  #: frames; then the next one is forced: 0.8 s
 #: A symbol of the text, on average: fewer is an early stop, more is a speech without end.
 FEWEST_FRAMES, MOST_FRAMES = 2, 15
 LOOP = 50  #: frames in which nothing new is said: a second
@@ -156,14 +156,15 @@ class AR(nn.Module):
             raise ValueError("a text without symbols: there is nothing to say")
         generator = torch.Generator().manual_seed(seed)
         ids = torch.tensor([self.before_speech(symbols, prompt)], device=self.head.weight.device)
-        # The longest that can come: all frames, one more of each symbol that is then left, and marks of all symbols
-        # and of pauses around them.
+        # The longest that can come: the most frames, one more of each symbol that is then left, and the marks of all
+        # symbols and of pauses around them.
         marks = 2 * (1 + self.config.look_ahead) * (len(symbols) + 1) if self.config.timed else 0
-        steps = self.most_frames(len(symbols)) + len(symbols) + marks + 1
+        most = MOST_FRAMES * len(symbols) + (2 * sampling.longest_pause if self.config.timed else 0)
+        steps = most + len(symbols) + marks + 1
         cache = self.transformer.cache(takes, ids.shape[1] + steps)
         begun = self._embed(ids, None if voice is None else voice[None])
         hidden = self.transformer(begun, causal=True, cache=cache)[:, -1].expand(takes, -1)
-        tracks = [_Track(self, list(symbols)) for _ in range(takes)]
+        tracks = [_Track(self, list(symbols), most, sampling.longest_pause) for _ in range(takes)]
         for step in count(1):
             logits = self.head(hidden).float()
             allowed = torch.stack([track.allowed() for track in tracks]).to(logits.device)
@@ -181,10 +182,6 @@ class AR(nn.Module):
                 break
             hidden = self.transformer(self.embedding(drawn[:, None]), causal=True, cache=cache)[:, -1]
         return [track.spoken for track in tracks]
-
-    def most_frames(self, num_symbols: int) -> int:
-        """After which a speech has to come to its end, of each symbol that is left one frame."""
-        return MOST_FRAMES * num_symbols + (2 * LONGEST_PAUSE if self.config.timed else 0)
 
     def _choose(
         self, logits: Tensor, allowed: Tensor, last: Tensor, sampling: Sampling, generator: torch.Generator
@@ -233,8 +230,9 @@ def ranked(takes: Sequence[Spoken], judge: Judge) -> list[int]:
 class _Track:
     """One take: where in the text it is, and what may come next."""
 
-    def __init__(self, model: AR, symbols: list[int]) -> None:
-        self.model, self.symbols, self.most = model, symbols, model.most_frames(len(symbols))
+    def __init__(self, model: AR, symbols: list[int], most: int, longest_pause: int) -> None:
+        """most: frames, after which each symbol that is left has one alone."""
+        self.model, self.symbols, self.most, self.longest_pause = model, symbols, most, longest_pause
         self.spoken, self.ended = Spoken(), False
         self.place = -1  # in the text, of the symbol that is spoken or was before a pause
         self.now: int | None = None  # the symbol that is spoken, PAUSE perhaps
@@ -262,7 +260,7 @@ class _Track:
             may[m.end] = count > 0
         else:
             begun, late = self.now is not None, len(self.spoken.codes) >= self.most
-            longest = 1 if late else LONGEST_PAUSE if self.now == PAUSE else LONGEST_SYMBOL
+            longest = 1 if late else self.longest_pause if self.now == PAUSE else LONGEST_SYMBOL
             may[: m.config.codebook_size] = begun and self.frames < longest
             if not begun or self.frames:  # every symbol has a frame
                 may[self._next()] = True

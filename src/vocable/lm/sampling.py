@@ -16,7 +16,7 @@ class Sampling:
     temperature 0 takes the likeliest; else it is 0.01 or more. top_k: of the likeliest k alone (0: of all). top_p: of
     the likeliest that hold this much of the probability (Holtzman et al., arXiv 1904.09751). repeats: a code drawn more
     often than this among the last `window` is drawn again from all of them, so that loops end (VALL-E 2, arXiv
-    2406.05370; 0: never).
+    2406.05370; 0: never). longest_pause: frames, after which speech with timings goes on; the default is 0.8 s.
     """
 
     temperature: float = 0.5
@@ -24,10 +24,13 @@ class Sampling:
     top_p: float = 0.95
     window: int = 10
     repeats: int = 5
+    longest_pause: int = 40
 
     def __post_init__(self) -> None:
         if not (self.temperature == 0 or 0.01 <= self.temperature < math.inf):
             raise ValueError(f"temperature is 0, or 0.01 and more, not {self.temperature}")
+        if self.longest_pause < 1:
+            raise ValueError(f"longest_pause is 1 frame or more, not {self.longest_pause}")
         if self.top_k < 0 or not 0 < self.top_p <= 1 or self.window < 0 or self.repeats < 0:
             raise ValueError(f"top_k, window and repeats are 0 or more, and top_p is above 0 and at most 1, not {self}")
 
