@@ -28,7 +28,7 @@ import torch
 from rich.console import Console
 from rich.progress import track
 
-from script import cpu_name, fail, publish, stopped, versions
+from script import cpu_name, publish, trained, versions
 from vocable import USLM, audio
 from vocable.codec.encodec import load_codec
 from vocable.corpus.manifest import read_manifest, spread
@@ -43,7 +43,6 @@ from vocable.lm.model import digest, load_models
 from vocable.lm.recipe import LMRecipe, load_recipe
 from vocable.lm.train import LMTrainer
 from vocable.lm.transformer import IGNORED, cross_entropy
-from vocable.training.stop import Interrupted
 
 PARTS, BASE = ("ar", "nar"), "base"
 WORDS = 14
@@ -67,14 +66,7 @@ def main() -> None:
     parser.add_argument("--metrics", type=Path, default=Models.folder, help="holds asr/whisper-tiny.en; else the hub's")
     parser.add_argument("--out", type=Path, default=HERE / "results" / "conditions.json")
     args = parser.parse_args()
-    try:
-        report = run(args)
-    except (ValueError, OSError) as error:
-        fail(str(error))
-    except KeyboardInterrupt:
-        stopped()
-    except Interrupted as error:
-        stopped(error.signal)
+    report = trained(lambda: run(args))
     publish(report, args.out, HERE / "README.md", MARK, table(report))
 
 

@@ -24,7 +24,7 @@ import torch
 from rich.console import Console
 from rich.progress import track
 
-from script import cpu_name, fail, publish, stopped, versions
+from script import cpu_name, publish, trained, versions
 from vocable import USLM, audio
 from vocable.codec.encodec import load_codec
 from vocable.corpus.manifest import Utterance, read_manifest, spread, write_manifest
@@ -36,7 +36,6 @@ from vocable.lm.model import build_models, load_models, save_models
 from vocable.lm.recipe import LMRecipe, load_recipe
 from vocable.lm.sampling import Sampling
 from vocable.lm.train import LMTrainer
-from vocable.training.stop import Interrupted
 
 SPEAKERS = 10
 SHORTEST, LONGEST = 4.0, 9.0  #: seconds
@@ -57,14 +56,7 @@ def main() -> None:
     parser.add_argument("--metrics", type=Path, default=Models.folder, help="holds asr/whisper-tiny.en; else the hub's")
     parser.add_argument("--out", type=Path, default=HERE / "results" / "overfit.json")
     args = parser.parse_args()
-    try:
-        report = run(args)
-    except (ValueError, OSError) as error:
-        fail(str(error))
-    except KeyboardInterrupt:
-        stopped()
-    except Interrupted as error:
-        stopped(error.signal)
+    report = trained(lambda: run(args))
     publish(report, args.out, HERE / "README.md", MARK, table(report))
 
 

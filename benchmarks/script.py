@@ -18,6 +18,7 @@ import vocable
 from vocable import audio
 from vocable.corpus.manifest import read_manifest
 from vocable.files import atomic_path
+from vocable.training.stop import Interrupted
 
 T = TypeVar("T")
 
@@ -38,6 +39,18 @@ def stopped(number: int = signal.SIGINT) -> NoReturn:
     """One line on standard error, and a signal's exit code."""
     print("stopped; the same command goes on from here", file=sys.stderr)
     raise SystemExit(128 + number) from None
+
+
+def trained(work: Callable[[], T]) -> T:
+    """What `work` returns, which trains; input that it cannot use, or a signal, ends the script in one line."""
+    try:
+        return work()
+    except (ValueError, OSError) as error:
+        fail(str(error))
+    except KeyboardInterrupt:
+        stopped()
+    except Interrupted as error:
+        stopped(error.signal)
 
 
 def cpu_name() -> str:
