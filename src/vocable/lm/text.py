@@ -270,7 +270,7 @@ class SymbolTable:
 
     def encode(self, symbols: Iterable[str]) -> list[int]:
         """Ids of symbols. A phone that is not in the table is read without its stress, or else as one that differs in
-        stress, length and nasality alone; a mark that is not is passed over.
+        stress, length and nasality alone, or as its nearest; a mark that is not is passed over.
 
         Raises ValueError that names all symbols that are still unknown.
         """
@@ -282,9 +282,11 @@ class SymbolTable:
         return [i for i in ids if i is not None]
 
     def _find(self, symbol: str) -> int | None:
+        for known in (symbol, symbol.translate(_NO_STRESS)):
+            if known in self._ids:
+                return self._ids[known]
         plain = symbol.translate(_PLAIN)
-        found = self._ids.get(symbol, self._ids.get(symbol.translate(_NO_STRESS)))
-        return self._alike.get(plain, self._alike.get(_NEAREST.get(plain, ""))) if found is None else found
+        return self._alike.get(plain, self._alike.get(_NEAREST.get(plain, plain)))
 
     def decode(self, ids: Iterable[int]) -> list[str]:
         """Symbols of ids. Raises ValueError for an id that is none."""
