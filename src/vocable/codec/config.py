@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal
+
+
+def _later(default: Any) -> Any:
+    """A field that older configs do not have: `to_dict` leaves it out where it has its default, so ids stay."""
+    return field(default=default, metadata={"later": True})
 
 
 @dataclass(frozen=True)
 class SpectralConfig:
-    """The encoder and decoder of `fast`: every layer runs between an STFT and an inverse STFT, at 100 or 50 Hz."""
+    """The encoder and decoder of `fast`: every layer runs between an STFT and an inverse STFT, at 100 or 50 Hz.
+
+    Two kinds: the offline one sees both sides of a frame. The causal one sees `encoder_look_ahead` and
+    `decoder_look_ahead` future frames, its recurrence runs forward only, and its STFT frames end with the last sample
+    that they may see; `CodecConfig.delay` follows from these fields.
+    """
 
     n_fft: int = 640  #: samples in an STFT frame; its hop is half the codec's hop
     fine_dim: int = 256  #: channels at 100 Hz
@@ -20,9 +30,22 @@ class SpectralConfig:
     encoder_frame_blocks: int = 3
     decoder_frame_blocks: int = 2
     decoder_fine_blocks: int = 4
+    causal: bool = _later(False)
+    encoder_look_ahead: int = _later(0)  #: frames at 50 Hz that a causal encoder sees beyond the current one
+    decoder_look_ahead: int = _later(0)  #: and a causal decoder
+    synthesis_n_fft: int = _later(0)  #: samples in a frame of the decoder's inverse STFT; 0: n_fft
+    content_blocks: int = _later(0)  #: blocks of the branch that RVQ-1's own latent comes from; 0: there is none
+    phase_noise: float = _later(0.0)  #: length of a random vector that is added to the decoder's phase vectors
 
     def __post_init__(self) -> None:
         _check_integers(self)
+        if not isinstance(self.causal, bool):
+            raise ValueError(f"causal must be true or false, not {self.causal!r}")
+        for name in ("encoder_look_ahead", "decoder_look_ahead", "synthesis_n_fft", "content_blocks"):
+            if getattr(self, name) and not (self.causal or name in ("synthesis_n_fft", "content_blocks")):
+                raise ValueError(f"{name} is for a causal codec: an offline one sees both sides of a frame")
+        if not self.phase_noise >= 0:
+            raise ValueError(f"phase_noise must be at least 0, not {self.phase_noise!r}")
         if self.kernel_size % 2 == 0 or self.frame_dim % 2:
             raise ValueError(f"kernel_size must be odd and frame_dim even, not {self.kernel_size} and {self.frame_dim}")
 
@@ -72,6 +95,8 @@ class CodecConfig:
     semantic_dimension: int = 512  #: the teacher's channels, which RVQ-1 is mapped to in training
     spectral: SpectralConfig | None = None  #: set for "spectral", and for it alone
     seanet: SEANetConfig | None = None  #: set for "seanet", and for it alone
+    level: float | None = _later(None)  #: dBov of active speech that clips are brought to before encoding; None: as is
+    high_pass: float = _later(0.0)  #: Hz, cutoff of a high-pass filter before the encoder; 0: none
 
     def __post_init__(self) -> None:
         if self.architecture not in _PARTS:
@@ -86,19 +111,16 @@ class CodecConfig:
         if self.spectral is not None:
             if self.dimension < 8:
                 raise ValueError(f"dimension must be at least 8, not {self.dimension}")
-            if self.hop_length % 2 or self.spectral.n_fft % (self.hop_length // 2):
-                raise ValueError("hop_length must be even, and spectral.n_fft a multiple of its half")
+            for size in (self.spectral.n_fft, self.spectral.synthesis_n_fft):
+                if self.hop_length % 2 or size % (self.hop_length // 2):
+                    raise ValueError("hop_length must be even, and spectral.n_fft a multiple of its half")
         if self.seanet is not None and math.prod(self.seanet.strides) != self.hop_length:
             strides = list(self.seanet.strides)
             raise ValueError(f"hop_length must be the product of the strides {strides}, not {self.hop_length}")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as JSON gives them back; the part of the other architecture is left out."""
-        return {
-            key: {k: list(v) if isinstance(v, tuple) else v for k, v in value.items()} if key in _PARTS else value
-            for key, value in asdict(self).items()
-            if value is not None
-        }
+        return {key: _plain(value) for key, value in _stated(self).items() if value is not None}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> CodecConfig:
@@ -113,11 +135,23 @@ class CodecConfig:
 _PARTS: dict[str, type] = {"spectral": SpectralConfig, "seanet": SEANetConfig}
 
 
+def _stated(config: Any) -> dict[str, Any]:
+    """A config's fields without the later ones that have their default."""
+    values = {f: getattr(config, f.name) for f in fields(config)}
+    return {f.name: value for f, value in values.items() if not (f.metadata.get("later") and value == f.default)}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, (SpectralConfig, SEANetConfig)):
+        return {key: _plain(item) for key, item in _stated(value).items()}
+    return list(value) if isinstance(value, tuple) else value
+
+
 def _check_integers(config: object) -> None:
-    for field in fields(config):  # type: ignore[arg-type]
-        value = getattr(config, field.name)
-        if field.type == "int" and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
-            raise ValueError(f"{field.name} must be a whole number, at least 1, not {value!r}")
+    for one in fields(config):  # type: ignore[arg-type]
+        value, least = getattr(config, one.name), 0 if one.metadata.get("later") else 1
+        if one.type == "int" and (not isinstance(value, int) or isinstance(value, bool) or value < least):
+            raise ValueError(f"{one.name} must be a whole number, at least {least}, not {value!r}")
 
 
 def _known(cls: type, values: dict[str, Any]) -> dict[str, Any]:
