@@ -118,6 +118,24 @@ class CodecConfig:
             strides = list(self.seanet.strides)
             raise ValueError(f"hop_length must be the product of the strides {strides}, not {self.hop_length}")
 
+    @property
+    def own_content(self) -> bool:
+        """Whether RVQ-1 quantizes a latent of its own."""
+        return self.spectral is not None and self.spectral.content_blocks > 0
+
+    @property
+    def delay(self) -> int | None:
+        """Samples that decoded speech lags behind its input in a stream; None for a codec that needs the whole clip.
+
+        Speech before sample t - delay does not depend on the input from sample t on: a frame waits for its last
+        sample, for the frames that encoder and decoder look ahead, and for the STFT frames that overlap its own.
+        """
+        c = self.spectral
+        if c is None or not c.causal:
+            return None
+        frames = 1 + c.encoder_look_ahead + c.decoder_look_ahead
+        return frames * self.hop_length - 1 + (c.synthesis_n_fft or c.n_fft) - self.hop_length // 2
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as JSON gives them back; the part of the other architecture is left out."""
         return {key: _plain(value) for key, value in _stated(self).items() if value is not None}

@@ -1,8 +1,9 @@
 """Recordings of any length in bounded memory, with the codes and the speech of the whole pass.
 
 What lies before and after the recurrence sees a few frames to either side, so it runs over chunks with that much
-context, which is cut off again. The forward recurrence carries its state from chunk to chunk; the backward one runs
-over the chunks from the last to the first. What waits for it is spooled: in memory, and from a limit on in a file.
+context, which is cut off again. A forward recurrence carries its state from chunk to chunk, so a codec that has no
+other yields each chunk at once. A backward recurrence runs over the chunks from the last to the first. The chunks that
+wait for it are spooled: in memory, and from a limit on in a file.
 
 Sums may come out in another order than in the whole pass, so "the same codes" allows for near ties.
 """
@@ -26,40 +27,52 @@ SPOOL_BYTES = 256 * 2**20  #: of one spool in memory, before it goes to a file
 
 def run_staged(staged: Staged, blocks: Iterable[Tensor], chunk: int) -> Iterator[Tensor]:
     """What a staged module makes of one clip that comes in blocks [n, ...] of any length; chunks of its output."""
-    chunks = _by_window(staged.before, blocks, staged.rows_in, 1, staged.before_context, chunk)
-    chunks = _recur(staged, chunks)
-    yield from _by_window(staged.after, chunks, 1, staged.rows_out, staged.after_context, chunk)
+
+    def before(window: Tensor, first_frame: int) -> Tensor:
+        return staged.before(window)
+
+    def after(window: Tensor, first_frame: int) -> Tensor:
+        return staged.after(window, None, first_frame)
+
+    chunks = _by_window(before, blocks, staged.rows_in, 1, staged.before_context, chunk)
+    backward = any(isinstance(layer, BiLSTM) for layer in staged.recurrent_layers)
+    chunks = _recur(staged, chunks) if backward else _recur_forward(staged, chunks)
+    yield from _by_window(after, chunks, 1, staged.rows_out, staged.after_context, chunk)
 
 
 def _by_window(
-    stage: Callable[[Tensor, Tensor | None], Tensor],
+    stage: Callable[[Tensor, int], Tensor],
     blocks: Iterable[Tensor],
     rows_in: int,
     rows_out: int,
-    context: int,
+    context: tuple[int, int],
     chunk: int,
 ) -> Iterator[Tensor]:
-    """Run `stage` over windows of `chunk` frames with `context` frames on either side, and cut these off again."""
-    for window, lead, frames in _windows(blocks, rows_in, context, chunk):
+    """Run `stage` over windows of `chunk` frames with `context` frames before and after, and cut these off again."""
+    for window, first, lead, frames in _windows(blocks, rows_in, context, chunk):
         # A copy, because activations work in place, and the next window shares rows with this one.
-        out = stage(window[None].clone(), None)[0]
+        out = stage(window[None].clone(), first)[0]
         yield out[lead * rows_out : (lead + frames) * rows_out]
 
 
-def _windows(blocks: Iterable[Tensor], unit: int, context: int, chunk: int) -> Iterator[tuple[Tensor, int, int]]:
-    """Blocks of any length as windows of whole frames: the window, its frames of leading context, its own frames."""
+def _windows(
+    blocks: Iterable[Tensor], unit: int, context: tuple[int, int], chunk: int
+) -> Iterator[tuple[Tensor, int, int, int]]:
+    """Blocks of any length as windows of whole frames: the window, the number of its first frame, its frames of leading
+    context, its own frames."""
     coming: list[Tensor] = []
     first = start = rows = 0  # the frames at which `coming` and the next window's own part begin; all rows so far
+    left, right = context
 
     def ready(ended: bool) -> Iterator[tuple[Tensor, int, int]]:
         nonlocal coming, first, start
-        while rows > start * unit and (ended or rows >= (start + chunk + context) * unit):
+        while rows > start * unit and (ended or rows >= (start + chunk + right) * unit):
             held = torch.cat(coming)
-            begin, last = max(0, start - context), start + chunk + context
+            begin, last = max(0, start - left), start + chunk + right
             own = min(chunk, -(-rows // unit) - start)
-            yield held[(begin - first) * unit : (last - first) * unit], start - begin, own
+            yield held[(begin - first) * unit : (last - first) * unit], begin, start - begin, own
             start += own
-            begin = max(0, start - context)
+            begin = max(0, start - left)
             coming, first = [held[(begin - first) * unit :]], begin
 
     for block in blocks:
@@ -67,6 +80,17 @@ def _windows(blocks: Iterable[Tensor], unit: int, context: int, chunk: int) -> I
         rows += len(block)
         yield from ready(False)
     yield from ready(True)
+
+
+def _recur_forward(staged: Staged, chunks: Iterable[Tensor]) -> Iterator[Tensor]:
+    """The recurrent layers, all forward, and the residual connection around them, chunk by chunk."""
+    layers = [cast(LSTM, layer) for layer in staged.recurrent_layers]
+    states: list[tuple[Tensor, Tensor] | None] = [None] * len(layers)
+    for chunk in chunks:
+        y = chunk[None]
+        for i, layer in enumerate(layers):
+            y, states[i] = layer.go_on(y, states[i])
+        yield staged.skip(chunk, y[0])
 
 
 def _recur(staged: Staged, chunks: Iterable[Tensor]) -> Iterator[Tensor]:

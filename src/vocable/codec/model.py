@@ -83,7 +83,9 @@ class SpeechTokenizer(nn.Module):
         self.config, self.parts = config, parts
         encoder, decoder = _ARCHITECTURES[config.architecture]
         self.encoder = encoder(config) if parts != "decoder" else _LeftOut("encoder")
-        self.quantizer = ResidualVectorQuantizer(config.num_quantizers, config.codebook_size, config.dimension)
+        self.quantizer = ResidualVectorQuantizer(
+            config.num_quantizers, config.codebook_size, config.dimension, config.own_content
+        )
         self.decoder = decoder(config) if parts != "encoder" else _LeftOut("decoder")
         #: Maps RVQ-1 to the teacher's channels; used in training alone.
         self.transform = nn.Linear(config.dimension, config.semantic_dimension)

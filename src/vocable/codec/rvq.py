@@ -40,27 +40,31 @@ class Quantized:
 class ResidualVectorQuantizer(Float32Module):
     """K codebooks of `codebook_size` entries in D dimensions.
 
+    own_latent: RVQ-1 quantizes a latent of its own; latents are then [B, T, 2 D], RVQ-1's first, and the layers above
+    quantize the second half. Nothing that is reconstructed pulls at RVQ-1 then: its codebook vectors reach the decoder
+    as constants.
+
     The codebooks are a buffer: no gradient reaches them. Training moves them with `CodebookEMA`.
     """
 
     codebooks: Tensor
 
-    def __init__(self, num_quantizers: int, codebook_size: int, dimension: int) -> None:
+    def __init__(self, num_quantizers: int, codebook_size: int, dimension: int, own_latent: bool = False) -> None:
         super().__init__()
-        self.num_quantizers = num_quantizers
+        self.num_quantizers, self.own_latent = num_quantizers, own_latent
         # Random, not zero: with all-zero codebooks every code is 0 and any comparison of codes passes.
         edge = (3 / dimension) ** 0.5
         books = torch.empty(num_quantizers, codebook_size, dimension).uniform_(-edge, edge)
         self.register_buffer("codebooks", books)
 
     def encode(self, latents: Tensor, last: int) -> Tensor:
-        """Codes of the first `last` layers: [B, T, D] -> int64 [B, last, T]. Layers above cost nothing."""
+        """Codes of the first `last` layers: [B, T, D] (2 D) -> int64 [B, last, T]. Layers above cost nothing."""
         with torch.autocast(latents.device.type, enabled=False):
-            residual = latents.float()
+            residual, rest = self._inputs(latents.float())
             rows = []
             for k in range(last):
                 codes = self._nearest(residual, k)
-                residual = residual - F.embedding(codes, self.codebooks[k])
+                residual = rest if rest is not None and k == 0 else residual - F.embedding(codes, self.codebooks[k])
                 rows.append(codes)
         return torch.stack(rows, 1)
 
@@ -80,8 +84,9 @@ class ResidualVectorQuantizer(Float32Module):
     def _forward(self, latents: Tensor, mask: Tensor | None, num_layers: Tensor | None) -> Quantized:
         weight = torch.ones_like(latents[..., :1]) if mask is None else mask.to(latents.dtype)
         frames = weight.sum().clamp_min(1.0)
-        residual, total = latents, torch.zeros_like(latents)
-        first, rows, residuals = latents, [], []
+        residual, rest = self._inputs(latents)
+        content, total = residual, torch.zeros_like(residual)
+        first, rows, residuals = residual, [], []
         commitment = latents.new_zeros(())
         for k in range(self.num_quantizers):
             codes = self._nearest(residual.detach(), k)
@@ -93,16 +98,26 @@ class ResidualVectorQuantizer(Float32Module):
             active = weight if num_layers is None else weight * (num_layers > k).view(-1, 1, 1)
             commitment = commitment + ((residual - quantized).square().mean(-1, keepdim=True) * active).sum() / frames
             if k == 0:
-                first = latents + (quantized - latents).detach()
+                first = content + (quantized - content).detach()
             total = total + (quantized if num_layers is None else quantized * (num_layers > k).view(-1, 1, 1))
-            residual = residual - quantized
+            residual = rest if rest is not None and k == 0 else residual - quantized
+        through = content if rest is None else rest
+        if rest is not None and num_layers is not None:  # RVQ-1 alone says nothing of the other latent
+            through = through * (num_layers > 1).view(-1, 1, 1)
         return Quantized(
-            latents=latents + (total - latents).detach(),
+            latents=through + (total - through).detach(),
             first=first,
             codes=torch.stack(rows, 1),
             residuals=torch.stack(residuals),
             commitment_loss=commitment,
         )
+
+    def _inputs(self, latents: Tensor) -> tuple[Tensor, Tensor | None]:
+        """What layer 1 quantizes, and what the layers above quantize if that is another latent."""
+        if not self.own_latent:
+            return latents, None
+        content, rest = latents.chunk(2, -1)
+        return content, rest
 
     def _nearest(self, vectors: Tensor, k: int) -> Tensor:
         """Index of the nearest entry of codebook k: [B, T, D] -> int64 [B, T]. |x|^2 is the same for all entries."""

@@ -182,8 +182,8 @@ class SEANetEncoder(_Recurrent):
         self.recurrence = Recurrence(widths[-1], c.lstm_layers, c.bidirectional)
         self.last = Conv1d(c, (1 + c.bidirectional) * widths[-1], config.dimension, c.kernel_size)
         self.rows_in, self.rows_out = config.hop_length, 1
-        self.before_context = math.ceil(_reach(c, c.strides[::-1]) / config.hop_length)
-        self.after_context = c.kernel_size - 1
+        reach = math.ceil(_reach(c, c.strides[::-1]) / config.hop_length)
+        self.before_context, self.after_context = (reach, reach), (c.kernel_size - 1, c.kernel_size - 1)
 
     def before(self, waveform: Tensor, num_samples: Tensor | None = None) -> Tensor:
         """[B, L] -> [B, T, C]."""
@@ -193,7 +193,7 @@ class SEANetEncoder(_Recurrent):
             x, lengths = stage(x, lengths)
         return x
 
-    def after(self, x: Tensor, num_frames: Tensor | None = None) -> Tensor:
+    def after(self, x: Tensor, num_frames: Tensor | None = None, first_frame: int = 0) -> Tensor:
         """[B, T, 2 C] -> latents [B, T, D]."""
         latents: Tensor = self.last(x, _full(x) if num_frames is None else num_frames)
         return latents.float()
@@ -212,8 +212,8 @@ class SEANetDecoder(_Recurrent):
         self.stages = nn.ModuleList(Up(c, w, s) for w, s in zip(widths[:-1], c.strides, strict=True))
         self.last = Conv1d(c, widths[-1], 1, c.kernel_size)
         self.rows_in, self.rows_out = 1, config.hop_length
-        self.before_context = c.kernel_size - 1
-        self.after_context = math.ceil(_reach(c, c.strides[::-1]) / config.hop_length)
+        reach = math.ceil(_reach(c, c.strides[::-1]) / config.hop_length)
+        self.before_context, self.after_context = (c.kernel_size - 1, c.kernel_size - 1), (reach, reach)
 
     def before(self, latents: Tensor, num_frames: Tensor | None = None) -> Tensor:
         """[B, T, D] -> [B, T, C]."""
@@ -221,7 +221,7 @@ class SEANetDecoder(_Recurrent):
         x: Tensor = self.first(latents.to(next(self.parameters()).dtype), lengths)
         return x
 
-    def after(self, x: Tensor, num_frames: Tensor | None = None) -> Tensor:
+    def after(self, x: Tensor, num_frames: Tensor | None = None, first_frame: int = 0) -> Tensor:
         """[B, T, C] -> speech [B, T * hop_length]."""
         lengths = _full(x) if num_frames is None else num_frames
         for stage in self.stages:

@@ -25,8 +25,8 @@ class Staged(nn.Module, ABC):
 
     rows_in: int  #: rows of the input to a frame
     rows_out: int  #: and of the output
-    before_context: int  #: frames on either side that `before` sees, at most
-    after_context: int  #: and `after`
+    before_context: tuple[int, int]  #: frames before and after the current one that `before` sees, at most
+    after_context: tuple[int, int]  #: and `after`
 
     def __getstate__(self) -> dict[str, object]:
         # Compiled ones belong to this object: a copy of it, or one that was pickled, begins with its own.
@@ -47,8 +47,8 @@ class Staged(nn.Module, ABC):
         """The recurrence's input and output together."""
 
     @abstractmethod
-    def after(self, x: Tensor, num_frames: Tensor | None = None) -> Tensor:
-        """[B, T, C'] to what comes out."""
+    def after(self, x: Tensor, num_frames: Tensor | None = None, first_frame: int = 0) -> Tensor:
+        """[B, T, C'] to what comes out. first_frame: the number of the first frame in its clip."""
 
     def recur(self, x: Tensor, num_frames: Tensor | None = None) -> Tensor:
         """The recurrent layers and the skip around them: [B, T, C] -> [B, T, C']."""

@@ -26,14 +26,14 @@ class CodebookEMA:
 
     @torch.no_grad()
     def kmeans_start(self, latents: Tensor, iterations: int, generator: torch.Generator) -> None:
-        """Set every codebook by k-means on the residuals of `latents` [N, D], N at least the codebook size.
+        """Set every codebook by k-means on the residuals of `latents` [N, D] (2 D), N at least the codebook size.
 
         In each of several processes: the same latents, those of all.
         """
         books = self.quantizer.codebooks
         if len(latents) < books.shape[1]:
             raise ValueError(f"k-means needs at least {books.shape[1]} latents, got {len(latents)}")
-        residual = latents.float()
+        residual, rest = self.quantizer._inputs(latents.float())
         for k in range(len(books)):
             pick = torch.randperm(len(residual), generator=generator)[: books.shape[1]].to(residual.device)
             books[k] = residual[pick]
@@ -42,7 +42,7 @@ class CodebookEMA:
                 # An entry that nobody chose stays where it is.
                 books[k] = torch.where(counts[:, None] > 0, sums / counts.clamp_min(1)[:, None], books[k])
             codes = self.quantizer._nearest(residual, k)
-            residual = residual - books[k][codes]
+            residual = rest if rest is not None and k == 0 else residual - books[k][codes]
         self.counts.fill_(1.0)
         self.sums.copy_(books)
 
