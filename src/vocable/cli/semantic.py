@@ -68,3 +68,39 @@ def units(
         )
     figures = f"perplexity {done.perplexity:.0f}, inertia {done.inertia:.4g} a frame"
     typer.echo(f"units of {done.frames} frames in {out}: {done.in_use} of {num_units} in use, {figures}", err=True)
+
+
+@app.command()
+def phones(
+    manifest: Path = typer.Argument(help="A JSONL manifest with texts."),
+    tokens: Path = typer.Option(..., help="A folder of `vocable tokenize` of the same manifest, all layers."),
+    out: Path = typer.Option(..., "-o", "--out", help="The labels' folder."),
+    models: str = typer.Option(None, help="Language models with an aligner, a folder or hub id (default: the shipped)."),
+    codec: str = typer.Option(None, help="The codec of the tokens (default: the embedded)."),
+    longest: float = typer.Option(60.0, help="Seconds; longer clips get no labels."),
+) -> None:
+    """Label the frames of a manifest with the phones that are spoken in them, for `content.labels` of a recipe."""
+    from vocable.codec.encodec import load_codec
+    from vocable.corpus.manifest import read_manifest
+    from vocable.lm.corpus import load_corpus
+    from vocable.lm.model import load_models
+    from vocable.lm.phones import write_phones
+    from vocable.lm.recipe import Data
+
+    tok = load_codec(codec)
+    loaded = load_models(models, tok)
+    if loaded.aligner is None:
+        raise ValueError("these language models have no aligner: train them with one")
+    data = Data(
+        str(tokens), str(manifest), "", "", str(out / "work"), loaded.front_end, loaded.language, longest=longest
+    )
+    with bars() as bar:
+        stages: dict[str, object] = {}
+
+        def show(stage: str, share: float) -> None:
+            task = stages.setdefault(stage, bar.add_task(stage, total=1.0))
+            bar.update(task, completed=share)  # type: ignore[arg-type]
+
+        corpus = load_corpus(str(tokens), read_manifest(manifest), data, tok, loaded.aligner, loaded.table, show)
+    count = write_phones(corpus, loaded, out)
+    typer.echo(f"phones of {count} utterances in {out}; {len(corpus.left_out)} left out", err=True)

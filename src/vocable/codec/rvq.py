@@ -68,6 +68,14 @@ class ResidualVectorQuantizer(Float32Module):
                 rows.append(codes)
         return torch.stack(rows, 1)
 
+    def content(self, latents: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """RVQ-1 alone, in training: latents [B, T, D] (2 D) -> its input and its vectors, straight-through, both
+        float32 [B, T, D], and its codes, int64 [B, T]."""
+        with torch.autocast(latents.device.type, enabled=False):
+            content, _ = self._inputs(latents.float())
+            codes = self._nearest(content.detach(), 0)
+            return content, content + (F.embedding(codes, self.codebooks[0]) - content).detach(), codes
+
     def decode(self, codes: Tensor, first: int = 0) -> Tensor:
         """Sum of the codebook vectors of layers first, first + 1, ...: int64 [B, K', T] -> [B, T, D]."""
         return torch.stack([F.embedding(codes[:, i], self.codebooks[first + i]) for i in range(codes.shape[1])]).sum(0)

@@ -159,8 +159,9 @@ class SpectralEncoder(_Recurrent):
         else:
             self.content = None
         #: Blocks at 50 and 100 Hz, and the STFT's window.
-        self.before_context = _reach(self.frame, self.fine, self.stft.edge / config.hop_length, c.causal)
-        self.after_context = _reach(self.content or (), (), 0, c.causal)
+        window = self.stft.edge / config.hop_length
+        self.before_context = _reach(self.frame, self.fine, window, 0 if c.causal else window)
+        self.after_context = _reach(self.content or (), (), 0, 0)
         if not self.embed.weight.is_meta:
             self._start_as_transform_codec()
 
@@ -234,7 +235,8 @@ class SpectralDecoder(_Recurrent):
         self.rows_in, self.rows_out = 1, config.hop_length
         self.before_context = (0, 0)
         #: Blocks at 50 and 100 Hz, and overlapping STFT windows.
-        self.after_context = _reach(self.frame, self.fine, n_fft / config.hop_length, c.causal)
+        window = self.stft.edge / config.hop_length if c.causal else n_fft / config.hop_length
+        self.after_context = _reach(self.frame, self.fine, 0 if c.causal else window, window)
         self.coded_n_fft = c.n_fft  #: whose bins a fresh encoder passes on
         if not self.embed.weight.is_meta:
             self._start_as_transform_codec()
@@ -340,14 +342,16 @@ def _recurrence(c: SpectralConfig) -> BiLSTM | LSTM:
     return LSTM(c.frame_dim, c.frame_dim) if c.causal else BiLSTM(c.frame_dim, c.frame_dim // 2)
 
 
-def _reach(frame: Iterable[nn.Module], fine: Iterable[nn.Module], window: float, causal: bool) -> tuple[int, int]:
-    """Frames at 50 Hz before and after the current one that blocks at 50 and 100 Hz and an STFT of `window` frames to
-    each side see (a causal one: to the left)."""
+def _reach(frame: Iterable[nn.Module], fine: Iterable[nn.Module], *windows: float) -> tuple[int, int]:
+    """Frames at 50 Hz before and after the current one that blocks at 50 and 100 Hz and STFT frames together see.
+
+    windows: what STFT frames add before and after, in frames at 50 Hz.
+    """
     left, right = (
-        math.ceil(sum(block.padding[side] for block in frame) + sum(block.padding[side] for block in fine) / 2)  # type: ignore[index, misc]
+        sum(block.padding[side] for block in frame) + sum(block.padding[side] for block in fine) / 2  # type: ignore[index, misc]
         for side in (0, 1)
     )
-    return left + math.ceil(window), right + (0 if causal else math.ceil(window))
+    return math.ceil(left + windows[0]), math.ceil(right + windows[1])
 
 
 def _twice(mask: Tensor | None) -> Tensor | None:

@@ -67,6 +67,18 @@ def read_manifest(path: str | os.PathLike[str], root: str | os.PathLike[str] | N
     return utterances
 
 
+def read_manifests(paths: str | Sequence[str]) -> list[Utterance]:
+    """Read one manifest, or several one after another. ValueError for an id that occurs in two of them."""
+    paths = [paths] if isinstance(paths, str) else paths
+    utterances = [utterance for path in paths for utterance in read_manifest(path)]
+    seen: set[str] = set()
+    for utterance in utterances:
+        if utterance.id in seen:
+            raise ValueError(f"the id {utterance.id!r} occurs in two of {', '.join(paths)}")
+        seen.add(utterance.id)
+    return utterances
+
+
 def spread(items: Sequence[T], count: int | None) -> list[T]:
     """`count` items at even distances, because manifests are sorted by speaker; None or more than there are: all."""
     count = len(items) if count is None else min(count, len(items))

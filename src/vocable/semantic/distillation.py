@@ -22,6 +22,12 @@ def d_axis_cosine(student: Tensor, teacher: Tensor) -> Tensor:
     return F.cosine_similarity(student.float(), teacher.float(), dim=1, eps=1e-6)
 
 
+def centred(features: Tensor) -> Tensor:
+    """Remove the mean over time: [B, T, D] -> [B, T, D] in float32."""
+    features = features.float()
+    return features - features.mean(1, keepdim=True)
+
+
 def t_axis_loss(student: Tensor, teacher: Tensor) -> Tensor:
     """-log sigmoid of the cosine over features, averaged over frames and clips, plus a relative L1 distance.
 

@@ -131,22 +131,22 @@ class UnitCache:
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         keys = ("teacher", "layer", "num_units", "utterances")
-        index, self._shards = read_folder(folder, keys, "folder of units", "units")
+        index, self.shards = read_folder(folder, keys, "folder of units", "units")
         self.teacher: str = index["teacher"]
         self.layer: Layer = canonical_layer(index["layer"])
         self.num_units: int = index["num_units"]
-        self._places: dict[str, list[int]] = index["utterances"]
+        self.places: dict[str, list[int]] = index["utterances"]
 
     def __contains__(self, utterance_id: str) -> bool:
-        return utterance_id in self._places
+        return utterance_id in self.places
 
     def __call__(self, utterance_id: str, start: int, frames: int) -> np.ndarray:
         """Units of the frames start to start + frames of an utterance."""
-        shard, offset, length = self._places[utterance_id]
+        shard, offset, length = self.places[utterance_id]
         out = np.full(frames, NO_UNIT, np.int64)
         stop = min(start + frames, length)
         if stop > start:
-            out[: stop - start] = self._shards[shard][offset + start : offset + stop]
+            out[: stop - start] = self.shards[shard][offset + start : offset + stop]
         return out
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from vocable.codec import checkpoint
 from vocable.files import atomic_path
-from vocable.training.discriminators import paper_discriminators, slim_discriminators
+from vocable.training.discriminators import paper_discriminators, slim_discriminators, stft_discriminators
 from vocable.training.optimizer import Updater
 from vocable.training.recipe import AdversaryRecipe
 
@@ -29,7 +29,8 @@ class Adversary:
 
     def __init__(self, recipe: AdversaryRecipe, device: torch.device, float16: bool = False) -> None:
         self.recipe = recipe
-        make = {"paper": paper_discriminators, "slim": slim_discriminators}[recipe.discriminators]
+        kinds = {"paper": paper_discriminators, "slim": slim_discriminators, "stft": stft_discriminators}
+        make = kinds[recipe.discriminators]
         self.discriminators = make().to(device)
         self.updater = Updater(
             self.discriminators.parameters(),

@@ -18,21 +18,26 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from vocable import audio
 from vocable.codec.model import CodecOutput, SpeechTokenizer
-from vocable.corpus.manifest import read_manifest, spread
+from vocable.codec.level import condition
+from vocable.corpus.manifest import read_manifest, read_manifests, spread
 from vocable.semantic.cache import FeatureCache, extract
-from vocable.semantic.distillation import NO_UNIT, d_axis_cosine, d_axis_loss, t_axis_loss, unit_loss
+from vocable.semantic.distillation import NO_UNIT, centred, d_axis_cosine, d_axis_loss, t_axis_loss, unit_loss
 from vocable.semantic.teacher import HOP_LENGTH, SAMPLE_RATE, Teacher, canonical_layer
 from vocable.semantic.units import UnitCache
 from vocable.training import processes
 from vocable.training.adversary import Adversary
 from vocable.training.codebooks import CodebookEMA
+from vocable.training.content import ContentLosses
 from vocable.training.data import Batch, CropBatches
+from vocable.training.disturb import Disturber
 from vocable.training.log import Writer
 from vocable.training.loop import Trainer
 from vocable.training.losses import SpectralLoss
 from vocable.training.optimizer import Updater
 from vocable.training.recipe import Recipe
 
+#: Modules of encoder and decoder whose matrices Muon may train: neither the first layer nor the last.
+HIDDEN = ("fine", "frame", "content", "down", "up", "lstm")
 LISTEN = 4  #: dev clips whose audio is logged
 DISTILLATION = {"d_axis": d_axis_loss, "t_axis": t_axis_loss, "units": unit_loss}
 
@@ -68,16 +73,21 @@ class CodecTrainer(Trainer):
             raise ValueError(f"data.batch_size must be a multiple of the {parts} parts that a step is shared out in")
         with self.processes.main_process_first():
             targets = self._targets(on_load) if recipe.distillation.weight else None
+            phones = UnitCache(recipe.content.labels) if recipe.content.phones else None
+        self.data: CropBatches = self._data(targets, phones, on_load)
+        self.content = self._content(phones)
         self.codebooks = CodebookEMA(self.model.quantizer, recipe.quantizer.decay, recipe.quantizer.dead_share)
         self.spectral_loss = SpectralLoss(recipe.codec.sample_rate, recipe.losses.resolutions)
         o, float16 = recipe.optimizer, recipe.precision == "float16"
         self.updater = Updater(
-            self.model.parameters(),
+            [*self.model.parameters(), *(self.content.parameters() if self.content else ())],
             learning_rate=o.learning_rate,
             betas=o.betas,
             weight_decay=o.weight_decay,
             clip_norm=o.clip_norm,
             float16=float16,
+            muon=o.muon,
+            matrices=[p for name, p in self.model.named_parameters() if p.ndim == 2 and name.split(".")[1] in HIDDEN],
         )
         self.adversary = Adversary(recipe.adversary, self.device, float16) if recipe.adversary.weight else None
         if self.adversary and recipe.init:
@@ -95,10 +105,11 @@ class CodecTrainer(Trainer):
             for network in networks:
                 network.compile(dynamic=False)  # crops have few lengths, and inductor fails on some that it generalises
         self.dev_clips = self._dev_clips()
-        self.data: CropBatches = self._data(targets, on_load)
 
     def parts(self) -> dict[str, Any]:
         parts: dict[str, Any] = {"model": self.model, "codebooks": self.codebooks, "optimizer": self.updater}
+        if self.content:
+            parts["content"] = self.content
         if self.adversary:
             parts |= {"discriminators": self.adversary.discriminators, "adversary": self.adversary.updater}
         return parts | ({"average": self.average} if self.average else {})
@@ -130,7 +141,7 @@ class CodecTrainer(Trainer):
             original = batch.waveform.to(self.device)
             with self.autocast():
                 output = self._forward(original, batch.num_layers.to(self.device))
-            losses, figures = self._losses(output, original, batch.targets)
+                losses, figures = self._losses(output, original, batch)
             judged: dict[str, float] = {}
             if fighting:
                 with self.autocast():
@@ -168,23 +179,30 @@ class CodecTrainer(Trainer):
         latents = self.model.encoder(original)
         quantized = self.model.quantizer(latents)
         return CodecOutput(
-            waveform=self.model.decoder(latents)[:, : original.shape[1]],
+            waveform=self.model.decoder(self._unquantized(latents))[:, : original.shape[1]],
             codes=quantized.codes,
-            semantic=self.model.transform(latents),
+            semantic=self.model.transform(quantized.first),
             losses={"commitment": latents.new_zeros(())},
             quantized=quantized,
         )
 
+    def _unquantized(self, latents: Tensor) -> Tensor:
+        """What the decoder is given before there are codebooks."""
+        return latents.unflatten(2, (2, -1)).sum(2) if self.model.quantizer.own_latent else latents
+
     def _losses(
-        self, output: CodecOutput, original: Tensor, targets: Tensor | None
+        self, output: CodecOutput, original: Tensor, batch: Batch
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """The losses but for the adversary's, and figures that only the log wants."""
+        targets = batch.targets
         losses = self.spectral_loss(output.waveform, original)
         losses["waveform"] = (output.waveform - original).abs().mean()
         losses["commitment"] = output.losses["commitment"]
         figures = {}
         if targets is not None:
             student, targets = output.semantic, targets.to(self.device)
+            if self.recipe.distillation.centre:
+                student, targets = centred(student), centred(targets)
             losses["distillation"] = DISTILLATION[self.recipe.distillation.loss](student, targets)
             with torch.no_grad():
                 if self.recipe.distillation.loss == "units":
@@ -192,6 +210,10 @@ class CodecTrainer(Trainer):
                     figures["unit_accuracy"] = (student.argmax(-1) == targets)[known].float().mean()
                 else:
                     figures["teacher_cosine"] = d_axis_cosine(student, targets).mean()
+        if self.content:
+            more, shown = self.content(self.model, output, original, batch, self.generator())
+            losses |= more
+            figures |= shown
         return losses, figures
 
     def _weights(self) -> dict[str, float]:
@@ -202,6 +224,9 @@ class CodecTrainer(Trainer):
             "waveform": w.waveform,
             "commitment": w.commitment,
             "distillation": self.recipe.distillation.weight,
+            "phones": self.recipe.content.phones,
+            "consistency": self.recipe.content.consistency,
+            "speaker": 1.0,  # its factor is that of the reversed gradient
             "adversarial": self.recipe.adversary.weight,
             "features": self.recipe.adversary.features,
         }
@@ -273,7 +298,7 @@ class CodecTrainer(Trainer):
                 raise ValueError(f"codec.semantic_dimension must be the number of units, {units.num_units}")
             return units
         if not FeatureCache.is_complete(d.cache):
-            extract(Teacher(d.teacher, d.layer, str(self.device)), read_manifest(r.data.train), d.cache, on_load)
+            extract(Teacher(d.teacher, d.layer, str(self.device)), read_manifests(r.data.train), d.cache, on_load)
         features = FeatureCache(d.cache)
         if (features.teacher, features.layer) != (d.teacher, canonical_layer(d.layer)):
             held = f"layer {features.layer} of {features.teacher}"
@@ -285,13 +310,31 @@ class CodecTrainer(Trainer):
             raise ValueError(f"codec.semantic_dimension must be the teacher's, {features.dimension}")
         return features
 
-    def _data(self, targets: FeatureCache | UnitCache | None, on_load: Callable[[float], None]) -> CropBatches:
+    def _content(self, phones: UnitCache | None) -> ContentLosses | None:
+        c, codec = self.recipe.content, self.recipe.codec
+        if not (c.phones or c.consistency or c.speaker):
+            return None
+        rate = codec.sample_rate
+        noises = [audio.read(u.path, rate)[0].clip(-1, 1) for u in (read_manifest(c.noise) if c.noise else ())]
+        disturber = Disturber(rate, noises, self.device)
+        units = phones.num_units if phones else 0
+        return ContentLosses(c, codec.dimension, units, len(self.data.speakers), disturber).to(self.device)
+
+    def _data(
+        self, targets: FeatureCache | UnitCache | None, phones: UnitCache | None, on_load: Callable[[float], None]
+    ) -> CropBatches:
         r = self.recipe
+        frame_rate = r.codec.sample_rate / r.codec.hop_length
+
+        def conditioned(samples: np.ndarray) -> np.ndarray:
+            """A whole utterance as the encoder takes it."""
+            return condition(torch.from_numpy(samples), r.codec)[0].numpy()
+
         return CropBatches(
-            read_manifest(r.data.train),
+            read_manifests(r.data.train),
             sample_rate=r.codec.sample_rate,
             hop_length=r.codec.hop_length,
-            crop_frames=round(r.data.crop_seconds * r.codec.sample_rate / r.codec.hop_length),
+            crop_frames=round(r.data.crop_seconds * frame_rate),
             batch_size=r.data.batch_size,
             num_quantizers=r.codec.num_quantizers,
             dropout=r.quantizer.dropout,
@@ -299,5 +342,9 @@ class CodecTrainer(Trainer):
             preload=r.data.preload,
             workers=r.data.workers,
             targets=targets,
+            phones=phones,
+            language_temperature=r.data.language_temperature,
+            condition=conditioned,
+            device=self.device if r.data.on_device else None,
             progress=on_load,
         )

@@ -14,6 +14,7 @@ from torch import Tensor
 from vocable import audio
 from vocable.corpus.manifest import Utterance
 from vocable.semantic.cache import FeatureCache
+from vocable.semantic.distillation import NO_UNIT
 from vocable.semantic.units import UnitCache
 
 #: Shorter utterances are left out: a fifth of a second holds no syllable.
@@ -27,6 +28,8 @@ class Batch:
     waveform: Tensor  #: float32 [B, L]
     targets: Tensor | None  #: the teacher's, beside the waveform: features float32 [B, T, D], or units int64 [B, T]
     num_layers: Tensor  #: int64 [B], layers that each clip is decoded from
+    phones: Tensor | None  #: int64 [B, T], -100 where none is known
+    speakers: Tensor  #: int64 [B], numbers in the order of `CropBatches.speakers`, -100 where none is known
 
 
 @dataclass
@@ -42,7 +45,11 @@ class CropBatches:
     """Random crops that begin on a frame, longer utterances proportionally more often; item n is batch n.
 
     Utterances shorter than a crop come in batches of their own, with shorter crops. A batch can be had in parts, for
-    several processes: what is in it does not depend on that. workers: threads that decode the clips to preload.
+    several processes: what is in it does not depend on that.
+
+    phones: labels of some of the utterances. condition: what is done to a whole utterance, float32 [L], before it is
+    cut. device: where the clips and the targets are kept, and batches are cut; None: clips in this process's memory, or
+    in their files if not `preload`. workers: threads that decode the clips to preload.
     """
 
     def __init__(
@@ -59,6 +66,10 @@ class CropBatches:
         preload: bool,
         workers: int = 1,
         targets: FeatureCache | UnitCache | None = None,
+        phones: UnitCache | None = None,
+        language_temperature: float = 1.0,
+        condition: Callable[[np.ndarray], np.ndarray] = lambda samples: samples,
+        device: torch.device | None = None,
         progress: Callable[[float], None] = lambda seconds: None,
     ) -> None:
         # A manifest's duration may be rounded up by a sample or two.
@@ -75,8 +86,12 @@ class CropBatches:
             raise ValueError(f"the teacher's cache lacks {len(missing)} utterances ({missing[0]}, ...); make it again")
         self.sample_rate, self.hop_length = sample_rate, hop_length
         self.batch_size, self.num_quantizers, self.dropout, self.seed = batch_size, num_quantizers, dropout, seed
-        self.targets = targets
-        durations = np.array([u.duration for u in self.utterances])
+        self.targets, self.phones, self.condition = targets, phones, condition
+        #: Speakers that a classifier can tell apart: all but clips whose speaker is unknown.
+        self.speakers = sorted({u.speaker for u in self.utterances if u.speaker})
+        numbers = {speaker: i for i, speaker in enumerate(self.speakers)}
+        self._speaker = np.array([numbers.get(u.speaker or "", NO_UNIT) for u in self.utterances])
+        durations = _weighted(self.utterances, language_temperature)
         self.buckets = _buckets(durations, np.array([n for n in frames if n >= shortest]), crop_frames)
         self._chances = np.array([durations[b.utterances].sum() for b in self.buckets]) / durations.sum()
         #: The utterances decoded, int16, or nothing; those of other batches of the same utterances will do.
@@ -89,6 +104,12 @@ class CropBatches:
                     progress(utterance.duration)
             finally:
                 pool.shutdown(cancel_futures=True)
+        self._on_device: _DeviceStore | None = None
+        if device is not None:
+            if not preload:
+                raise ValueError("data.on_device keeps all clips in memory: it needs data.preload")
+            self._on_device = _DeviceStore(self, device)
+            self.clips = []
 
     def __getitem__(self, step: int) -> Batch:
         return self.part(step, 0, 1)
@@ -106,36 +127,115 @@ class CropBatches:
 
         size = self.batch_size // parts
         mine = slice(index * size, (index + 1) * size)
+        speakers, num_layers = torch.from_numpy(self._speaker[chosen[mine]]), torch.from_numpy(layers[mine])
+        if self._on_device is not None:
+            waveform, targets, phones = self._on_device.crops(chosen[mine], bucket.crop_frames, where[mine])
+            return Batch(waveform, targets, num_layers, phones, speakers)
         crops = [self._crop(int(i), bucket.crop_frames, w) for i, w in zip(chosen[mine], where[mine], strict=True)]
+        waveforms, found, labels = zip(*crops, strict=True)
         return Batch(
-            waveform=torch.from_numpy(np.stack([waveform for waveform, _ in crops])),
-            targets=torch.from_numpy(np.stack([t for _, t in crops if t is not None])) if self.targets else None,
-            num_layers=torch.from_numpy(layers[mine]),
+            waveform=torch.from_numpy(np.stack(waveforms)),
+            targets=torch.from_numpy(np.stack(found)) if self.targets else None,
+            num_layers=num_layers,
+            phones=torch.from_numpy(np.stack(labels)) if self.phones else None,
+            speakers=speakers,
         )
 
-    def _crop(self, index: int, frames: int, where: float) -> tuple[np.ndarray, np.ndarray | None]:
-        """`frames` frames of an utterance, and the teacher's targets for them."""
+    def _crop(self, index: int, frames: int, where: float) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:
+        """`frames` frames of an utterance, the teacher's targets for them, and their phones."""
         samples, utterance = self._samples(index), self.utterances[index]
-        places = len(samples) // self.hop_length - frames + 1
+        start = int(where * self._places(index, len(samples), frames))
+        waveform = samples[start * self.hop_length : (start + frames) * self.hop_length]
+        targets = self.targets(utterance.id, start, frames) if self.targets else None
+        return waveform, targets, self._phones_of(utterance.id, start, frames)
+
+    def _places(self, index: int, samples: int, frames: int) -> int:
+        """How many places a crop of `frames` frames has in an utterance of so many samples."""
+        utterance = self.utterances[index]
+        places = samples // self.hop_length - frames + 1
         if places < 1:
             raise ValueError(
                 f"{utterance.path}: shorter than the {utterance.duration:g} s that the manifest says; "
                 "`vocable prepare check` finds such files"
             )
-        start = int(where * places)
-        waveform = samples[start * self.hop_length : (start + frames) * self.hop_length]
-        return waveform, self.targets(utterance.id, start, frames) if self.targets else None
+        return places
+
+    def _phones_of(self, utterance_id: str, start: int, frames: int) -> np.ndarray | None:
+        if self.phones is None:
+            return None
+        if utterance_id not in self.phones:
+            return np.full(frames, NO_UNIT, np.int64)
+        return self.phones(utterance_id, start, frames)
 
     def decode(self, utterance: Utterance) -> np.ndarray:
         """A whole utterance as int16."""
-        samples = audio.read(utterance.path, self.sample_rate)[0]
+        samples = self.condition(audio.read(utterance.path, self.sample_rate)[0])
         decoded: np.ndarray = (samples * 32768.0).round().clip(-32768, 32767).astype(np.int16)
         return decoded
 
     def _samples(self, index: int) -> np.ndarray:
         if self.clips:
             return self.clips[index].astype(np.float32) / 32768.0
-        return audio.read(self.utterances[index].path, self.sample_rate)[0]
+        return self.condition(audio.read(self.utterances[index].path, self.sample_rate)[0])
+
+
+class _DeviceStore:
+    """The clips of a corpus and their targets as a few long tensors on a device, where crops are cut by index.
+
+    Crops are the same as those that are cut on the CPU. A GPU takes all of a batch at once; threads that cut crops in
+    Python hold up the thread that feeds the GPU.
+    """
+
+    def __init__(self, batches: CropBatches, device: torch.device) -> None:
+        self.batches, self.device = batches, device
+        self.lengths = [len(clip) for clip in batches.clips]
+        self.starts = np.cumsum([0, *self.lengths[:-1]])
+        self.samples = torch.from_numpy(np.concatenate(batches.clips)).to(device)
+        self.targets = _DeviceFrames(batches.targets, batches.utterances, device) if batches.targets else None
+        self.phones = _DeviceFrames(batches.phones, batches.utterances, device) if batches.phones else None
+
+    def crops(
+        self, chosen: np.ndarray, frames: int, where: np.ndarray
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        hop = self.batches.hop_length
+        places = [self.batches._places(int(i), self.lengths[i], frames) for i in chosen]
+        starts = (where * places).astype(np.int64)
+        begin = torch.from_numpy(self.starts[chosen] + starts * hop).to(self.device)
+        waveform = self.samples[begin[:, None] + torch.arange(frames * hop, device=self.device)]
+        targets, phones = (part and part.crops(chosen, starts, frames) for part in (self.targets, self.phones))
+        return waveform.float() / 32768.0, targets, phones
+
+
+class _DeviceFrames:
+    """What a cache holds of some utterances, on a device."""
+
+    def __init__(self, cache: FeatureCache | UnitCache, utterances: Sequence[Utterance], device: torch.device) -> None:
+        self.rows = torch.from_numpy(np.concatenate(cache.shards)).to(device)
+        begins = np.cumsum([0, *map(len, cache.shards[:-1])])
+        places = [cache.places.get(u.id, (0, 0, 0)) for u in utterances]
+        self.begin = np.array([begins[shard] + start for shard, start, _ in places])
+        self.length = np.array([length for _, _, length in places])
+        self.mean = torch.from_numpy(cache.mean).to(device) if isinstance(cache, FeatureCache) else None
+
+    def crops(self, chosen: np.ndarray, starts: np.ndarray, frames: int) -> Tensor:
+        place = starts[:, None] + np.arange(frames)
+        inside = place < self.length[chosen, None]
+        index = np.where(inside, self.begin[chosen, None] + place, 0)
+        device = self.rows.device
+        rows, known = self.rows[torch.from_numpy(index).to(device)], torch.from_numpy(inside).to(device)
+        if self.mean is None:
+            return rows.long().masked_fill(~known, NO_UNIT)
+        return (rows.float() - self.mean) * known[..., None]
+
+
+def _weighted(utterances: Sequence[Utterance], temperature: float) -> np.ndarray:
+    """The chance of each utterance, not normalized: its duration, times what its language's share of the hours asks."""
+    durations = np.array([u.duration for u in utterances])
+    languages = np.array([u.language or "" for u in utterances])
+    hours = {language: durations[languages == language].sum() for language in set(languages.tolist())}
+    shares = np.array([hours[language] for language in languages.tolist()]) / durations.sum()
+    weighted: np.ndarray = durations * shares ** (temperature - 1.0)
+    return weighted
 
 
 def _buckets(durations: np.ndarray, frames: np.ndarray, crop_frames: int) -> list[Bucket]:

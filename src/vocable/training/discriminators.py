@@ -141,3 +141,8 @@ def slim_discriminators() -> nn.ModuleList:
         [PeriodDiscriminator(p, (8, 32, 64, 64)) for p in (2, 3, 5, 7, 11)]
         + [STFTDiscriminator(n, filters=8) for n in (1024, 256)]
     )
+
+
+def stft_discriminators() -> nn.ModuleList:
+    """Four resolutions of the complex STFT and no periods, at about the cost of `slim_discriminators`."""
+    return nn.ModuleList(STFTDiscriminator(n, filters=12) for n in (2048, 1024, 512, 256))

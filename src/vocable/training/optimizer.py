@@ -1,4 +1,4 @@
-"""AdamW as both sides of the training use it: gradients averaged over processes, unscaled, clipped, checked."""
+"""The optimizers as both sides of the training use them: gradients averaged over processes, unscaled, clipped, checked."""
 
 from __future__ import annotations
 
@@ -24,10 +24,20 @@ class Updater:
         weight_decay: float,
         clip_norm: float,
         float16: bool,
+        muon: float = 0.0,
+        matrices: Iterable[nn.Parameter] = (),
     ) -> None:
+        """muon: the learning rate of Muon for `matrices`, which are among the parameters; 0: AdamW for all."""
         self.parameters = [p for p in parameters if p.requires_grad]
-        self.learning_rate, self.clip_norm = learning_rate, clip_norm
-        self.optimizer = torch.optim.AdamW(self.parameters, learning_rate, betas, weight_decay=weight_decay, fused=True)
+        self.clip_norm = clip_norm
+        chosen = {id(p) for p in matrices} if muon else set()
+        others = [p for p in self.parameters if id(p) not in chosen]
+        adamw = torch.optim.AdamW(others, learning_rate, betas, weight_decay=weight_decay, fused=True)
+        #: Each optimizer by name, with its learning rate.
+        self.optimizers: dict[str, tuple[torch.optim.Optimizer, float]] = {"": (adamw, learning_rate)}
+        if chosen:
+            hidden = [p for p in self.parameters if id(p) in chosen]
+            self.optimizers["muon."] = torch.optim.Muon(hidden, muon, weight_decay=weight_decay), muon
         # float16 has no room for small gradients: the loss is scaled up until they overflow, then down again.
         self.scaler = torch.amp.GradScaler(self.parameters[0].device.type, enabled=float16)
 
@@ -40,28 +50,38 @@ class Updater:
 
         None where it is not finite, in any process: then no parameter has changed.
         """
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.learning_rate * share
+        for optimizer, learning_rate in self.optimizers.values():
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate * share
         average_gradients(self.parameters)
-        self.scaler.unscale_(self.optimizer)
+        for optimizer, _ in self.optimizers.values():
+            self.scaler.unscale_(optimizer)
         norm = float(nn.utils.clip_grad_norm_(self.parameters, self.clip_norm))
         finite = math.isfinite(norm)
         if finite:
-            self.scaler.step(self.optimizer)
+            for optimizer, _ in self.optimizers.values():
+                self.scaler.step(optimizer)
         self.scaler.update()
         self.clear()
         return norm if finite else None
 
     def clear(self) -> None:
         """Forget the gradients, and take no step."""
-        self.optimizer.zero_grad(set_to_none=True)
+        for optimizer, _ in self.optimizers.values():
+            optimizer.zero_grad(set_to_none=True)
 
     def state_dict(self) -> dict[str, Tensor]:
-        scaler = {f"scaler.{name}": torch.tensor(value) for name, value in self.scaler.state_dict().items()}
-        return optimizer_tensors(self.optimizer) | scaler
+        tensors = {f"scaler.{name}": torch.tensor(value) for name, value in self.scaler.state_dict().items()}
+        for name, (optimizer, _) in self.optimizers.items():
+            tensors |= {f"{name}{key}": value for key, value in optimizer_tensors(optimizer).items()}
+        return tensors
 
     def load_state_dict(self, tensors: dict[str, Tensor]) -> None:
-        scaler = {k.removeprefix("scaler."): v.item() for k, v in tensors.items() if k.startswith("scaler.")}
-        if scaler:
-            self.scaler.load_state_dict(scaler)
-        load_optimizer_tensors(self.optimizer, {k: v for k, v in tensors.items() if not k.startswith("scaler.")})
+        by_name: dict[str, dict[str, Tensor]] = {name: {} for name in ("scaler.", *self.optimizers)}
+        for key, value in tensors.items():
+            name = next((name for name in ("scaler.", "muon.") if key.startswith(name)), "")
+            by_name[name][key.removeprefix(name)] = value
+        if scaler := by_name.pop("scaler."):
+            self.scaler.load_state_dict({name: value.item() for name, value in scaler.items()})
+        for name, (optimizer, _) in self.optimizers.items():
+            load_optimizer_tensors(optimizer, by_name[name])

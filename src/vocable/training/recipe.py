@@ -16,12 +16,16 @@ from vocable.extras import need
 
 @dataclass(frozen=True)
 class Data:
-    train: str  #: JSONL manifest; relative to the working directory, like every path here
+    train: str | tuple[str, ...]  #: JSONL manifest, or several; relative to the working directory, like every path here
     dev: str
     crop_seconds: float = 1.0
     batch_size: int = 12  #: clips a step, all processes and parts together
     preload: bool = True  #: decode every clip once, into memory as int16 (115 MB an hour)
     workers: int = 2  #: threads that decode clips, and cut batches ahead
+    #: A language with a share p of the hours is drawn with a chance in proportion to p to this power: 1 draws every
+    #: hour alike, 0 every language.
+    language_temperature: float = 1.0
+    on_device: bool = False  #: keep the corpus and the teacher's features in the device's memory, and cut batches there
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,23 @@ class Distillation:
     layer: int | Literal["avg"] | tuple[int, ...] = "avg"  #: of the teacher; several are averaged
     cache: str = ""  #: folder of `vocable semantic extract`'s output for data.train; made if missing
     units: str = ""  #: folder of `vocable semantic units`'s output, for the loss "units"
+    #: Remove the mean over the crop from the teacher's features and from the student's. A constant reaches a cosine of
+    #: .85 with raw features of an early layer, and the loss has little left to teach.
+    centre: bool = False
+
+
+@dataclass(frozen=True)
+class Content:
+    """What else than distillation keeps RVQ-1 to content; each weight 0 leaves its loss out."""
+
+    phones: float = 0.0  #: weight of a linear classifier's cross-entropy: the phone of each frame from RVQ-1
+    labels: str = ""  #: folder of `vocable semantic phones`'s output
+    #: Weight of the distance between RVQ-1's latent of a disturbed copy (noise, room, band, level, another voice) and
+    #: the code vector of the clean clip (consistency loss, arXiv 2409.19283); the phone classifier reads the copy too.
+    consistency: float = 0.0
+    disturbed: float = 0.5  #: share of a batch's clips that are disturbed
+    noise: str = ""  #: JSONL manifest of noises for that; white and pink noise come besides
+    speaker: float = 0.0  #: factor of the reversed gradient of a classifier of RVQ-1's speaker
 
 
 @dataclass(frozen=True)
@@ -60,6 +81,7 @@ class Optimizer:
     betas: tuple[float, float] = (0.9, 0.98)
     weight_decay: float = 0.01
     clip_norm: float = 1.0
+    muon: float = 0.0  #: learning rate of Muon for the matrices of hidden layers (torch.optim.Muon); 0: AdamW for all
     ema_decay: float = 0.0  #: publish an average of the weights over steps, which forgets this slowly; 0: the last
 
 
@@ -69,7 +91,7 @@ class AdversaryRecipe:
     features: float = 1.0  #: weight of feature matching
     normalize: bool = True  #: divide each layer's distance by the size of its activations (paper); False: released code
     loss: Literal["hinge", "lsgan"] = "hinge"  #: the paper's, or the released code's
-    discriminators: Literal["slim", "paper"] = "slim"
+    discriminators: Literal["slim", "stft", "paper"] = "slim"
     start_step: int = 0  #: they enter at this step: a codec that does not speak yet teaches them nothing
     shown: float = 1.0  #: share of a batch's clips that they see; fewer make a step cheaper
     learning_rate: float = 3e-4  #: follows the codec's schedule
@@ -83,6 +105,7 @@ class Recipe:
     data: Data
     codec: CodecConfig = field(default_factory=lambda: PRESETS["fast"])
     distillation: Distillation = field(default_factory=Distillation)
+    content: Content = field(default_factory=Content)
     losses: Losses = field(default_factory=Losses)
     quantizer: Quantizer = field(default_factory=Quantizer)
     optimizer: Optimizer = field(default_factory=Optimizer)

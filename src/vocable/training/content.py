@@ -1,0 +1,86 @@
+"""Losses that keep RVQ-1 to content: phones are read from it, disturbances and voices are not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vocable.codec.model import CodecOutput, SpeechTokenizer
+from vocable.semantic.distillation import NO_UNIT, unit_loss
+from vocable.training.data import Batch
+from vocable.training.disturb import Disturber
+from vocable.training.recipe import Content
+
+
+class ContentLosses(nn.Module):
+    """The losses of `Content` and the classifiers that they train. Weights are the recipe's; `speaker` is inside."""
+
+    def __init__(self, recipe: Content, dimension: int, num_phones: int, num_speakers: int, disturber: Disturber) -> None:
+        super().__init__()
+        self.recipe, self.disturber = recipe, disturber
+        self.phones = nn.Linear(dimension, num_phones) if recipe.phones else None
+        self.speaker = SpeakerClassifier(dimension, num_speakers) if recipe.speaker else None
+
+    def forward(
+        self, model: SpeechTokenizer, output: CodecOutput, original: Tensor, batch: Batch, generator: torch.Generator
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Losses by name, and figures that only the log wants. original: float32 [B, L]."""
+        losses: dict[str, Tensor] = {}
+        figures: dict[str, Tensor] = {}
+        content = [output.quantized.first]  # RVQ-1's vectors [B, T, D], straight-through
+        labels = [] if batch.phones is None else [batch.phones.to(original.device)]
+        count = round(self.recipe.disturbed * len(original))
+        if self.recipe.consistency and count:
+            latents = model.encoder(self.disturber(original[:count], generator))
+            disturbed, vectors, codes = model.quantizer.content(latents)
+            target = output.quantized.first[:count].detach()
+            losses["consistency"] = (disturbed.float() - target).square().mean()
+            figures["kept"] = (codes == output.codes[:count, 0]).float().mean()
+            content.append(vectors)
+            labels += [label[:count] for label in labels]
+        if self.phones is not None:
+            known = torch.cat(labels)
+            logits = self.phones(torch.cat(content)).float()
+            losses["phones"] = unit_loss(logits, known)
+            with torch.no_grad():
+                figures["phones_right"] = (logits.argmax(-1) == known)[known != NO_UNIT].float().mean()
+        if self.speaker is not None:
+            speakers = batch.speakers.to(original.device)
+            logits = self.speaker(_Reverse.apply(output.quantized.first, self.recipe.speaker))  # type: ignore[no-untyped-call]
+            losses["speaker"] = unit_loss(logits[:, None], speakers[:, None])
+            with torch.no_grad():
+                right = (logits.argmax(-1) == speakers)[speakers != NO_UNIT]
+                figures["speakers_right"] = right.float().sum() / max(1, len(right))
+        return losses, figures
+
+
+class SpeakerClassifier(nn.Module):
+    """RVQ-1's vectors of a crop [B, T, D] -> logits of speakers [B, S], from their statistics over time."""
+
+    HIDDEN = 256
+
+    def __init__(self, dimension: int, num_speakers: int) -> None:
+        super().__init__()
+        self.frame = nn.Conv1d(dimension, self.HIDDEN, 5, padding=2)
+        self.head = nn.Linear(2 * self.HIDDEN, num_speakers)
+
+    def forward(self, vectors: Tensor) -> Tensor:
+        x = F.gelu(self.frame(vectors.transpose(1, 2)))
+        logits: Tensor = self.head(torch.cat([x.mean(2), (x.var(2) + 1e-5).sqrt()], 1)).float()
+        return logits
+
+
+class _Reverse(torch.autograd.Function):
+    """The identity, whose gradient is multiplied by -factor (Ganin and Lempitsky 2015, arXiv 1409.7495)."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, factor: float) -> Tensor:
+        ctx.factor = factor
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+        return -ctx.factor * gradient, None

@@ -1,0 +1,105 @@
+"""Disturbed copies of speech, frame by frame in step with it: what RVQ-1 should not hear."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor
+
+N_FFT = 1024  #: of the frequency warp
+WARP = 0.18  #: largest shift of the frequency axis, as a part of it
+GAIN = 10.0  #: dB
+SNR = (5.0, 30.0)  #: dB
+DECAY = (0.2, 0.8)  #: seconds in which a room's echo falls by 60 dB
+
+
+class Disturber:
+    """Puts noise, a room, a narrow band, another level and another voice into clips, each with some chance.
+
+    Another voice is a warp of each STFT frame's frequency axis: pitch and formants move together, as between speakers
+    of unlike size, and every frame stays where it was.
+    """
+
+    def __init__(self, sample_rate: int, noises: list[np.ndarray], device: torch.device) -> None:
+        """noises: float32 [L] at the sample rate; white and pink noise come besides."""
+        self.sample_rate, self.device = sample_rate, device
+        self.noises = [torch.from_numpy(n).to(device) for n in noises]
+        self.window = torch.hann_window(N_FFT, device=device)
+
+    @torch.no_grad()
+    def __call__(self, waveform: Tensor, generator: torch.Generator) -> Tensor:
+        """Disturb a batch, float32 [B, L]. generator: of the CPU; the same state gives the same copies."""
+        batch, length = waveform.shape
+
+        def draw(low: float = 0.0, high: float = 1.0) -> Tensor:
+            """A number for each clip, [B, 1], on the device."""
+            return (low + (high - low) * torch.rand(batch, 1, generator=generator)).to(self.device)
+
+        warp = torch.where(draw() < 0.7, draw(-WARP, WARP), 0.0)
+        x = self._warped(waveform, 1.0 + warp)
+        x = torch.where(draw() < 0.3, self._in_room(x, draw(*DECAY), generator), x)
+        noise = self._noise(batch, length, generator)
+        power, noise_power = (w.square().mean(1, keepdim=True) for w in (x, noise))
+        scale = (power / noise_power.clamp_min(1e-10)).sqrt() * 10 ** (-draw(*SNR) / 20)
+        x = torch.where(draw() < 0.7, x + scale * noise, x)
+        x = torch.where(draw() < 0.2, self._narrow(x), x)
+        return x * 10 ** (draw(-GAIN, GAIN) / 20)
+
+    def _warped(self, waveform: Tensor, factor: Tensor) -> Tensor:
+        """Multiply all frequencies of each STFT frame by `factor` [B, 1], with phases as at the frame's middle."""
+        length = waveform.shape[1]
+        spectrum = torch.stft(waveform, N_FFT, N_FFT // 4, window=self.window, return_complex=True)  # [B, bins, frames]
+        bins = spectrum.shape[1]
+        sign = torch.ones(bins, 1, device=self.device)
+        sign[1::2] = -1.0  # from the frame's beginning to its middle
+        spectrum = spectrum * sign
+        source = torch.arange(bins, device=self.device) / factor  # [B, bins]
+        low = source.floor().clamp(max=bins - 1)
+        upper = (source - low)[..., None]
+        index = low.long()[..., None].expand(-1, -1, spectrum.shape[2])
+        above = (index + 1).clamp(max=bins - 1)
+        inside = (source <= bins - 1)[..., None]
+        moved = (spectrum.gather(1, index) * (1 - upper) + spectrum.gather(1, above) * upper) * inside
+        return torch.istft(moved * sign, N_FFT, N_FFT // 4, window=self.window, length=length)
+
+    def _in_room(self, waveform: Tensor, seconds: Tensor, generator: torch.Generator) -> Tensor:
+        """The clip with a decaying noise for an echo, 3 dB under the direct sound."""
+        size = int(DECAY[1] * self.sample_rate)
+        time = torch.arange(size, device=self.device) / self.sample_rate
+        tail = self._normal(len(waveform), size, generator) * 10 ** (-3 * time / seconds)
+        tail = tail * math.sqrt(0.5) / tail.square().sum(1, keepdim=True).sqrt()
+        tail[:, 0] = 1.0
+        width = 2 ** (waveform.shape[1] + size - 1).bit_length()
+        wet = torch.fft.irfft(torch.fft.rfft(waveform, width) * torch.fft.rfft(tail, width), width)
+        return wet[:, : waveform.shape[1]]
+
+    def _noise(self, batch: int, length: int, generator: torch.Generator) -> Tensor:
+        """White, pink or recorded noise for each clip, [B, length]."""
+        white = self._normal(batch, length, generator)
+        spectrum = torch.fft.rfft(white)
+        pink = spectrum / (1 + torch.arange(spectrum.shape[1], device=self.device)).sqrt()
+        noise = torch.where((torch.rand(batch, 1, generator=generator) < 0.5).to(self.device), white, 
+                            torch.fft.irfft(pink, length))
+        if self.noises:
+            chosen = torch.randint(2 * len(self.noises), (batch,), generator=generator).tolist()
+            for row, number in zip(noise, chosen, strict=True):
+                if number < len(self.noises):
+                    recorded = self.noises[number]
+                    begin = int(torch.randint(max(1, len(recorded) - length), (1,), generator=generator))
+                    piece = recorded[begin : begin + length]
+                    row.copy_(piece.repeat(-(-length // len(piece)))[:length])
+        return noise
+
+    def _narrow(self, waveform: Tensor) -> Tensor:
+        """Nothing above 4 kHz."""
+        spectrum = torch.fft.rfft(waveform)
+        spectrum[:, int(spectrum.shape[1] * 8000 / self.sample_rate) :] = 0
+        return torch.fft.irfft(spectrum, waveform.shape[1])
+
+    def _normal(self, batch: int, length: int, generator: torch.Generator) -> Tensor:
+        """Normal noise [batch, length]: of the device's generator, seeded from the CPU's."""
+        seed = int(torch.randint(2**31, (1,), generator=generator))
+        own = torch.Generator(self.device).manual_seed(seed)
+        return torch.randn(batch, length, generator=own, device=self.device)
