@@ -24,7 +24,7 @@ def test_round_trip(encoded: Encoded, suffix: str, tmp_path: Path) -> None:
     loaded = Encoded.load(path)
     for field in ("codes", "num_frames", "num_samples"):
         assert torch.equal(getattr(loaded, field), getattr(encoded, field)), field
-    for field in ("layers", "codec_id", "sample_rate", "frame_rate"):
+    for field in ("layers", "token_id", "sample_rate", "frame_rate"):
         assert getattr(loaded, field) == getattr(encoded, field), field
     assert loaded.codes.dtype == torch.int64
     assert [p.name for p in tmp_path.iterdir()] == [path.name], "no temporary file stays"

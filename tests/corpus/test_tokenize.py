@@ -70,7 +70,7 @@ def one_after_another(plan: Plan, out: Path, shards: Sequence[Shard]) -> Iterato
 
 def planned(corpus: Path, **changes: object) -> tuple[list[Utterance], Plan]:
     codec = SpeechTokenizer.from_pretrained(corpus / "codec")
-    plan = Plan(str(corpus / "codec"), codec.id, 0, 4, **{"shard_seconds": 4.0, "batch_seconds": 3.0, **changes})
+    plan = Plan(str(corpus / "codec"), codec.token_id, 0, 4, **{"shard_seconds": 4.0, "batch_seconds": 3.0, **changes})
     return read_manifest(corpus / "clips.jsonl"), plan
 
 

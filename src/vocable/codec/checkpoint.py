@@ -126,9 +126,8 @@ def token_id(config: CodecConfig, tensors: Mapping[str, Tensor]) -> str:
     values = config.to_dict()
     values |= values.pop(config.architecture)
     decisive = {key: value for key, value in values.items() if key not in _NOT_OF_TOKENS}
-    return (
-        f"tokens-{_digest(decisive, tensors, [k for k in sorted(tensors) if k.startswith(('encoder.', 'quantizer.'))])}"
-    )
+    keys = [key for key in sorted(tensors) if key.startswith(("encoder.", "quantizer."))]
+    return f"tokens-{_digest(decisive, tensors, keys)}"
 
 
 def _digest(values: dict[str, Any], tensors: Mapping[str, Tensor], keys: Sequence[str]) -> str:

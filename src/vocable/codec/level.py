@@ -17,8 +17,8 @@ from vocable.codec.config import CodecConfig
 
 FRAME_SECONDS = 0.02
 ACTIVE_RANGE = 30.0  #: dB below the loudest frame, down to which a frame counts as speech
-#: 40 dB. Speech below -60 dBov is rare, and the rounding of 16-bit files, at -101 dBov, stays inaudible. A quieter clip is
-#: noise, which must not become as loud as speech. Attenuation needs no limit.
+#: 40 dB: enough for speech at -66 dBov, where a level is -26. A clip that is quieter is noise, and must not become as
+#: loud as speech: the rounding noise of 16-bit files, -101 dBov, stays below -60. Attenuation needs no limit.
 LARGEST_GAIN = 100.0
 RESPONSE_END = 1e-7  #: of its beginning, at which the filter's impulse response is cut off
 PIECE = 30_000  #: samples that are filtered at once
@@ -76,7 +76,7 @@ class HighPass:
         reach = len(response) - 1
         past = block.new_zeros(*block.shape[:-1], reach) if self.past is None else self.past
         filtered = []
-        for piece in block.split(PIECE, -1):
+        for piece in torch.split(block, PIECE, -1):
             held = torch.cat([past, piece], -1)
             size = 2 ** (held.shape[-1] - 1).bit_length()  # what wraps around falls on `past` alone
             product = torch.fft.rfft(held, size) * torch.fft.rfft(response, size)

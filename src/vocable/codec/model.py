@@ -444,12 +444,11 @@ class SpeechTokenizer(nn.Module):
         clips = as_clips(waveform, num_samples)
         if sample_rate is not None and sample_rate != self.sample_rate:
             clips = [torch.from_numpy(audio.resample(c.cpu().numpy(), sample_rate, self.sample_rate)) for c in clips]
-        clips, gains = zip(*(condition(clip, self.config) for clip in clips), strict=True)
         lengths = torch.tensor([len(c) for c in clips])
-        batch = torch.zeros(len(clips), int(lengths.max()), device=self.device)
-        for row, clip in zip(batch, clips, strict=True):
-            row[: len(clip)] = clip
-        return batch, lengths, None if self.config.level is None else torch.tensor(gains)
+        batch, gains = torch.zeros(len(clips), int(lengths.max()), device=self.device), torch.ones(len(clips))
+        for i, clip in enumerate(clips):
+            batch[i, : len(clip)], gains[i] = condition(clip, self.config)
+        return batch, lengths, None if self.config.level is None else gains
 
     def _encoded(
         self, codes: Tensor, num_frames: Tensor, num_samples: Tensor, layers: slice, gain: Tensor | None

@@ -83,7 +83,7 @@ class Encoded:
         ]
 
     def _header(self) -> dict[str, Any]:
-        return {
+        header = {
             "version": VERSION,
             "token_id": self.token_id,
             "sample_rate": self.sample_rate,
@@ -91,7 +91,8 @@ class Encoded:
             "layers": [self.layers.start, self.layers.stop],
             "num_frames": self.num_frames.tolist(),
             "num_samples": self.num_samples.tolist(),
-        } | ({} if self.gain is None else {"gain": self.gain.tolist()})
+        }
+        return header if self.gain is None else header | {"gain": self.gain.tolist()}
 
     def _stored(self) -> np.ndarray:
         return self.codes.cpu().numpy().astype(np.uint16)
@@ -134,11 +135,8 @@ class Encoded:
         shape, rows = encoded.codes.shape, encoded.layers.stop - encoded.layers.start
         fits = len(shape) == 3 and shape[1] == rows and len(encoded.num_samples) == len(encoded.num_frames) == shape[0]
         if encoded.gain is not None:
-            fits = (
-                fits
-                and encoded.gain.shape == shape[:1]
-                and bool((0 < encoded.gain).all() & encoded.gain.isfinite().all())
-            )
+            positive = (encoded.gain > 0) & encoded.gain.isfinite()
+            fits = fits and encoded.gain.shape == shape[:1] and bool(positive.all())
         if not fits or not shape[0] or int(encoded.num_frames.max()) > shape[2] or int(encoded.num_frames.min()) < 1:
             raise TokensError(f"{name}: the codes do not fit the header; encode the audio again")
         return encoded
@@ -188,10 +186,12 @@ def _save_jsonl(path: Path, header: dict[str, Any], codes: np.ndarray) -> None:
 
 def _load_jsonl(path: Path) -> tuple[dict[str, Any], np.ndarray]:
     rows: Sequence[dict[str, Any]] = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    header = rows[0] | {key: [row.get(key) for row in rows] for key in _PER_CLIP if key in rows[0]}
-    shared = {key: value for key, value in header.items() if key not in (*_PER_CLIP, "codes")}
-    if any(row != row | shared or row.keys() != header.keys() for row in rows):
+    origins = [
+        [row.get(key) for key in ("version", "codec_id", "token_id", "layers")] + ["gain" in row] for row in rows
+    ]
+    if any(origin != origins[0] for origin in origins):
         raise TokensError(f"{path}: the lines come from different codecs or layers; decode them apart")
+    header = rows[0] | {key: [row[key] for row in rows] for key in _PER_CLIP if key in rows[0]}
     codes = np.zeros((len(rows), len(rows[0]["codes"]), max(header["num_frames"])), np.int64)
     for i, row in enumerate(rows):
         codes[i, :, : row["num_frames"]] = row["codes"]
