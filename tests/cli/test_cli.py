@@ -79,7 +79,12 @@ def test_stereo_44100_is_mixed_with_a_warning(run, tiny_folder: Path, tmp_path: 
 def test_info(run, tiny_folder: Path) -> None:
     code, out, _ = run("info", tiny_folder, "--json")
     facts = json.loads(out)
-    assert code == 0 and facts["id"] == make_tiny().id and facts["frame_rate"] == 50.0
+    assert (
+        code == 0
+        and facts["id"] == make_tiny().id
+        and facts["token_id"] == make_tiny().token_id
+        and facts["frame_rate"] == 50.0
+    )
     assert "50 Hz" in run("info", tiny_folder)[1]
 
 

@@ -13,10 +13,11 @@ import pytest
 import soundfile
 import torch
 
-from conftest import make_tiny, run_command
+from conftest import ROOT, make_tiny, run_command
 from vocable.audio import MADE_BY_MACHINE, AudioError
 from vocable.cli import evaluate
 from vocable.cli.tts import tts
+from vocable.codec.model import SpeechTokenizer
 from vocable.codec.tokens import Encoded, TokensError
 from vocable.lm import model as lm_model
 from vocable.lm.ar import Spoken
@@ -222,6 +223,12 @@ def test_the_shipped_models_are_found(
     monkeypatch.syspath_prepend(tmp_path / "site")
     with pytest.raises(ValueError, match="vocable_uslm: no language models that can be used"):
         USLM.from_pretrained(codec=codec)
+
+
+def test_models_of_0_1_speak_with_the_codec_that_they_name(fast: SpeechTokenizer) -> None:
+    assert lm_model.load_models(ROOT / "models" / "uslm", fast).token_id == fast.id != fast.token_id
+    with pytest.raises(ValueError, match="models of fast-6723fc78d7, but those of this codec are"):
+        lm_model.load_models(ROOT / "models" / "uslm", make_tiny())
 
 
 def test_commands_have_the_models_own_defaults() -> None:
