@@ -159,7 +159,7 @@ def make_tiny_uslm() -> USLM:
     aligner = Aligner(AlignerConfig(8, len(LETTERS), 16)).eval()
     for parameter in (*ar.parameters(), *nar.parameters()):
         parameter.data *= 8  # as they come, they hardly tell one input from another
-    return USLM(codec, Models(codec.id, "characters", "en", SymbolTable(LETTERS), ar, nar, aligner))
+    return USLM(codec, Models(codec.token_id, "characters", "en", SymbolTable(LETTERS), ar, nar, aligner))
 
 
 @pytest.fixture(scope="session")

@@ -45,7 +45,9 @@ def test_blocks_are_the_file(rate: int, tmp_path: Path) -> None:
     path = tmp_path / "clip.wav"
     samples = audio.resample(audio.read(SPEECH)[0], audio.read(SPEECH)[1], rate)
     soundfile.write(path, samples, rate, subtype="FLOAT")
-    blocks = list(audio.read_blocks(path, 16_000, seconds=0.37))
+    twice = audio.read_blocks(path, 16_000, seconds=0.37)
+    blocks = list(twice)
+    assert all(map(np.array_equal, blocks, twice)), "every iteration reads the file again"
     assert len(blocks) > 5
     whole = audio.read(path, 16_000)[0]
     joined = np.concatenate(blocks)

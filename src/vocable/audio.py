@@ -9,6 +9,7 @@ import contextlib
 import os
 import warnings
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
@@ -44,25 +45,33 @@ def read(path: str | os.PathLike[str], sample_rate: int | None = None) -> tuple[
     return mono, rate
 
 
-def read_blocks(path: str | os.PathLike[str], sample_rate: int, seconds: float = 30.0) -> Iterator[np.ndarray]:
+@dataclass(frozen=True)
+class read_blocks:
     """A file as `read` gives it, resampled to `sample_rate`, in float32 blocks [n] of about so many seconds.
 
-    Raises what `read` raises, for a file that is cut short after the last whole block only.
+    Every iteration reads the file again. It raises what `read` raises, for a file that is cut short after the last
+    whole block only.
     """
-    path = Path(path)
-    with _open(path) as file:
-        blocks = _blocks(path, file, max(1, round(seconds * file.samplerate)))
-        if file.samplerate == sample_rate:
-            yield from blocks
-            return
-        stream = soxr.ResampleStream(file.samplerate, sample_rate, 1, dtype="float32", quality="HQ")
-        made = 0
-        for block in blocks:
-            resampled = stream.resample_chunk(block)
-            made += len(resampled)
-            yield resampled
-        rest = stream.resample_chunk(np.zeros(0, np.float32), last=True)
-        yield rest if made + len(rest) else np.zeros(1, np.float32)
+
+    path: str | os.PathLike[str]
+    sample_rate: int
+    seconds: float = 30.0
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        path = Path(self.path)
+        with _open(path) as file:
+            blocks = _blocks(path, file, max(1, round(self.seconds * file.samplerate)))
+            if file.samplerate == self.sample_rate:
+                yield from blocks
+                return
+            stream = soxr.ResampleStream(file.samplerate, self.sample_rate, 1, dtype="float32", quality="HQ")
+            made = 0
+            for block in blocks:
+                resampled = stream.resample_chunk(block)
+                made += len(resampled)
+                yield resampled
+            rest = stream.resample_chunk(np.zeros(0, np.float32), last=True)
+            yield rest if made + len(rest) else np.zeros(1, np.float32)
 
 
 def _blocks(path: Path, file: soundfile.SoundFile, size: int) -> Iterator[np.ndarray]:

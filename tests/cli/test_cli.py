@@ -79,7 +79,12 @@ def test_stereo_44100_is_mixed_with_a_warning(run, tiny_folder: Path, tmp_path: 
 def test_info(run, tiny_folder: Path) -> None:
     code, out, _ = run("info", tiny_folder, "--json")
     facts = json.loads(out)
-    assert code == 0 and facts["id"] == make_tiny().id and facts["frame_rate"] == 50.0
+    assert (
+        code == 0
+        and facts["id"] == make_tiny().id
+        and facts["token_id"] == make_tiny().token_id
+        and facts["frame_rate"] == 50.0
+    )
     assert "50 Hz" in run("info", tiny_folder)[1]
 
 
@@ -129,7 +134,7 @@ def test_twenty_broken_calls(run, clip: Path, tiny_folder: Path, tmp_path: Path,
         ("encode", clip, "-o", "out.npz", "-m", "absent"): "no such folder",
         ("encode", clip): "Missing option",
         ("encode", clip, "-o", "out.npz", "--spam"): "No such option",
-        ("decode", "other.safetensors", "-o", "out.wav", *model): "codes of codec tiny-",
+        ("decode", "other.safetensors", "-o", "out.wav", *model): "codes of tokens-",
         ("decode", "cut.safetensors", "-o", "out.wav", *model): "not a token file",
         ("decode", clip, "-o", "out.wav", *model): "a token file ends in",
         ("decode", "absent.npz", "-o", "out.wav", *model): "no such file",

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import torch
 from conftest import make_tiny, make_tiny_paper
 from vocable.codec.checkpoint import CheckpointError, export_official
 from vocable.codec.model import SpeechTokenizer
+from vocable.codec.tokens import TokensError
 
 
 def test_round_trip(tiny: SpeechTokenizer, tiny_folder: Path) -> None:
@@ -129,3 +131,39 @@ def test_hub_ids_are_found_in_the_cache_offline(tiny_folder: Path, tmp_path: Pat
     assert theirs == SpeechTokenizer.from_pretrained(weights).id
     assert absent.startswith("someone/absent: neither a folder nor a model that the hub gives")
     assert root.startswith("fnlp/SpeechTokenizer: no config.json there; name the subfolder")
+
+
+def test_the_token_id_follows_what_decides_codes(tiny: SpeechTokenizer, tmp_path: Path) -> None:
+    clip = 0.1 * torch.randn(3_000, generator=torch.Generator().manual_seed(0))
+    spectral = dataclasses.replace(tiny.config.spectral, decoder_fine_blocks=2, synthesis_n_fft=320)
+    for same in (
+        make_tiny(name="other"),
+        SpeechTokenizer(dataclasses.replace(tiny.config, spectral=spectral, semantic_dimension=7)),
+    ):
+        state = {key: t for key, t in tiny.state_dict().items() if not key.startswith(("decoder.", "transform."))}
+        for part in (same.decoder, same.transform):
+            for parameter in part.parameters():
+                parameter.data += 0.1
+        same.load_state_dict(same.state_dict() | state)
+        assert same.token_id == tiny.token_id and same.id != tiny.id
+        theirs = same.eval().decode(tiny.encode(clip)).waveform
+        assert not torch.allclose(theirs, tiny.decode(same.encode(clip)).waveform)
+        same.save_pretrained(tmp_path)
+        for parts in ("all", "encoder", "decoder"):
+            loaded = SpeechTokenizer.from_pretrained(tmp_path, parts=parts)
+            assert (loaded.token_id, loaded.id) == (same.token_id, same.id)
+    for name in ("encoder.project.weight", "quantizer.codebooks"):
+        other = make_tiny()
+        other.load_state_dict(other.state_dict() | {name: tiny.state_dict()[name] + 0.1})
+        assert other.token_id != tiny.token_id
+        with pytest.raises(TokensError, match=f"codes of {other.token_id}, but those of this codec are tokens-"):
+            tiny.decode(other.encode(clip))
+    assert make_tiny(level=-26.0).token_id != make_tiny(high_pass=40.0).token_id != tiny.token_id
+    assert tiny.token_id.startswith("tokens-") and len(tiny.token_id) == 17
+
+
+def test_the_token_id_of_a_codec_with_weight_norm(tmp_path: Path) -> None:
+    make_tiny_paper().save_pretrained(tmp_path)
+    folded = SpeechTokenizer.from_pretrained(tmp_path)
+    normed = SpeechTokenizer.from_pretrained(tmp_path, weight_norm=True)
+    assert folded.token_id == normed.token_id == normed.train().token_id == make_tiny_paper().token_id

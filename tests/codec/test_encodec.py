@@ -78,7 +78,7 @@ def test_batched_equals_single(codec: Encodec, speech: np.ndarray) -> None:
 
 
 def test_what_it_refuses(codec: Encodec, folder: Path, speech: np.ndarray, tmp_path: Path) -> None:
-    with pytest.raises(TokensError, match="and this is encodec-"):
+    with pytest.raises(TokensError, match="those of this codec are encodec-"):
         codec.decode(make_tiny().encode(speech))
     with pytest.raises(TokensError, match="2 rows"):
         codec.embed(codec.encode(speech).codes[:, :2])

@@ -166,7 +166,7 @@ def test_configs_that_cannot_be() -> None:
 
 def test_codes_of_another_codec_are_refused(tiny: SpeechTokenizer, clip: torch.Tensor) -> None:
     other = make_tiny(seed=1)
-    with pytest.raises(TokensError, match=r"codes of codec tiny-\w+, but this is tiny-\w+"):
+    with pytest.raises(TokensError, match=r"codes of tokens-\w+, but those of this codec are tokens-\w+"):
         other.decode(tiny.encode(clip))
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -24,7 +25,7 @@ def test_round_trip(encoded: Encoded, suffix: str, tmp_path: Path) -> None:
     loaded = Encoded.load(path)
     for field in ("codes", "num_frames", "num_samples"):
         assert torch.equal(getattr(loaded, field), getattr(encoded, field)), field
-    for field in ("layers", "codec_id", "sample_rate", "frame_rate"):
+    for field in ("layers", "token_id", "sample_rate", "frame_rate"):
         assert getattr(loaded, field) == getattr(encoded, field), field
     assert loaded.codes.dtype == torch.int64
     assert [p.name for p in tmp_path.iterdir()] == [path.name], "no temporary file stays"
@@ -71,3 +72,52 @@ def test_an_npz_with_a_pickle_is_not_opened(tmp_path: Path) -> None:
     np.savez(path, codes=np.array([{}], dtype=object), header=np.array("{}"))
     with pytest.raises(TokensError, match="not a token file"):
         Encoded.load(path)
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".npz", ".jsonl"])
+def test_files_with_gains(encoded: Encoded, suffix: str, tmp_path: Path) -> None:
+    path = tmp_path / f"tokens{suffix}"
+    with_gain = dataclasses.replace(encoded, gain=torch.tensor([0.1, 1.0, 33.3]))
+    with_gain.save(path)
+    loaded = Encoded.load(path)
+    assert loaded.gain is not None and loaded.gain.dtype == torch.float32
+    assert torch.equal(loaded.gain, with_gain.gain)
+    assert [float(clip.gain) for clip in loaded.clips()] == with_gain.gain.tolist()
+    for bad in ([1.0, 2.0], [1.0, 1.0, 0.0], [1.0, 1.0, float("nan")]):
+        if suffix != ".jsonl" or len(bad) == 3:
+            dataclasses.replace(encoded, gain=torch.tensor(bad)).save(path)
+            with pytest.raises(TokensError, match="do not fit"):
+                Encoded.load(path)
+    assert encoded.gain is None and encoded.clips()[0].gain is None
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".npz", ".jsonl"])
+def test_files_of_version_1_name_the_codec(
+    encoded: Encoded, tiny: SpeechTokenizer, suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    header = Encoded._header
+
+    def version_1(self: Encoded) -> dict:
+        return {
+            {"token_id": "codec_id"}.get(key, key): value for key, value in (header(self) | {"version": "1"}).items()
+        }
+
+    path = tmp_path / f"old{suffix}"
+    with monkeypatch.context() as patched:
+        patched.setattr(Encoded, "_header", version_1)
+        dataclasses.replace(encoded, token_id=tiny.id).save(path)
+    old = Encoded.load(path)
+    assert old.token_id == tiny.id and torch.equal(old.codes, encoded.codes) and old.gain is None
+    assert torch.equal(tiny.decode(old).waveform, tiny.decode(encoded).waveform)
+    old.save(path)
+    assert Encoded.load(path).token_id == tiny.id
+
+
+def test_lines_of_unlike_origin_are_refused(encoded: Encoded, tmp_path: Path) -> None:
+    path = tmp_path / "tokens.jsonl"
+    encoded.save(path)
+    first, *rest = path.read_text().splitlines()
+    for change in ({"token_id": "tokens-0"}, {"gain": 1.0}, {"version": "1", "codec_id": encoded.token_id}):
+        path.write_text("\n".join([json.dumps(json.loads(first) | change), *rest]))
+        with pytest.raises(TokensError, match="different codecs"):
+            Encoded.load(path)

@@ -7,6 +7,7 @@ import hashlib
 import itertools
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -70,7 +71,7 @@ def one_after_another(plan: Plan, out: Path, shards: Sequence[Shard]) -> Iterato
 
 def planned(corpus: Path, **changes: object) -> tuple[list[Utterance], Plan]:
     codec = SpeechTokenizer.from_pretrained(corpus / "codec")
-    plan = Plan(str(corpus / "codec"), codec.id, 0, 4, **{"shard_seconds": 4.0, "batch_seconds": 3.0, **changes})
+    plan = Plan(str(corpus / "codec"), codec.token_id, 0, 4, **{"shard_seconds": 4.0, "batch_seconds": 3.0, **changes})
     return read_manifest(corpus / "clips.jsonl"), plan
 
 
@@ -314,6 +315,33 @@ def test_every_iteration_is_another_pass(tokens: Path) -> None:
     stream = TokenStream(tokens, passes=1)
     first, second = ([e["id"] for e in stream] for _ in range(2))
     assert first != second and sorted(first) == sorted(second)
+
+
+def test_a_corpus_of_version_0_1_names_the_codec(corpus: Path, tokens: Path, tmp_path: Path) -> None:
+    codec = SpeechTokenizer.from_pretrained(corpus / "codec")
+    shutil.copytree(tokens, tmp_path / "old")
+    index = read_index(tokens)
+    assert index["plan"].pop("token_id") == codec.token_id == TokenDataset(tokens).token_id
+    index["plan"]["codec_id"] = codec.id
+    (tmp_path / "old" / "index.json").write_text(json.dumps(index))
+    for old in (TokenDataset(tmp_path / "old"), TokenStream(tmp_path / "old")):
+        assert old.token_id == codec.id
+        codec.check_token_id(old.token_id, "codes")
+    assert verify(tmp_path / "old") == []
+
+
+def test_gains_come_with_the_clips_of_a_codec_that_has_a_level(corpus: Path, tmp_path: Path) -> None:
+    make_tiny(level=-26.0, high_pass=40.0).save_pretrained(tmp_path / "codec")
+    codec = SpeechTokenizer.from_pretrained(tmp_path / "codec")
+    utterances, plan = planned(corpus)
+    plan = replace(plan, codec=str(tmp_path / "codec"), token_id=codec.token_id)
+    tokenize(utterances[:4], tmp_path / "tokens", plan, one_after_another)
+    data = TokenDataset(tmp_path / "tokens")
+    for utterance, example in zip(utterances[:4], data, strict=False):
+        assert example["gain"] == pytest.approx(float(codec.encode(audio.read(utterance.path, 16_000)[0]).gain))
+    batch = collate([data[0], data[1]])
+    assert batch["gain"].dtype == torch.float32 and batch["gain"].tolist() == [data[0]["gain"], data[1]["gain"]]
+    assert all("gain" in example for example in TokenStream(tmp_path / "tokens", passes=1))
 
 
 # ---- make check ------------------------------------------------------------------------------------------------------

@@ -66,7 +66,11 @@ def test_commands_of_fine_tuning_run(tmp_path: Path, monkeypatch: pytest.MonkeyP
         assert run_command(*command, *(few if command[:2] == ["train", "codec"] else [])) == 0, line
     assert {u.speaker for u in read_manifest("train.jsonl")} == {"anna", "ben"}
     tuned = SpeechTokenizer.from_pretrained("runs/mine/model")
-    assert Encoded.load("tokens/anna/1.safetensors").codec_id == tuned.id != SpeechTokenizer.from_pretrained("fast").id
+    assert (
+        Encoded.load("tokens/anna/1.safetensors").token_id
+        == tuned.token_id
+        != SpeechTokenizer.from_pretrained("fast").token_id
+    )
     assert Path("runs/mine/report.html").is_file() and Path("after/carl/1.wav").is_file()
     assert Path("runs/clearer/model/discriminators.safetensors").is_file()
 

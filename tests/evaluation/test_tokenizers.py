@@ -127,6 +127,13 @@ def test_ours_not_available(tmp_path: Path) -> None:
         load_tokenizer(str(tmp_path / "none"))
 
 
+def test_ours_gives_a_clip_its_level_back(tmp_path: Path, speech: np.ndarray) -> None:
+    make_tiny(level=-26.0).save_pretrained(tmp_path)
+    tok = load_tokenizer(str(tmp_path))
+    loud, quiet = (tok.decode(tok.encode(factor * speech)) for factor in (1.0, 0.25))  # a power of two: no rounding
+    np.testing.assert_allclose(quiet, 0.25 * loud, rtol=1e-3, atol=1e-6)
+
+
 def test_units(tmp_path: Path, speech: np.ndarray) -> None:
     pytest.importorskip("transformers")
     pytest.importorskip("sklearn")

@@ -44,7 +44,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
         utterances.append(Utterance(str(i), folder / f"{i}.wav", seconds, f"s{i % 4}", text, language="de"))
     write_manifest(folder / "train.jsonl", utterances)
     codec = SpeechTokenizer.from_pretrained(folder / "codec")
-    tokenize(utterances, folder / "tokens", Plan(str(folder / "codec"), codec.id, 0, 4), Local(1))
+    tokenize(utterances, folder / "tokens", Plan(str(folder / "codec"), codec.token_id, 0, 4), Local(1))
     return folder
 
 
@@ -74,12 +74,12 @@ def test_a_run_learns_and_its_models_load(corpus: Path, tmp_path: Path) -> None:
     assert dev[-1]["dev/ar"] < dev[0]["dev/ar"] and dev[-1]["dev/nar"] < dev[0]["dev/nar"]
     codec = SpeechTokenizer.from_pretrained(corpus / "codec")
     models = load_models(tmp_path / "run" / "model", codec)
-    assert models.ar and models.nar and summary["codec"] == codec.id
+    assert models.ar and models.nar and summary["token_id"] == codec.token_id
     assert list(models.parts) == ["ar", "nar", "aligner"]
     for name, model in models.parts.items():
         for key, tensor in model.state_dict().items():
             assert torch.equal(tensor, trainer.models.parts[name].state_dict()[key])
-    with pytest.raises(ValueError, match=r"made for codec tiny-\w+, not for"):
+    with pytest.raises(ValueError, match=r"models of tokens-\w+, but those of this"):
         load_models(tmp_path / "run" / "model", make_tiny(3, num_quantizers=4))
 
 
@@ -120,7 +120,7 @@ def test_one_of_the_two_alone(part: str, corpus: Path, tmp_path: Path) -> None:
 
 def test_what_it_refuses(corpus: Path, tmp_path: Path) -> None:
     make_tiny(1, num_quantizers=4).save_pretrained(tmp_path / "other")
-    with pytest.raises(ValueError, match="holds tokens of tiny-"):
+    with pytest.raises(ValueError, match="tokens of tokens-"):
         LMTrainer(recipe(corpus, tmp_path / "cache", codec=str(tmp_path / "other")), tmp_path / "run")
     for changes, why in (
         ({"max_steps": 0}, "max_steps must be at least 1"),

@@ -13,10 +13,11 @@ import pytest
 import soundfile
 import torch
 
-from conftest import make_tiny, run_command
+from conftest import ROOT, make_tiny, run_command
 from vocable.audio import MADE_BY_MACHINE, AudioError
 from vocable.cli import evaluate
 from vocable.cli.tts import tts
+from vocable.codec.model import SpeechTokenizer
 from vocable.codec.tokens import Encoded, TokensError
 from vocable.lm import model as lm_model
 from vocable.lm.ar import Spoken
@@ -140,7 +141,7 @@ def test_recordings_that_are_no_voice(uslm: USLM) -> None:
     with pytest.raises(AudioError, match="one recording, not 2"):
         uslm.prepare_voice([noise(2.0), noise(2.0)])
     other = make_tiny(5, num_quantizers=4)
-    with pytest.raises(TokensError, match="prepare it again"):
+    with pytest.raises(TokensError, match="a voice of tokens-"):
         uslm.generate("abc", other.encode(noise(2.0)))
     with pytest.raises(TokensError, match="all layers"):
         uslm.generate("abc", uslm.codec.encode(noise(2.0), layers=slice(0, 1)))
@@ -166,7 +167,7 @@ def test_it_loads_what_training_leaves(uslm: USLM, uslm_folders: tuple[Path, Pat
     models, codec = uslm_folders
     loaded = USLM.from_pretrained(models, codec)
     assert torch.equal(loaded.generate("abc").waveform, uslm.generate("abc").waveform)
-    with pytest.raises(ValueError, match="made for codec tiny-"):
+    with pytest.raises(ValueError, match="models of tokens-"):
         USLM.from_pretrained(models)
     with pytest.raises(ValueError, match="no language models"):
         USLM.from_pretrained(codec, codec)
@@ -213,7 +214,7 @@ def test_the_shipped_models_are_found(
         USLM.from_pretrained(codec=codec)
     # A clone has them in a folder, ...
     shutil.copytree(models, tmp_path / "models" / "uslm")
-    assert USLM.from_pretrained(codec=codec).models.codec_id == USLM.from_pretrained(models, codec).models.codec_id
+    assert USLM.from_pretrained(codec=codec).models.token_id == USLM.from_pretrained(models, codec).models.token_id
     # ... and an installed package comes first.
     package = tmp_path / "site" / "vocable_uslm"
     package.mkdir(parents=True)
@@ -222,6 +223,12 @@ def test_the_shipped_models_are_found(
     monkeypatch.syspath_prepend(tmp_path / "site")
     with pytest.raises(ValueError, match="vocable_uslm: no language models that can be used"):
         USLM.from_pretrained(codec=codec)
+
+
+def test_models_of_0_1_speak_with_the_codec_that_they_name(fast: SpeechTokenizer) -> None:
+    assert lm_model.load_models(ROOT / "models" / "uslm", fast).token_id == fast.id != fast.token_id
+    with pytest.raises(ValueError, match="models of fast-6723fc78d7, but those of this codec are"):
+        lm_model.load_models(ROOT / "models" / "uslm", make_tiny())
 
 
 def test_commands_have_the_models_own_defaults() -> None:

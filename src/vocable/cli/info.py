@@ -11,13 +11,14 @@ def info(
     model: str = typer.Argument(None, help="A folder or a hub id (default: the embedded model)."),
     as_json: bool = typer.Option(False, "--json", help="Print JSON."),
 ) -> None:
-    """What a model is: id, size, rates."""
+    """What a model is: ids, size, rates."""
     from vocable.codec.model import SpeechTokenizer
 
     tokenizer = SpeechTokenizer.from_pretrained(model)
     sizes = {part: sum(p.numel() for p in getattr(tokenizer, part).parameters()) for part in ("encoder", "decoder")}
     facts = {
         "id": tokenizer.id,
+        "token_id": tokenizer.token_id,
         "architecture": tokenizer.config.architecture,
         "sample_rate": tokenizer.sample_rate,
         "frame_rate": tokenizer.frame_rate,

@@ -60,7 +60,7 @@ def tokenize(
     start, stop, _ = (chosen or slice(None)).indices(codec.num_quantizers)
     plan = Plan(
         str(model or "fast"),
-        codec.id,
+        codec.token_id,
         start,
         stop,
         format,  # type: ignore[arg-type]

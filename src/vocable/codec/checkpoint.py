@@ -6,10 +6,10 @@ import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import safetensors
 import safetensors.torch
@@ -30,6 +30,16 @@ WEIGHTS = "model.safetensors"
 EMBEDDED = "fast"
 #: What only the official trainer's codebooks need, kept for `export_official`.
 STATISTICS = "codebook_statistics.safetensors"
+#: Fields of a config that do not decide codes: names, the decoder's sizes, and what training alone uses.
+_NOT_OF_TOKENS = {
+    "name",
+    "semantic_dimension",
+    "decoder_frame_blocks",
+    "decoder_fine_blocks",
+    "decoder_look_ahead",
+    "synthesis_n_fft",
+    "phase_noise",
+}
 
 
 class CheckpointError(ValueError):
@@ -47,7 +57,8 @@ def load(name: str | os.PathLike[str] | None, parts: Parts = "all", weight_norm:
     source = locate(name)
     config, tensors = _read(source)
     _strict(config, tensors, source)
-    identity = codec_id(config, tensors)
+    # Both now: later the file may hold another model, or be gone, and what is loaded may be a part, or folded.
+    identity, of_tokens = codec_id(config, tensors), token_id(config, tensors)
     left_out = {"all": (), "encoder": ("decoder.",), "decoder": ("encoder.",)}.get(parts, ())
     kept = {key: tensors[key] for key in tensors if not key.startswith(left_out)}
     del tensors
@@ -56,7 +67,7 @@ def load(name: str | os.PathLike[str] | None, parts: Parts = "all", weight_norm:
         config = _with_weight_norm(config, weight_norm)
     model = _shapes(config, parts)
     model.load_state_dict(kept, assign=True)
-    model._id = identity
+    model._id, model._token_id = identity, of_tokens
     return model
 
 
@@ -103,11 +114,29 @@ def export_official(name: str | os.PathLike[str] | None, out: str | os.PathLike[
 
 def codec_id(config: CodecConfig, tensors: Mapping[str, Tensor]) -> str:
     """NAME-0123456789: the config's name and 40 bits of the SHA-256 of config and float32 weights."""
-    digest = hashlib.sha256(json.dumps(config.to_dict(), sort_keys=True).encode())
-    for key in sorted(tensors):
+    return f"{config.name}-{_digest(config.to_dict(), tensors, sorted(tensors))}"
+
+
+def token_id(config: CodecConfig, tensors: Mapping[str, Tensor]) -> str:
+    """tokens-0123456789: 40 bits of the SHA-256 of what decides codes.
+
+    That is the encoder, the quantizer, and the fields of the config that they depend on. Codecs that differ in nothing
+    but decoder, name and what training uses have the same token id, and each decodes the tokens of the other.
+    """
+    values = config.to_dict()
+    values |= values.pop(config.architecture)
+    decisive = {key: value for key, value in values.items() if key not in _NOT_OF_TOKENS}
+    keys = [key for key in sorted(tensors) if key.startswith(("encoder.", "quantizer."))]
+    return f"tokens-{_digest(decisive, tensors, keys)}"
+
+
+def _digest(values: dict[str, Any], tensors: Mapping[str, Tensor], keys: Sequence[str]) -> str:
+    """40 bits of the SHA-256 of JSON values and of the named tensors in float32."""
+    digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode())
+    for key in keys:
         digest.update(key.encode())
         digest.update(tensors[key].detach().cpu().float().contiguous().numpy().data)
-    return f"{config.name}-{digest.hexdigest()[:10]}"
+    return digest.hexdigest()[:10]
 
 
 def locate(name: str | os.PathLike[str] | None, *more: str) -> Path:

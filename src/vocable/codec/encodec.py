@@ -65,7 +65,8 @@ class Encodec:
         digest = hashlib.sha256()
         for key, tensor in sorted(self.model.state_dict().items()):
             digest.update(key.encode() + tensor.cpu().contiguous().numpy().tobytes())
-        self.id = f"encodec-{digest.hexdigest()[:10]}"
+        #: Its token id too: nobody trains its decoder further.
+        self.id = self.token_id = f"encodec-{digest.hexdigest()[:10]}"
 
     @property
     def device(self) -> torch.device:
@@ -84,7 +85,7 @@ class Encodec:
         for row, clip, count in zip(codes, clips, frames.tolist(), strict=True):
             latents = self.model.encoder(clip.to(self.device)[None, None]).transpose(1, 2)
             row[:, :count] = self.quantizer.encode(latents, stop)[0, start:]
-        return Encoded(codes, frames, lengths, slice(start, stop), self.id, self.sample_rate, self.frame_rate)
+        return Encoded(codes, frames, lengths, slice(start, stop), self.token_id, self.sample_rate, self.frame_rate)
 
     def encode_long(self, waveform: Tensor | np.ndarray, layers: slice | None = None) -> Encoded:
         """As `encode`, whole: AudioError for a recording over five minutes."""
@@ -101,8 +102,7 @@ class Encodec:
     ) -> Decoded:
         """As `SpeechTokenizer.decode`; of an `Encoded`, all the layers that it holds, and `layers` is left out."""
         if isinstance(codes, Encoded):
-            if codes.codec_id != self.id:
-                raise TokensError(f"tokens of {codes.codec_id}, and this is {self.id}")
+            self.check_token_id(codes.token_id, "codes")
             if layers not in (None, codes.layers):
                 raise TokensError("an Encoded is decoded with all the layers that it holds: leave out layers")
             num_samples = codes.num_samples if num_samples is None else num_samples
@@ -123,6 +123,11 @@ class Encodec:
         if codes.shape[1] != stop - start:
             raise TokensError(f"{codes.shape[1]} rows of codes for layers {start} to {stop}")
         return self.quantizer.decode(codes.to(self.device), start).transpose(1, 2)
+
+    def check_token_id(self, token_id: str, what: str) -> None:
+        """As `SpeechTokenizer.check_token_id`."""
+        if token_id != self.id:
+            raise TokensError(f"{what} of {token_id}, but those of this codec are {self.id}: load that one")
 
     def bitrate(self, layers: slice | None = None) -> float:
         """Bits a second of the codes of these layers, without entropy coding."""

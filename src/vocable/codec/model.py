@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from vocable.audio import AudioError
 from vocable.codec.clips import Waveforms, as_clips, check_fit, checked_lengths, layer_range
 from vocable.codec.config import CodecConfig
 from vocable.codec.layers import Recurrence, frame_mask, reduce_recurrence
+from vocable.codec.level import HighPass, condition, level_gain
 from vocable.codec.long import CHUNK_FRAMES, run_staged
 from vocable.codec.rvq import Quantized, ResidualVectorQuantizer
 from vocable.codec.seanet import SEANetDecoder, SEANetEncoder
@@ -90,6 +92,7 @@ class SpeechTokenizer(nn.Module):
         #: Maps RVQ-1 to the teacher's channels; used in training alone.
         self.transform = nn.Linear(config.dimension, config.semantic_dimension)
         self._id: str | None = None
+        self._token_id: str | None = None
         #: What its recurrent layers run in; a reduced one is for inference alone.
         self.recurrence: Recurrence = "float32"
 
@@ -155,25 +158,43 @@ class SpeechTokenizer(nn.Module):
         if mode and self.recurrence != "float32":
             raise ValueError(f"this codec's recurrence was made {self.recurrence}: load it as it is to train it")
         if mode:
-            self._id = None  # its weights are about to change
+            self._id = self._token_id = None  # its weights are about to change
         super().train(mode)
         return self
 
     def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
-        self._id = None
+        self._id = self._token_id = None
         return super().load_state_dict(*args, **kwargs)
 
     # ---- what it is ----------------------------------------------------------------------------------------------
 
     @property
     def id(self) -> str:
-        """The config's name and a hash of config and weights; tokens name it.
+        """The config's name and a hash of config and weights.
 
         A codec that was loaded keeps it; one whose weights may change hashes them at every call (0.4 s for `paper`).
         """
         from vocable.codec import checkpoint
 
         return self._id or checkpoint.codec_id(self.config, self.state_dict())
+
+    @property
+    def token_id(self) -> str:
+        """A hash of what decides codes, encoder and quantizer; tokens name it, and codecs that share it share tokens.
+
+        Kept or hashed at every call, as the id is.
+        """
+        from vocable.codec import checkpoint
+
+        return self._token_id or checkpoint.token_id(self.config, self.state_dict())
+
+    def check_token_id(self, token_id: str, what: str) -> None:
+        """Raise TokensError, which says `what`, unless `token_id` names tokens of this codec.
+
+        It does if it is the codec's token id, or its id, which files of vocable 0.1 name.
+        """
+        if token_id != self.token_id and token_id != self.id:
+            raise TokensError(f"{what} of {token_id}, but those of this codec are {self.token_id}: load that one")
 
     @property
     def sample_rate(self) -> int:
@@ -237,14 +258,14 @@ class SpeechTokenizer(nn.Module):
         above the last one cost nothing. Raises AudioError for empty, non-finite or non-float input.
         """
         start, stop = layer_range(layers, self.num_quantizers)
-        batch, lengths = self._batch(waveform, sample_rate, num_samples)
+        batch, lengths, gain = self._batch(waveform, sample_rate, num_samples)
         frames = -(-lengths // self.hop_length)
         latents = run_batch(_staged(self.encoder), batch, lengths)
         valid = torch.arange(latents.shape[1]) < frames[:, None]
         codes = frames.new_zeros(len(frames), stop - start, latents.shape[1], device=self.device)
         # 0 behind a clip's end, which costs no search.
         codes.transpose(1, 2)[valid] = self.quantizer.encode(latents[valid][None], stop)[0, start:].T
-        return Encoded(codes, frames, lengths, slice(start, stop), self.id, self.sample_rate, self.frame_rate)
+        return self._encoded(codes, frames, lengths, slice(start, stop), gain)
 
     @torch.no_grad()
     def decode(
@@ -252,14 +273,19 @@ class SpeechTokenizer(nn.Module):
         codes: Encoded | Tensor | np.ndarray,
         num_samples: Tensor | Sequence[int] | None = None,
         layers: slice | None = None,
+        restore_level: bool = True,
     ) -> Decoded:
         """Codes to speech.
 
         codes: what `encode` returned, or int [B, K', T] with as many rows as `layers` selects (None: all K). For an
         `Encoded`, `layers` chooses among the rows that it holds. num_samples: the length of each clip; without it, T
-        whole frames. Raises TokensError for codes of another codec, of the wrong shape, or out of range.
+        whole frames. restore_level: bring the clips of an `Encoded` that has gains back to the level that they came
+        with; without gains, a codec that has a level speaks at that. Raises TokensError for codes of another codec, of
+        the wrong shape, or out of range.
         """
+        gain = None
         if isinstance(codes, Encoded):
+            gain = codes.gain if restore_level else None
             num_samples = codes.num_samples if num_samples is None else num_samples
             codes, layers = self._held(codes, layers)
         codes, start = self._checked(codes, layers)
@@ -268,6 +294,8 @@ class SpeechTokenizer(nn.Module):
         check_fit(lengths, frames, hop)
         latents = self.quantizer.decode(codes, start)
         waveform = run_batch(_staged(self.decoder), latents, -(-lengths // hop))[:, : int(lengths.max())]
+        if gain is not None:
+            waveform = waveform / gain.to(waveform)[:, None]
         return Decoded(_silence_after(waveform, lengths), lengths)
 
     def reconstruct(
@@ -286,36 +314,57 @@ class SpeechTokenizer(nn.Module):
         blocks: Tensor | np.ndarray | Iterable[Tensor | np.ndarray],
         layers: slice | None = None,
         chunk_frames: int = CHUNK_FRAMES,
+        gain: float | None = None,
     ) -> Encoded:
         """One recording of any length, in blocks, to the codes that `encode` gives for the whole, in bounded memory.
 
         blocks: float [n] at the codec's rate, of any lengths (or the whole as one). chunk_frames: what is worked on at
-        once; more takes more memory. Raises AudioError for input that is empty or not finite.
+        once; more takes more memory. gain: by which the recording is multiplied, for a codec that has a level; None
+        measures it first, and then goes through the blocks twice. Raises AudioError for input that is empty or not
+        finite, ValueError for blocks that cannot be gone through twice where they must, and for a gain that this codec
+        cannot use.
         """
         start, stop = layer_range(layers, self.num_quantizers)
+        encoder, level = _staged(self.encoder), self.config.level
         samples = 0
 
-        def checked() -> Iterator[Tensor]:
+        def filtered() -> Iterator[Tensor]:
             nonlocal samples
+            samples, high_pass = 0, HighPass(self.config.high_pass, self.sample_rate)
             for block in [blocks] if isinstance(blocks, (Tensor, np.ndarray)) else blocks:
                 if len(block):
                     clips = as_clips(block, None)
                     if len(clips) != 1:
                         raise AudioError(f"a block of one recording is [n], not {list(block.shape)}")
                     samples += len(clips[0])
-                    yield clips[0].to(self.device)
+                    yield high_pass(clips[0].to(self.device))
 
-        chunks = run_staged(_staged(self.encoder), checked(), _at_least_one(chunk_frames))
+        if gain is not None and (level is None or not 0 < gain < math.inf):
+            raise ValueError(f"gain is a positive number, and for a codec that has a level, not {gain!r}")
+        if gain is None and level is not None:
+            if isinstance(blocks, Iterator):
+                raise ValueError(
+                    "this codec measures a recording before it encodes it, and these blocks can be read only once: "
+                    "give an array, a list, what can be iterated again (audio.read_blocks), or gain="
+                )
+            gain = level_gain(filtered(), level, self.sample_rate)
+        blocks_in = filtered() if gain is None else (block * gain for block in filtered())
+        chunks = run_staged(encoder, blocks_in, _at_least_one(chunk_frames))
         rows = [self.quantizer.encode(latents[None], stop)[:, start:] for latents in chunks]
         if not rows:
             raise AudioError("no samples: give at least one")
         codes, lengths = torch.cat(rows, 2), torch.tensor([samples])
         frames = torch.tensor([codes.shape[2]])
-        return Encoded(codes, frames, lengths, slice(start, stop), self.id, self.sample_rate, self.frame_rate)
+        gains = None if gain is None else torch.tensor([gain])
+        return self._encoded(codes, frames, lengths, slice(start, stop), gains)
 
     @torch.no_grad()
     def decode_long(
-        self, encoded: Encoded, layers: slice | None = None, chunk_frames: int = CHUNK_FRAMES
+        self,
+        encoded: Encoded,
+        layers: slice | None = None,
+        chunk_frames: int = CHUNK_FRAMES,
+        restore_level: bool = True,
     ) -> Iterator[Tensor]:
         """The speech of one clip of any length, in blocks: float32 [n], which together are what `decode` gives.
 
@@ -330,8 +379,9 @@ class SpeechTokenizer(nn.Module):
         codes = codes[:, :, : self.num_frames(left)]
         latents = (self.quantizer.decode(codes[:, :, at : at + chunk_frames], start)[0] for at in starts)
         for block in run_staged(_staged(self.decoder), latents, chunk_frames):
-            yield block[:left]
-            left -= len(block[:left])
+            block = block[:left]
+            yield block if encoded.gain is None or not restore_level else block / encoded.gain.to(block)
+            left -= len(block)
 
     @torch.no_grad()
     def latents(
@@ -341,7 +391,7 @@ class SpeechTokenizer(nn.Module):
         num_samples: Tensor | Sequence[int] | None = None,
     ) -> Tensor:
         """The encoder's output before quantization: float32 [B, D, T]."""
-        batch, lengths = self._batch(waveform, sample_rate, num_samples)
+        batch, lengths, _ = self._batch(waveform, sample_rate, num_samples)
         return run_batch(_staged(self.encoder), batch, lengths).transpose(1, 2)
 
     @torch.no_grad()
@@ -377,8 +427,7 @@ class SpeechTokenizer(nn.Module):
 
     def _held(self, encoded: Encoded, layers: slice | None) -> tuple[Tensor, slice]:
         """The rows of `encoded` that `layers` asks for, and which layers they are."""
-        if encoded.codec_id != self.id:
-            raise TokensError(f"codes of codec {encoded.codec_id}, but this is {self.id}: load that one")
+        self.check_token_id(encoded.token_id, "codes")
         held = encoded.layers
         chosen = slice(*layer_range(held if layers is None else layers, self.num_quantizers))
         if chosen.start < held.start or chosen.stop > held.stop:
@@ -389,16 +438,24 @@ class SpeechTokenizer(nn.Module):
 
     def _batch(
         self, waveform: Waveforms, sample_rate: int | None, num_samples: Tensor | Sequence[int] | None
-    ) -> tuple[Tensor, Tensor]:
-        """Any accepted input as float32 [B, L], zero behind each clip's end, and num_samples [B] on the CPU."""
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Any accepted input as the encoder takes it: float32 [B, L], zero behind each clip's end.
+
+        Also num_samples int64 [B] and, for a codec that has a level, gains float32 [B], both on the CPU.
+        """
         clips = as_clips(waveform, num_samples)
         if sample_rate is not None and sample_rate != self.sample_rate:
             clips = [torch.from_numpy(audio.resample(c.cpu().numpy(), sample_rate, self.sample_rate)) for c in clips]
         lengths = torch.tensor([len(c) for c in clips])
-        batch = torch.zeros(len(clips), int(lengths.max()), device=self.device)
-        for row, clip in zip(batch, clips, strict=True):
-            row[: len(clip)] = clip
-        return batch, lengths
+        batch, gains = torch.zeros(len(clips), int(lengths.max()), device=self.device), torch.ones(len(clips))
+        for i, clip in enumerate(clips):
+            batch[i, : len(clip)], gains[i] = condition(clip, self.config)
+        return batch, lengths, None if self.config.level is None else gains
+
+    def _encoded(
+        self, codes: Tensor, num_frames: Tensor, num_samples: Tensor, layers: slice, gain: Tensor | None
+    ) -> Encoded:
+        return Encoded(codes, num_frames, num_samples, layers, self.token_id, self.sample_rate, self.frame_rate, gain)
 
     def _checked(self, codes: Tensor | np.ndarray, layers: slice | None) -> tuple[Tensor, int]:
         """Codes as int64 [B, K', T] on the device, and the layer of their first row."""

@@ -18,8 +18,11 @@ from torch import Tensor
 
 from vocable.files import atomic_path
 
-VERSION = "1"
+#: Of the files. Version "1" named the codec's id where "2" names the token id, and had no gains.
+VERSION = "2"
 SUFFIXES = (".safetensors", ".npz", ".jsonl")
+#: Keys of a header that hold a list, one value a clip.
+_PER_CLIP = ("num_frames", "num_samples", "gain")
 
 
 class TokensError(ValueError):
@@ -34,9 +37,11 @@ class Encoded:
     num_frames: Tensor  #: int64 [B]
     num_samples: Tensor  #: int64 [B]
     layers: slice  #: which of the codec's layers the rows are
-    codec_id: str
+    token_id: str  #: of the codec that made them; in a file of version 1, the codec's own id
     sample_rate: int  #: Hz
     frame_rate: float  #: Hz
+    #: float32 [B], by which each clip was multiplied before it was encoded; None: the codec takes clips as they are
+    gain: Tensor | None = None
 
     @property
     def semantic(self) -> Tensor:
@@ -72,20 +77,22 @@ class Encoded:
                 codes=self.codes[i : i + 1, :, :frames],
                 num_frames=self.num_frames[i : i + 1],
                 num_samples=self.num_samples[i : i + 1],
+                gain=None if self.gain is None else self.gain[i : i + 1],
             )
             for i, frames in enumerate(self.num_frames.tolist())
         ]
 
     def _header(self) -> dict[str, Any]:
-        return {
+        header = {
             "version": VERSION,
-            "codec_id": self.codec_id,
+            "token_id": self.token_id,
             "sample_rate": self.sample_rate,
             "frame_rate": self.frame_rate,
             "layers": [self.layers.start, self.layers.stop],
             "num_frames": self.num_frames.tolist(),
             "num_samples": self.num_samples.tolist(),
         }
+        return header if self.gain is None else header | {"gain": self.gain.tolist()}
 
     def _stored(self) -> np.ndarray:
         return self.codes.cpu().numpy().astype(np.uint16)
@@ -108,7 +115,7 @@ class Encoded:
         try:
             header, codes = parse()
             version = header["version"]
-            if version != VERSION:
+            if version not in ("1", VERSION):
                 raise TokensError(f"{name}: token format {version!r} is unknown here; update vocable")
             start, stop = header["layers"]
             encoded = cls(
@@ -116,9 +123,10 @@ class Encoded:
                 num_frames=torch.tensor(header["num_frames"], dtype=torch.int64),
                 num_samples=torch.tensor(header["num_samples"], dtype=torch.int64),
                 layers=slice(int(start), int(stop)),
-                codec_id=str(header["codec_id"]),
+                token_id=str(header["codec_id" if version == "1" else "token_id"]),
                 sample_rate=int(header["sample_rate"]),
                 frame_rate=float(header["frame_rate"]),
+                gain=torch.tensor(header["gain"], dtype=torch.float32) if "gain" in header else None,
             )
         except TokensError:
             raise
@@ -126,6 +134,9 @@ class Encoded:
             raise TokensError(f"{name}: not a token file of vocable; make one with `vocable encode`") from error
         shape, rows = encoded.codes.shape, encoded.layers.stop - encoded.layers.start
         fits = len(shape) == 3 and shape[1] == rows and len(encoded.num_samples) == len(encoded.num_frames) == shape[0]
+        if encoded.gain is not None:
+            positive = (encoded.gain > 0) & encoded.gain.isfinite()
+            fits = fits and encoded.gain.shape == shape[:1] and bool(positive.all())
         if not fits or not shape[0] or int(encoded.num_frames.max()) > shape[2] or int(encoded.num_frames.min()) < 1:
             raise TokensError(f"{name}: the codes do not fit the header; encode the audio again")
         return encoded
@@ -169,15 +180,18 @@ def _save_jsonl(path: Path, header: dict[str, Any], codes: np.ndarray) -> None:
     with open(path, "w", encoding="utf-8") as file:
         for i, clip in enumerate(codes):
             frames = header["num_frames"][i]
-            line = header | {"num_frames": frames, "num_samples": header["num_samples"][i]}
+            line = header | {key: header[key][i] for key in _PER_CLIP if key in header}
             file.write(json.dumps(line | {"codes": clip[:, :frames].tolist()}) + "\n")
 
 
 def _load_jsonl(path: Path) -> tuple[dict[str, Any], np.ndarray]:
     rows: Sequence[dict[str, Any]] = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    header = rows[0] | {key: [row[key] for row in rows] for key in ("num_frames", "num_samples")}
-    if any(row["codec_id"] != header["codec_id"] or row["layers"] != header["layers"] for row in rows):
+    origins = [
+        [row.get(key) for key in ("version", "codec_id", "token_id", "layers")] + ["gain" in row] for row in rows
+    ]
+    if any(origin != origins[0] for origin in origins):
         raise TokensError(f"{path}: the lines come from different codecs or layers; decode them apart")
+    header = rows[0] | {key: [row[key] for row in rows] for key in _PER_CLIP if key in rows[0]}
     codes = np.zeros((len(rows), len(rows[0]["codes"]), max(header["num_frames"])), np.int64)
     for i, row in enumerate(rows):
         codes[i, :, : row["num_frames"]] = row["codes"]

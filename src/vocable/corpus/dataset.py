@@ -14,7 +14,8 @@ from torch.utils.data import Dataset, IterableDataset, get_worker_info
 from vocable.codec.tokens import Encoded
 from vocable.corpus.tokenize import read_entry, read_index, read_shard
 
-Example = dict[str, Any]  #: "id": str, "codes": int64 [K', T], "num_samples": int
+#: "id": str, "codes": int64 [K', T], "num_samples": int; "gain": float, of a codec that brings clips to a level
+Example = dict[str, Any]
 
 
 class TokenDataset(Dataset[Example]):
@@ -28,7 +29,7 @@ class TokenDataset(Dataset[Example]):
         index = read_index(self.corpus)
         if index["plan"]["format"] != "tar":
             raise ValueError(f"{self.corpus}: clips of parquet shards come as a stream: TokenStream")
-        self.codec_id: str = index["plan"]["codec_id"]
+        self.token_id: str = index["plan"]["token_id"]
         self._shards = [self.corpus / "shards" / entry["shard"] for entry in index["shards"]]
         self.ids: list[str] = []
         self.num_frames: list[int] = []  #: of each clip, for batches of like lengths
@@ -48,7 +49,7 @@ class TokenDataset(Dataset[Example]):
         with open(self._shards[shard], "rb") as file:
             file.seek(start)
             clip = Encoded.from_bytes(file.read(size), f"{self._shards[shard]}, {self.ids[item]}")
-        return {"id": self.ids[item], "codes": clip.codes[0], "num_samples": int(clip.num_samples)}
+        return _example(self.ids[item], clip)
 
 
 class TokenStream(IterableDataset[Example]):
@@ -76,7 +77,7 @@ class TokenStream(IterableDataset[Example]):
         (None: never end). Raises ValueError for a corpus without clips."""
         self.corpus = Path(corpus)
         index = read_index(self.corpus)
-        self.codec_id: str = index["plan"]["codec_id"]
+        self.token_id: str = index["plan"]["token_id"]
         self._shards = [(self.corpus / "shards" / e["shard"], e["clips"]) for e in index["shards"] if e["clips"]]
         if not self._shards:
             raise ValueError(f"{self.corpus}: holds no clips")
@@ -124,8 +125,7 @@ class TokenStream(IterableDataset[Example]):
             if number >= self._done:
                 if shard not in held:
                     held[shard] = list(read_shard(path))
-                name, encoded = held[shard][clip]
-                yield {"id": name, "codes": encoded.codes[0], "num_samples": int(encoded.num_samples)}
+                yield _example(*held[shard][clip])
             if not left[shard]:
                 held.pop(shard, None)
 
@@ -143,6 +143,11 @@ class TokenStream(IterableDataset[Example]):
             yield _take(window, rng)
 
 
+def _example(name: str, clip: Encoded) -> Example:
+    gain = {} if clip.gain is None else {"gain": float(clip.gain)}
+    return {"id": name, "codes": clip.codes[0], "num_samples": int(clip.num_samples)} | gain
+
+
 def _take(window: list[tuple[int, int]], rng: np.random.Generator) -> tuple[int, int]:
     chosen = int(rng.integers(len(window)))
     window[chosen], window[-1] = window[-1], window[chosen]
@@ -150,13 +155,17 @@ def _take(window: list[tuple[int, int]], rng: np.random.Generator) -> tuple[int,
 
 
 def collate(examples: list[Example], pad: int = 0) -> dict[str, Any]:
-    """A batch for a DataLoader: codes int64 [B, K', T], `pad` behind a clip's end; num_frames and num_samples [B]."""
+    """A batch for a DataLoader: codes int64 [B, K', T], `pad` behind a clip's end; num_frames and num_samples [B].
+
+    Where the examples have a gain: gain, float32 [B].
+    """
     frames = torch.tensor([example["codes"].shape[1] for example in examples])
     layers = len(examples[0]["codes"])
     codes: Tensor = torch.full((len(examples), layers, int(frames.max())), pad, dtype=torch.int64)
     for row, example, length in zip(codes, examples, frames.tolist(), strict=True):
         row[:, :length] = example["codes"]
-    return {
+    gain = {"gain": torch.tensor([example["gain"] for example in examples])} if "gain" in examples[0] else {}
+    return gain | {
         "ids": [example["id"] for example in examples],
         "codes": codes,
         "num_frames": frames,

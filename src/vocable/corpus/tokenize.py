@@ -1,6 +1,6 @@
 """A corpus as tokens: shards whose bytes follow from the manifest and the plan alone.
 
-    OUT/plan.json             codec, layers, format, sizes, the manifest's hash: what decides the bytes
+    OUT/plan.json             token id, layers, format, sizes, the manifest's hash: what decides the bytes
     OUT/shards/00000.tar ...  a token file for each clip, ID.safetensors, as `Encoded.load` reads them; or 00000.parquet
     OUT/shards/00000.json     its checksum, its clips and their places; clips that were left out, and why
     OUT/index.json            when all are there: shards, checksums, sums
@@ -46,7 +46,7 @@ class Plan:
     """What decides the bytes of a tokenized corpus, besides its manifest."""
 
     codec: str  #: as load_codec takes it; where it lies decides nothing
-    codec_id: str
+    token_id: str  #: of the codec
     start: int  #: of the layers
     stop: int
     format: Format = "tar"
@@ -185,8 +185,10 @@ class Worker:
         self.codec = load_codec(
             plan.codec, device=plan.device, parts="encoder", recurrence=plan.recurrence, compile=plan.compile
         )
-        if self.codec.id != plan.codec_id:
-            raise ValueError(f"{plan.codec} is {self.codec.id} here, and was {plan.codec_id} when this was planned")
+        if self.codec.token_id != plan.token_id:
+            raise ValueError(
+                f"{plan.codec} makes {self.codec.token_id} here, and made {plan.token_id} when this was planned"
+            )
 
     def __call__(self, shard: Shard) -> int:
         """Write a shard; returns its number."""
@@ -304,7 +306,10 @@ def read_shard(path: Path) -> Iterator[tuple[str, Encoded]]:
 
 
 def read_index(out: Path) -> dict[str, Any]:
-    """The index of a corpus that `tokenize` finished."""
+    """The index of a corpus that `tokenize` finished.
+
+    Vocable 0.1 wrote the codec's id, "codec_id", into the plan; it is given as the "token_id", as in `Encoded`.
+    """
     path = out / "index.json"
     if not path.is_file():
         unfinished = (out / "plan.json").is_file()
@@ -312,6 +317,8 @@ def read_index(out: Path) -> dict[str, Any]:
             f"{out}: {'not finished: run the same command again' if unfinished else 'no tokenized corpus'}"
         )
     index: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    if "codec_id" in index["plan"]:
+        index["plan"]["token_id"] = index["plan"].pop("codec_id")
     return index
 
 

@@ -45,6 +45,7 @@ class Tokens:
     bits: float  #: sent, without entropy coding
     codes: Tensor | None = None  #: int64 [K', T]
     stream: bytes = b""  #: of a codec that has no codes
+    gain: float = 1.0  #: by which the clip was multiplied before it was encoded
 
 
 class Tokenizer(Protocol):
@@ -132,14 +133,15 @@ class Ours:
 
     def encode(self, waveform: np.ndarray) -> Tokens:
         encoded = self.model.encode(waveform, SAMPLE_RATE, layers=self.layers)
-        return Tokens(len(waveform), _bits(encoded.codes, self.codebook_size), encoded.codes[0])
+        gain = 1.0 if encoded.gain is None else float(encoded.gain)
+        return Tokens(len(waveform), _bits(encoded.codes, self.codebook_size), encoded.codes[0], gain=gain)
 
     def decode(self, tokens: Tokens) -> np.ndarray:
         assert tokens.codes is not None
         rate = self.model.sample_rate
         samples = min(-(-tokens.num_samples * rate // SAMPLE_RATE), tokens.codes.shape[1] * self.model.hop_length)
         decoded = self.model.decode(tokens.codes[None], [samples], self.layers).waveform[0].numpy()
-        return audio.resample(decoded, rate, SAMPLE_RATE)
+        return audio.resample(decoded / tokens.gain, rate, SAMPLE_RATE)
 
     def embed(self, codes: Tensor) -> Tensor:
         return self.model.embed(codes[None], self.layers)[0].T

@@ -43,7 +43,6 @@ class Clip:
 
 @dataclass(frozen=True)
 class Corpus:
-    codec_id: str
     language: str  #: of most clips
     table: SymbolTable
     clips: list[Clip]
@@ -66,10 +65,7 @@ def load_corpus(
     Raises ValueError for tokens of another codec, or of few layers, and where no clip is left.
     """
     dataset = TokenDataset(tokens)
-    if dataset.codec_id != codec.id:
-        raise ValueError(
-            f"{tokens} holds tokens of {dataset.codec_id}, not of {codec.id}: name its codec in the recipe"
-        )
+    codec.check_token_id(dataset.token_id, f"{tokens}: tokens")
     places = {name: i for i, name in enumerate(dataset.ids)}
     left_out: dict[str, str] = {}
     kept = []
@@ -114,7 +110,7 @@ def load_corpus(
     ]
     _check_any(clips, tokens, left_out)
     language = Counter(u.language or data.language for u in kept).most_common(1)[0][0]
-    return Corpus(codec.id, language, table, clips, left_out, model)
+    return Corpus(language, table, clips, left_out, model)
 
 
 def _check_any(clips: Collection[object], tokens: str, left_out: dict[str, str]) -> None:
@@ -166,7 +162,7 @@ def _aligner(
     """The cache's, or one that is trained now if there is none of these clips, symbols, codec and recipe."""
     model = Aligner(AlignerConfig(codec.quantizer.codebooks.shape[2], len(table)))
     texts = hashlib.sha256(json.dumps(symbols, sort_keys=True).encode()).hexdigest()
-    made_for = {"codec": codec.id, "symbols": " ".join(table.symbols), "texts": texts, "recipe": str(recipe)}
+    made_for = {"codec": codec.token_id, "symbols": " ".join(table.symbols), "texts": texts, "recipe": str(recipe)}
     weights = cache / WEIGHTS
     if weights.is_file() and _metadata(weights) == made_for:
         model.load_state_dict(safetensors.torch.load_file(weights))

@@ -33,7 +33,7 @@ CONFIG = "config.json"
 class Models:
     """AR, NAR, and the aligner that timed what they learned from; any may be missing. And what they were made for."""
 
-    codec_id: str
+    token_id: str  #: of the codec; of vocable 0.1, the codec's own id
     front_end: str
     language: str  #: of texts that do not say
     table: SymbolTable
@@ -89,7 +89,7 @@ def build_models(recipe: LMRecipe, codec: Codec, table: SymbolTable, language: s
         books = codec.quantizer.codebooks
         layers, size, dimension = books.shape
         nar = NAR(NARConfig(layers, size, dimension, len(table), transformer), books)
-    return Models(codec.id, recipe.data.front_end, language, table, ar, nar)
+    return Models(codec.token_id, recipe.data.front_end, language, table, ar, nar)
 
 
 def _transformer(recipe: ModelRecipe, stages: int = 0) -> TransformerConfig:
@@ -112,7 +112,7 @@ def save_models(models: Models, folder: str | os.PathLike[str], dtype: torch.dty
 def _values(models: Models) -> dict[str, Any]:
     """What stands in the config."""
     values = {
-        "codec": models.codec_id,
+        "codec": models.token_id,
         "front_end": models.front_end,
         "language": models.language,
         "symbols": list(models.table.symbols),
@@ -140,8 +140,7 @@ def load_models(name: str | os.PathLike[str] | None, codec: Codec) -> Models:
     try:
         values = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
         models = Models(values["codec"], values["front_end"], values["language"], SymbolTable(values["symbols"]))
-        if models.codec_id != codec.id:
-            raise ValueError(f"made for codec {models.codec_id}, not for {codec.id}")
+        codec.check_token_id(models.token_id, "models")
         if "ar" in values:
             models.ar = AR(ARConfig(**_config(values["ar"])))
         if "nar" in values:

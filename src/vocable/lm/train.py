@@ -217,7 +217,7 @@ class LMTrainer(Trainer):
         save_models(self.models, self.folder / "model")
 
     def about(self) -> dict[str, Any]:
-        return {"models": digest(self.models), "codec": self.models.codec_id, "left_out": len(self.corpus.left_out)}
+        return {"models": digest(self.models), "token_id": self.models.token_id, "left_out": len(self.corpus.left_out)}
 
     def train_step(self, parts: list[Batch]) -> dict[str, float]:
         torch.manual_seed(self.generator().initial_seed())  # dropout's

@@ -44,8 +44,7 @@ def prepare_voice(codec: Codec, waveform: Waveforms, sample_rate: int | None = N
 
 def voice_codes(codec: Codec, voice: Encoded) -> Tensor:
     """The codes of a voice, int64 [K, P]. Raises TokensError for what `prepare_voice` did not make with this codec."""
-    if voice.codec_id != codec.id:
-        raise TokensError(f"the voice is of codec {voice.codec_id}, and this is {codec.id}: prepare it again")
+    codec.check_token_id(voice.token_id, "a voice")
     if len(voice) != 1 or voice.codes.shape[1] != codec.num_quantizers:
         raise TokensError("a voice is one clip with all layers: use prepare_voice")
     frames = int(voice.num_frames)

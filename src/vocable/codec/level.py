@@ -1,0 +1,118 @@
+"""What is done to a clip before the encoder: a high-pass filter, then a gain that brings its speech to one level.
+
+So codes do not say how loud a recording is, nor what it holds below the voice. A config's `level` and `high_pass` turn
+the two on.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from vocable.codec.config import CodecConfig
+
+FRAME_SECONDS = 0.02
+ACTIVE_RANGE = 30.0  #: dB below the loudest frame, down to which a frame counts as speech
+#: 40 dB: enough for speech at -66 dBov, where a level is -26. A clip that is quieter is noise, and must not become as
+#: loud as speech: the rounding noise of 16-bit files, -101 dBov, stays below -60. Attenuation needs no limit.
+LARGEST_GAIN = 100.0
+RESPONSE_END = 1e-7  #: of its beginning, at which the filter's impulse response is cut off
+PIECE = 30_000  #: samples that are filtered at once
+
+
+def active_level(waveform: Tensor | Iterable[Tensor], sample_rate: int) -> float:
+    """The level of active speech in dBov: 0 is a root mean square of 1.0; -inf for digital silence.
+
+    waveform: float [L], or its blocks [n]. The root mean square is that of the 20 ms frames whose power is within 30 dB
+    of the strongest. The last frame is as long as what is left, so any clip has a level.
+    """
+    frame = round(FRAME_SECONDS * sample_rate)
+    rest = torch.zeros(0)
+    energies = []
+    for block in [waveform] if isinstance(waveform, Tensor) else waveform:
+        held = torch.cat([rest.to(block), block])
+        whole = len(held) // frame * frame
+        energies.append(held[:whole].view(-1, frame).square().sum(1).cpu().double())
+        rest = held[whole:]
+    energies.append(rest.square().sum()[None].cpu().double())
+    energy = torch.cat(energies)
+    samples = torch.full_like(energy, frame)
+    samples[-1] = max(1, len(rest))
+    power = energy / samples
+    active = power > power.max() * 10 ** (-ACTIVE_RANGE / 10)
+    if not active.any():
+        return -math.inf
+    return 10 * math.log10(float(energy[active].sum() / samples[active].sum()))
+
+
+def level_gain(waveform: Tensor | Iterable[Tensor], level: float, sample_rate: int) -> float:
+    """The factor that brings a clip's active level to `level` dBov, at most `LARGEST_GAIN`; 1.0 for digital silence.
+
+    waveform: as in `active_level`.
+    """
+    found = active_level(waveform, sample_rate)
+    return 1.0 if found == -math.inf else min(LARGEST_GAIN, 10 ** ((level - found) / 20))
+
+
+class HighPass:
+    """A causal Butterworth filter of the second order, for a signal that comes in blocks: [..., n] -> [..., n].
+
+    cutoff: Hz, where it takes off 3 dB; 0: blocks come back as they are. Torch has no recursive filters, so blocks are
+    convolved with the impulse response.
+    """
+
+    def __init__(self, cutoff: float, sample_rate: int) -> None:
+        self.response = _impulse_response(cutoff, sample_rate) if cutoff else None
+        self.past: Tensor | None = None  #: the last samples that went in, one less than the response has
+
+    def __call__(self, block: Tensor) -> Tensor:
+        if self.response is None or not block.shape[-1]:
+            return block
+        response = self.response.to(block)
+        reach = len(response) - 1
+        past = block.new_zeros(*block.shape[:-1], reach) if self.past is None else self.past
+        filtered = []
+        for piece in torch.split(block, PIECE, -1):
+            held = torch.cat([past, piece], -1)
+            size = 2 ** (held.shape[-1] - 1).bit_length()  # what wraps around falls on `past` alone
+            product = torch.fft.rfft(held, size) * torch.fft.rfft(response, size)
+            filtered.append(torch.fft.irfft(product, size)[..., reach : held.shape[-1]])
+            past = held[..., piece.shape[-1] :]
+        self.past = past
+        return torch.cat(filtered, -1)
+
+
+def high_pass(waveform: Tensor, cutoff: float, sample_rate: int) -> Tensor:
+    """`HighPass` over whole clips, float [..., L]."""
+    return HighPass(cutoff, sample_rate)(waveform)
+
+
+@lru_cache(maxsize=8)
+def _impulse_response(cutoff: float, sample_rate: int) -> Tensor:
+    """Of the filter that the bilinear transform gives: float32 [N]."""
+    k = math.tan(math.pi * cutoff / sample_rate)
+    scale = 1 / (1 + math.sqrt(2) * k + k * k)
+    b = (scale, -2 * scale, scale)
+    a1, a2 = 2 * (k * k - 1) * scale, (1 - math.sqrt(2) * k + k * k) * scale
+    # The response decays as the radius of the poles, whose square is a2.
+    length = 3 + math.ceil(math.log(RESPONSE_END) / (0.5 * math.log(a2)))
+    response = [0.0, 0.0]
+    for n in range(length):
+        response.append((b[n] if n < 3 else 0.0) - a1 * response[-1] - a2 * response[-2])
+    return torch.tensor(response[2:], dtype=torch.float64).float()
+
+
+def condition(clip: Tensor, config: CodecConfig) -> tuple[Tensor, float]:
+    """A clip, float [L] at the codec's rate, as its encoder takes it, and the gain that is in it.
+
+    A codec without `level` and `high_pass` takes it as it is, with a gain of 1.0.
+    """
+    clip = high_pass(clip, config.high_pass, config.sample_rate)
+    if config.level is None:
+        return clip, 1.0
+    gain = level_gain(clip, config.level, config.sample_rate)
+    return clip * gain, gain
