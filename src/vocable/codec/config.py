@@ -34,7 +34,7 @@ class SpectralConfig:
     encoder_look_ahead: int = _later(0)  #: frames at 50 Hz that a causal encoder sees beyond the current one
     decoder_look_ahead: int = _later(0)  #: and a causal decoder
     synthesis_n_fft: int = _later(0)  #: samples in a frame of the decoder's inverse STFT; 0: n_fft
-    content_blocks: int = _later(0)  #: blocks of the branch that RVQ-1's own latent comes from; 0: there is none
+    content_blocks: int = _later(0)  #: blocks of the branch that RVQ-1's own channels come from; 0: there is none
     phase_noise: float = _later(0.0)  #: length of a random vector that is added to the decoder's phase vectors
 
     def __post_init__(self) -> None:
@@ -119,9 +119,9 @@ class CodecConfig:
             raise ValueError(f"hop_length must be the product of the strides {strides}, not {self.hop_length}")
 
     @property
-    def own_content(self) -> bool:
-        """Whether RVQ-1 quantizes a latent of its own."""
-        return self.spectral is not None and self.spectral.content_blocks > 0
+    def content_dimension(self) -> int:
+        """Channels of the latents that RVQ-1 alone quantizes, the first ones; 0: all layers quantize all channels."""
+        return self.dimension // 4 if self.spectral is not None and self.spectral.content_blocks else 0
 
     @property
     def delay(self) -> int | None:

@@ -38,7 +38,7 @@ class LSTM(nn.LSTM):
         # What lies behind a clip's end comes after it, so there is nothing to mask.
         weights: list[Tensor] = [self.weight_ih_l0, self.weight_hh_l0]  # type: ignore[list-item]
         if not self._arranges(x, weights):
-            y: Tensor = super().forward(x)[0]
+            y: Tensor = self.go_on(x, None)[0]
             return y
         state = [(w.data_ptr(), w._version) for w in weights]
         if self._arranged is None or self._arranged[0] != state:
@@ -58,7 +58,12 @@ class LSTM(nn.LSTM):
 
     def go_on(self, x: Tensor, state: tuple[Tensor, Tensor] | None) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """The next stretch of a clip, from where the last one ended (None: from the start), and where this one ends."""
-        y, state = super().forward(x, state)
+        if x.device.type != "cpu" or not torch.is_autocast_enabled("cpu"):
+            y, state = super().forward(x, state)
+            return y, state
+        # Not every CPU has a bfloat16 recurrence, and where it has none autocast's fails.
+        with torch.autocast("cpu", enabled=False):
+            y, state = super().forward(x.to(self.weight_ih_l0.dtype), state)
         return y, state
 
     def _arranges(self, x: Tensor, weights: list[Tensor]) -> bool:

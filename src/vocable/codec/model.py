@@ -86,7 +86,7 @@ class SpeechTokenizer(nn.Module):
         encoder, decoder = _ARCHITECTURES[config.architecture]
         self.encoder = encoder(config) if parts != "decoder" else _LeftOut("encoder")
         self.quantizer = ResidualVectorQuantizer(
-            config.num_quantizers, config.codebook_size, config.dimension, config.own_content
+            config.num_quantizers, config.codebook_size, config.dimension, config.content_dimension
         )
         self.decoder = decoder(config) if parts != "encoder" else _LeftOut("decoder")
         #: Maps RVQ-1 to the teacher's channels; used in training alone.

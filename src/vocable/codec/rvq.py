@@ -40,27 +40,28 @@ class Quantized:
 class ResidualVectorQuantizer(Float32Module):
     """K codebooks of `codebook_size` entries in D dimensions.
 
-    own_latent: RVQ-1 quantizes a latent of its own; latents are then [B, T, 2 D], RVQ-1's first, and the layers above
-    quantize the second half. Nothing that is reconstructed pulls at RVQ-1 then: its codebook vectors reach the decoder
-    as constants.
+    content_dimension: RVQ-1 quantizes the first so many channels of the latents and the layers above the rest; 0: all
+    layers quantize all channels. Codebook vectors have D channels all the same, 0 where they say nothing, so that their
+    sum is what the decoder takes. Nothing that is reconstructed pulls at RVQ-1 then: its vectors reach the decoder as
+    constants.
 
     The codebooks are a buffer: no gradient reaches them. Training moves them with `CodebookEMA`.
     """
 
     codebooks: Tensor
 
-    def __init__(self, num_quantizers: int, codebook_size: int, dimension: int, own_latent: bool = False) -> None:
+    def __init__(self, num_quantizers: int, codebook_size: int, dimension: int, content_dimension: int = 0) -> None:
         super().__init__()
-        self.num_quantizers, self.own_latent = num_quantizers, own_latent
+        self.num_quantizers, self.content_dimension = num_quantizers, content_dimension
         # Random, not zero: with all-zero codebooks every code is 0 and any comparison of codes passes.
         edge = (3 / dimension) ** 0.5
         books = torch.empty(num_quantizers, codebook_size, dimension).uniform_(-edge, edge)
         self.register_buffer("codebooks", books)
 
     def encode(self, latents: Tensor, last: int) -> Tensor:
-        """Codes of the first `last` layers: [B, T, D] (2 D) -> int64 [B, last, T]. Layers above cost nothing."""
+        """Codes of the first `last` layers: [B, T, D] -> int64 [B, last, T]. Layers above cost nothing."""
         with torch.autocast(latents.device.type, enabled=False):
-            residual, rest = self._inputs(latents.float())
+            residual, rest = self.inputs(latents.float())
             rows = []
             for k in range(last):
                 codes = self._nearest(residual, k)
@@ -69,10 +70,10 @@ class ResidualVectorQuantizer(Float32Module):
         return torch.stack(rows, 1)
 
     def content(self, latents: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """RVQ-1 alone, in training: latents [B, T, D] (2 D) -> its input and its vectors, straight-through, both
+        """RVQ-1 alone, in training: latents [B, T, D] -> its input and its vectors, straight-through, both
         float32 [B, T, D], and its codes, int64 [B, T]."""
         with torch.autocast(latents.device.type, enabled=False):
-            content, _ = self._inputs(latents.float())
+            content, _ = self.inputs(latents.float())
             codes = self._nearest(content.detach(), 0)
             return content, content + (F.embedding(codes, self.codebooks[0]) - content).detach(), codes
 
@@ -92,7 +93,7 @@ class ResidualVectorQuantizer(Float32Module):
     def _forward(self, latents: Tensor, mask: Tensor | None, num_layers: Tensor | None) -> Quantized:
         weight = torch.ones_like(latents[..., :1]) if mask is None else mask.to(latents.dtype)
         frames = weight.sum().clamp_min(1.0)
-        residual, rest = self._inputs(latents)
+        residual, rest = self.inputs(latents)
         content, total = residual, torch.zeros_like(residual)
         first, rows, residuals = residual, [], []
         commitment = latents.new_zeros(())
@@ -110,7 +111,7 @@ class ResidualVectorQuantizer(Float32Module):
             total = total + (quantized if num_layers is None else quantized * (num_layers > k).view(-1, 1, 1))
             residual = rest if rest is not None and k == 0 else residual - quantized
         through = content if rest is None else rest
-        if rest is not None and num_layers is not None:  # RVQ-1 alone says nothing of the other latent
+        if rest is not None and num_layers is not None:  # RVQ-1 alone says nothing of the other channels
             through = through * (num_layers > 1).view(-1, 1, 1)
         return Quantized(
             latents=through + (total - through).detach(),
@@ -120,12 +121,12 @@ class ResidualVectorQuantizer(Float32Module):
             commitment_loss=commitment,
         )
 
-    def _inputs(self, latents: Tensor) -> tuple[Tensor, Tensor | None]:
-        """What layer 1 quantizes, and what the layers above quantize if that is another latent."""
-        if not self.own_latent:
+    def inputs(self, latents: Tensor) -> tuple[Tensor, Tensor | None]:
+        """What layer 1 quantizes, and what the layers above quantize if that is not what layer 1 left over."""
+        c = self.content_dimension
+        if not c:
             return latents, None
-        content, rest = latents.chunk(2, -1)
-        return content, rest
+        return F.pad(latents[..., :c], (0, latents.shape[-1] - c)), F.pad(latents[..., c:], (c, 0))
 
     def _nearest(self, vectors: Tensor, k: int) -> Tensor:
         """Index of the nearest entry of codebook k: [B, T, D] -> int64 [B, T]. |x|^2 is the same for all entries."""

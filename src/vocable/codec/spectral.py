@@ -150,18 +150,18 @@ class SpectralEncoder(_Recurrent):
         self.down = nn.Linear(2 * c.fine_dim, c.frame_dim)
         self.frame = _blocks(c, c.encoder_frame_blocks, c.frame_dim, c.encoder_look_ahead)
         self.lstm = _recurrence(c)
-        self.project = nn.Linear(c.frame_dim, config.dimension)
-        # No gain and no bias: latents keep the length sqrt(D), so neither they nor the commitment loss can collapse.
-        self.norm = nn.LayerNorm(config.dimension, elementwise_affine=False)
-        if c.content_blocks:
-            self.content = _blocks(c, c.content_blocks, c.frame_dim)
-            self.content_project = nn.Linear(c.frame_dim, config.dimension)
-        else:
-            self.content = None
+        content = config.content_dimension
+        self.project = nn.Linear(c.frame_dim, config.dimension - content)
+        # No gain and no bias: latents keep their length, so neither they nor the commitment loss can collapse.
+        self.norm = nn.LayerNorm(config.dimension - content, elementwise_affine=False)
+        self.content = _blocks(c, c.content_blocks, c.frame_dim)
+        if content:
+            self.content_project = nn.Linear(c.frame_dim, content)
+            self.content_norm = nn.LayerNorm(content, elementwise_affine=False)
         #: Blocks at 50 and 100 Hz, and the STFT's window.
         window = self.stft.edge / config.hop_length
         self.before_context = _reach(self.frame, self.fine, window, 0 if c.causal else window)
-        self.after_context = _reach(self.content or (), (), 0, 0)
+        self.after_context = _reach(self.content, (), 0, 0)
         if not self.embed.weight.is_meta:
             self._start_as_transform_codec()
 
@@ -205,14 +205,14 @@ class SpectralEncoder(_Recurrent):
         return y
 
     def after(self, x: Tensor, num_frames: Tensor | None = None, first_frame: int = 0) -> Tensor:
-        """[B, T, frame_dim] -> latents [B, T, D]; with a content branch [B, T, 2 D], RVQ-1's own latent first."""
+        """[B, T, frame_dim] -> latents [B, T, D], those of RVQ-1 first if it has channels of its own."""
         latents: Tensor = self.norm(self.project(x).float())
-        if self.content is None:
+        if not self.content:
             return latents
         mask = frame_mask(num_frames, x.shape[1], self.embed.weight)
         for block in self.content:
             x = block(x, mask)
-        return torch.cat([self.norm(self.content_project(x).float()), latents], -1)
+        return torch.cat([self.content_norm(self.content_project(x).float()), latents], -1)
 
 
 class SpectralDecoder(_Recurrent):
@@ -238,6 +238,7 @@ class SpectralDecoder(_Recurrent):
         window = self.stft.edge / config.hop_length if c.causal else n_fft / config.hop_length
         self.after_context = _reach(self.frame, self.fine, 0 if c.causal else window, window)
         self.coded_n_fft = c.n_fft  #: whose bins a fresh encoder passes on
+        self.content_dimension = config.content_dimension  #: channels before those that hold them
         if not self.embed.weight.is_meta:
             self._start_as_transform_codec()
 
@@ -245,11 +246,12 @@ class SpectralDecoder(_Recurrent):
     def _start_as_transform_codec(self) -> None:
         """Begin as the inverse of the encoder's beginning: latents to the phases of low bins."""
         fine_dim = self.head.in_features
-        bins = _start_bins(self.embed.in_features, self.embed.out_features, fine_dim)
+        coded = self.embed.in_features - self.content_dimension
+        bins = _start_bins(coded, self.embed.out_features, fine_dim)
         width = len(bins)
         all_bins = self.head.out_features // 3
         rows = torch.arange(4 * width)
-        self.embed.weight[rows] = F.one_hot(rows, self.embed.in_features).float()
+        self.embed.weight[rows] = F.one_hot(self.content_dimension + rows, self.embed.in_features).float()
         for half in range(2):
             rows = torch.arange(2 * width)
             self.up.weight[half * fine_dim + rows] = F.one_hot(half * 2 * width + rows, self.up.in_features).float()

@@ -26,14 +26,14 @@ class CodebookEMA:
 
     @torch.no_grad()
     def kmeans_start(self, latents: Tensor, iterations: int, generator: torch.Generator) -> None:
-        """Set every codebook by k-means on the residuals of `latents` [N, D] (2 D), N at least the codebook size.
+        """Set every codebook by k-means on the residuals of `latents` [N, D], N at least the codebook size.
 
         In each of several processes: the same latents, those of all.
         """
         books = self.quantizer.codebooks
         if len(latents) < books.shape[1]:
             raise ValueError(f"k-means needs at least {books.shape[1]} latents, got {len(latents)}")
-        residual, rest = self.quantizer._inputs(latents.float())
+        residual, rest = self.quantizer.inputs(latents.float())
         for k in range(len(books)):
             pick = torch.randperm(len(residual), generator=generator)[: books.shape[1]].to(residual.device)
             books[k] = residual[pick]

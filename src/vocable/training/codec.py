@@ -75,6 +75,8 @@ class CodecTrainer(Trainer):
             targets = self._targets(on_load) if recipe.distillation.weight else None
             phones = UnitCache(recipe.content.labels) if recipe.content.phones else None
         self.data: CropBatches = self._data(targets, phones, on_load)
+        if recipe.data.on_device:
+            self.data.keep_on(self.device)
         self.content = self._content(phones)
         self.codebooks = CodebookEMA(self.model.quantizer, recipe.quantizer.decay, recipe.quantizer.dead_share)
         self.spectral_loss = SpectralLoss(recipe.codec.sample_rate, recipe.losses.resolutions)
@@ -179,16 +181,12 @@ class CodecTrainer(Trainer):
         latents = self.model.encoder(original)
         quantized = self.model.quantizer(latents)
         return CodecOutput(
-            waveform=self.model.decoder(self._unquantized(latents))[:, : original.shape[1]],
+            waveform=self.model.decoder(latents)[:, : original.shape[1]],
             codes=quantized.codes,
             semantic=self.model.transform(quantized.first),
             losses={"commitment": latents.new_zeros(())},
             quantized=quantized,
         )
-
-    def _unquantized(self, latents: Tensor) -> Tensor:
-        """What the decoder is given before there are codebooks."""
-        return latents.unflatten(2, (2, -1)).sum(2) if self.model.quantizer.own_latent else latents
 
     def _losses(
         self, output: CodecOutput, original: Tensor, batch: Batch
@@ -345,6 +343,5 @@ class CodecTrainer(Trainer):
             phones=phones,
             language_temperature=r.data.language_temperature,
             condition=conditioned,
-            device=self.device if r.data.on_device else None,
             progress=on_load,
         )

@@ -48,8 +48,7 @@ class CropBatches:
     several processes: what is in it does not depend on that.
 
     phones: labels of some of the utterances. condition: what is done to a whole utterance, float32 [L], before it is
-    cut. device: where the clips and the targets are kept, and batches are cut; None: clips in this process's memory, or
-    in their files if not `preload`. workers: threads that decode the clips to preload.
+    cut. workers: threads that decode the clips to preload.
     """
 
     def __init__(
@@ -69,7 +68,6 @@ class CropBatches:
         phones: UnitCache | None = None,
         language_temperature: float = 1.0,
         condition: Callable[[np.ndarray], np.ndarray] = lambda samples: samples,
-        device: torch.device | None = None,
         progress: Callable[[float], None] = lambda seconds: None,
     ) -> None:
         # A manifest's duration may be rounded up by a sample or two.
@@ -105,11 +103,13 @@ class CropBatches:
             finally:
                 pool.shutdown(cancel_futures=True)
         self._on_device: _DeviceStore | None = None
-        if device is not None:
-            if not preload:
-                raise ValueError("data.on_device keeps all clips in memory: it needs data.preload")
-            self._on_device = _DeviceStore(self, device)
-            self.clips = []
+
+    def keep_on(self, device: torch.device) -> None:
+        """Move the clips and their targets to a device, where batches are cut from now on. ValueError without clips."""
+        if not self.clips:
+            raise ValueError("data.on_device keeps all clips in memory: it needs data.preload")
+        self._on_device = _DeviceStore(self, device)
+        self.clips = []
 
     def __getitem__(self, step: int) -> Batch:
         return self.part(step, 0, 1)
