@@ -12,6 +12,7 @@ N_FFT, HOP, N_MELS = 1024, 256, 80
 FLOOR = 1e-5  #: under magnitudes, before the logarithm
 FRAME = 160  #: samples from one STFT frame of our spectral decoders to the next, 10 ms
 WINDOW = 8 * FRAME  #: samples: tones that are 100 Hz apart are 8 bins apart, and a Hann window's main lobe spans 4
+OVERLAP = 4  #: windows that a sample lies in
 BANDS = 4  #: between 4 and 8 kHz
 LOUD = 0.01  #: of the clip's mean power, at least, above 4 kHz: less is background noise
 
@@ -67,43 +68,45 @@ class SISDR(Metric):
 
 
 class Stripes(Metric):
-    """Tones in unvoiced sounds, which lie 100 Hz apart: what repeats every 10 ms, in % beyond the recording's.
+    """Tones of a decoder in unvoiced sounds: the square of how they correlate with themselves 10 ms later, in %.
 
     A decoder without randomness makes noise that repeats from one STFT frame to the next, up to a phase: horizontal
-    stripes in a spectrogram. They lie at multiples of 100 Hz where the phase stays, between them where it advances. The
-    windows that count are those where the recording has most of its power above 4 kHz: the same for every codec.
+    stripes in a spectrogram, 100 Hz apart. They lie at multiples of 100 Hz where the phase stays, between these where
+    it advances. The windows that count are those where the recording has most of its power above 4 kHz: the same for
+    every codec. A correlation counts as far as windows of the clip that do not overlap agree on it, phase and all: so
+    that noise of any spectrum gives 0, however few the windows.
     """
 
-    name, label, better, bounds, scale, digits = "stripes", "stripes %", "lower", (-1.0, 1.0), 100.0, 1
+    name, label, better, bounds, scale, digits = "stripes", "stripes %", "lower", (-1.0, 1.0), 100.0, 2
 
     def __call__(self, pair: Pair) -> Score:
-        reference, decoded = (power(waveform) for waveform in (pair.reference, pair.decoded))
+        reference = power(pair.reference)
         half = reference.shape[1] // 2
         low, high = reference[:, :half].sum(1), reference[:, half:].sum(1)
-        unvoiced = (high > low) & (high > LOUD * (low + high).mean())
-        if not unvoiced.any():
+        unvoiced = np.flatnonzero((high > low) & (high > LOUD * (low + high).mean()))
+        apart = np.abs(unvoiced[:, None] - unvoiced) >= OVERLAP
+        if not apart.any():
             return None
-        return float((repeating(decoded[unvoiced]) - repeating(reference[unvoiced])).sum()), int(unvoiced.sum())
+        found = correlations(power(pair.decoded)[unvoiced])
+        agreement = (found @ found.conj().T).real / BANDS  # [windows, windows]
+        return float(agreement[apart].mean()) * len(unvoiced), len(unvoiced)
 
 
 def power(waveform: np.ndarray) -> np.ndarray:
     """float64 [windows, WINDOW / 2], from 0 Hz to 8 kHz: Hann windows of 80 ms, 20 ms apart."""
     padded = np.pad(waveform.astype(np.float64), (0, max(0, WINDOW - len(waveform))))
-    windows = np.lib.stride_tricks.sliding_window_view(padded, WINDOW)[:: WINDOW // 4]
+    windows = np.lib.stride_tricks.sliding_window_view(padded, WINDOW)[:: WINDOW // OVERLAP]
     hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(WINDOW) / WINDOW)
     spectrum: np.ndarray = np.square(np.abs(np.fft.rfft(windows * hann)))[:, :-1]
     return spectrum
 
 
-def repeating(spectra: np.ndarray) -> np.ndarray:
-    """The square of a band's correlation with itself FRAME samples later, whatever the phase: mean over the bands from
-    4 to 8 kHz, float64 [windows]. 1 for tones alone; about 0.1 for noise, of which a band of 1 kHz holds little.
+def correlations(spectra: np.ndarray) -> np.ndarray:
+    """Of each band from 4 to 8 kHz with itself FRAME samples later: complex [windows, BANDS].
 
-    spectra: [windows, bins] of `power`. Their Fourier sum at one lag is the autocorrelation there.
+    spectra: [windows, bins] of `power`. Their Fourier sum is the autocorrelation; its angle, how far phases advance.
     """
-    bins = spectra.shape[1]
-    bands = spectra[:, bins // 2 :].reshape(len(spectra), BANDS, -1)
+    bands = spectra[:, spectra.shape[1] // 2 :].reshape(len(spectra), BANDS, -1)
     turns = np.exp(2j * np.pi * FRAME / WINDOW * np.arange(bands.shape[2]))
-    share = np.abs(bands @ turns) / (bands.sum(2) + 1e-12)
-    found: np.ndarray = np.square(share).mean(1)
+    found: np.ndarray = bands @ turns / (bands.sum(2) + 1e-12)
     return found
