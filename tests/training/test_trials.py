@@ -9,21 +9,17 @@ import numpy as np
 import pytest
 import torch
 
-from conftest import ROOT, SPEECH
-from vocable import SpeechTokenizer, audio
-from vocable.corpus.manifest import Utterance
-
-for module in ("hama", "scipy", "yaml", "rich"):
-    pytest.importorskip(module, reason="the harness needs it")
-
 import ablations
 import trial_figures
+from conftest import ROOT, SPEECH
 from trial_figures import BAD, TABLES, Known, Trials
+from vocable import SpeechTokenizer, audio
+from vocable.corpus.manifest import Utterance
 from vocable.evaluation.metrics import Models
 
 
 def clip(i: int, speaker: str, seconds: float = 4.0, text: str | None = None) -> Utterance:
-    return Utterance(f"{speaker}-{i}", SPEECH, "test", speaker, "en", seconds, text)
+    return Utterance(f"{speaker}-{i}", SPEECH, seconds, speaker, text, language="en")
 
 
 @pytest.fixture
@@ -57,7 +53,7 @@ def test_what_is_known_of_recordings_is_kept(trials: Trials) -> None:
     trials.known.words["a"] = (1, 7)
     trials.known.write()
     again = Known.read(trials.known.path)
-    frames, phones = again.phones_of(Utterance("a", SPEECH, "test", None, "en", 1.0, None))
+    frames, phones = again.phones_of(Utterance("a", SPEECH, 1.0))
     assert frames.tolist() == [1, 4] and phones.tolist() == [2, 3] and again.words == {"a": [1, 7]}
 
 
@@ -75,6 +71,7 @@ def test_ids_that_stay_are_counted_by_frames(trials: Trials, monkeypatch: pytest
 def test_a_codec_that_lies_there_without_a_state_is_not_trained(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trials: Trials
 ) -> None:
+    pytest.importorskip("yaml", reason="recipes need it")
     plans = ablations.read_plans(ROOT / "recipes" / "ablations" / "base.yaml")
     assert next(iter(plans)) == "base" and "hubert-9" not in plans, "it is for a GPU"
     recipe = plans["base"].recipe
@@ -91,6 +88,7 @@ def test_a_codec_that_lies_there_without_a_state_is_not_trained(
 
 
 def test_tables_of_trials(trials: Trials) -> None:
+    pytest.importorskip("scipy", reason="intervals need it")
     plan = ablations.Plan(Path("base.yaml"), "the base", None)  # type: ignore[arg-type]
     columns = [column for table in TABLES.values() for column in table]
     scores = {key: [(0.5, 1)] * len(trials.clips(of)) for key, of, *_ in columns}
