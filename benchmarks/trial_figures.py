@@ -8,6 +8,7 @@ on the codec (`Known`) is found once, and lies in a file beside the results.
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,12 +77,14 @@ class Known:
     def hear_phones(self, clips: Iterable[Utterance], progress: Progress) -> None:
         if missing := [clip for clip in clips if clip.id not in self.phones]:
             recognise = PhoneRecogniser()
-            for clip in progress(missing, "hearing phones"):
-                waveform = read(clip)
-                heard = recognise(waveform)
-                frames = heard.frames(FRAME_RATE, -(-len(waveform) * FRAME_RATE // SAMPLE_RATE))
-                self.phones[clip.id] = [frames.tolist(), heard.phones.tolist()]
-            self.write()
+            try:
+                for clip in progress(missing, "hearing phones"):
+                    waveform = read(clip)
+                    heard = recognise(waveform)
+                    frames = heard.frames(FRAME_RATE, -(-len(waveform) * FRAME_RATE // SAMPLE_RATE))
+                    self.phones[clip.id] = [frames.tolist(), heard.phones.tolist()]
+            finally:  # minutes of work: what is heard so far is kept
+                self.write()
 
     def phones_of(self, clip: Utterance) -> tuple[Tensor, Tensor]:
         """int64 [N] each: frames, and the phones that are heard in them."""
@@ -234,13 +237,15 @@ class Trials:
         return found
 
     def measure(self, tok: SpeechTokenizer) -> dict[str, Any]:
-        """(sum, count) of each figure for each of its clips."""
+        """(sum, count) of each figure for each of its clips, and the CPU seconds that this took."""
+        begin = time.process_time()
         scores = self.read_linearly(tok) | self.listen(tok) | self.change(tok) | self.convert(tok)
         rounded = {
             key: [None if score is None else [round(float(part), 5) for part in score] for score in found]
             for key, found in scores.items()
         }
-        return {"codec": tok.id, "layers": min(LAYERS, tok.num_quantizers), "scores": rounded}
+        seconds = round(time.process_time() - begin, 1)
+        return {"codec": tok.id, "layers": min(LAYERS, tok.num_quantizers), "cpu_seconds": seconds, "scores": rounded}
 
     def read_linearly(self, tok: SpeechTokenizer) -> dict[str, Scores]:
         """Who speaks from mean vectors of RVQ-1, of training's speakers, and the phones of dev."""
