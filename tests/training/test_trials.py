@@ -32,7 +32,7 @@ def trials(tmp_path: Path) -> Trials:
 def test_clips_of_trials_are_dealt_out_over_speakers(trials: Trials) -> None:
     speakers = [u.speaker for u in trials.fit]
     assert speakers == [s for s in "abcd" for _ in range(4)], "a speaker with three clips cannot be read in four folds"
-    assert len(trials.sound) == 30 and len(trials.changed) == 12
+    assert len(trials.sound) == 18 and len(trials.changed) == 6
     assert {u.speaker for u in trials.words} == {"u"}
     assert {u.speaker for u in trials.sources} == set("uvwxyz")
 
