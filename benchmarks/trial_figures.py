@@ -38,9 +38,9 @@ FRAME_RATE = 50  #: of the codecs that are compared
 LAYERS = 8  #: that the mel distance is of
 DECAY = 1e-4  #: of the phone classifier's coefficients
 
-# Counts of clips are those that a core measures in four to five minutes, most of them Whisper's.
+# Counts of clips are those that a core measures in five minutes, most of them Whisper's.
 FOLDS = 4  #: of the speaker classifier, and clips of each speaker
-FIT_SPEAKERS = 40  #: of training, whom the speaker classifier tells apart
+FIT_SPEAKERS = 60  #: of training, whom the speaker classifier tells apart
 SOUND_CLIPS = 3  #: of each dev speaker
 WORD_CLIPS, WORD_SECONDS = 40, 15.0  #: of dev with text: how many, none of them longer
 FEWER_WORD_CLIPS = 10  #: of these, that are heard at :8 and converted too
