@@ -1,22 +1,27 @@
-"""What does each choice in a recipe do? Each ablation and its base, trained for the same time, side by side on dev.
+"""What does each choice in a recipe do? Each recipe of a folder and its base, trained alike, side by side on dev.
 
     python benchmarks/ablations.py --max-time 12m --threads 2
+    python benchmarks/ablations.py --base recipes/trials/base.yaml --steps 2240 --jobs 2
 
-The ablations are the recipes in the base's folder; those for a GPU are left out.
-
-Time becomes steps before anything is trained: a step of every recipe is timed, in turn, on a machine that does nothing
-else, and each recipe gets the steps that fit into the budget. So the runs may then share their machine, and a run that
-begins on one machine may end on another.
-
-Two figures for each, on the dev clips of the base's recipe, with 95 % intervals by resampling speakers with all their
-clips:
+The recipes are those in the base's folder; those for another device than the base's are left out. The folder's name
+decides what is measured, where results lie, and between which marks of the page the tables go: `trials` are measured by
+all that the second codec is chosen by (`trial_figures.Trials`), other folders by two figures:
 
 phone accuracy   how often a linear classifier reads the phone from RVQ-1, of the phones that `hama` hears in the
                  original speech (`vocable.evaluation.phones`). It is fitted for each codec, on training clips.
 mel distance     of speech decoded from the first 8 layers (of all, where there are fewer): the trainer's log-mel loss,
                  at the default resolutions, whatever the recipe trained on.
 
-Interrupted, it goes on with the same command: what stands in the results is not trained again.
+They are of the dev clips of the base's recipe, with 95 % intervals by resampling speakers with all their clips.
+
+With --max-time, time becomes steps before anything is trained: a step of every recipe is timed, in turn, on a machine
+that does nothing else, and each recipe gets the steps that fit into the budget. So the runs may then share their
+machine, and a run that begins on one machine may end on another. With --steps, each gets so many.
+
+A codec that was trained elsewhere is measured as it is: RUNS/BUDGET/NAME/model where no state lies beside it, or with
+--trained FOLDER, FOLDER/NAME. With --trained, nothing is trained.
+
+Interrupted, it goes on with the same command: what stands in the results is not trained or measured again.
 """
 
 from __future__ import annotations
@@ -40,28 +45,22 @@ import numpy as np
 import torch
 from rich.console import Console
 from rich.progress import Progress
-from torch import Tensor
 
 from script import cpu_name, fail, stopped, versions, write_between
-from vocable import SpeechTokenizer, audio
+from trial_figures import LAYERS, TABLES, Ablations, Known, Trials, cell
+from vocable import SpeechTokenizer
 from vocable.cli.options import parse_duration
-from vocable.corpus.manifest import Utterance, read_manifest, spread
+from vocable.corpus.manifest import read_manifest, spread
 from vocable.evaluation import statistics
-from vocable.evaluation.phones import PHONE_LAG, SAMPLE_RATE, PhoneRecogniser, softmax_regression
+from vocable.evaluation.metrics import Models
 from vocable.evaluation.statistics import Figure
 from vocable.files import atomic_path
 from vocable.training.codec import CodecTrainer
-from vocable.training.losses import SpectralLoss
-from vocable.training.recipe import Losses, Recipe, load_recipe
+from vocable.training.recipe import Recipe, load_recipe
 from vocable.training.stop import Interrupted
 
-RVQ1 = slice(0, 1)
-FRAME_RATE = 50  #: of the codecs that are compared
-LAYERS = 8  #: that the mel distance is of
-DECAY = 1e-4  #: of the phone classifier's coefficients
 CLIPS: dict[str, list[np.ndarray]] = {}  #: that this process has decoded, by manifest: its runs share them
 TIMED_STEPS = 15  #: of each recipe
-MARK = "ablations: written by benchmarks/ablations.py"
 
 
 def main() -> None:
@@ -79,20 +78,30 @@ def main() -> None:
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--max-time", default="12m", help="training time of each: 90s, 12m, 2h")
+    budget = parser.add_mutually_exclusive_group()
+    budget.add_argument("--max-time", default="12m", help="training time of each: 90s, 12m, 2h")
+    budget.add_argument("--steps", type=int, help="training steps of each, instead of a time")
+    parser.add_argument("--trained", type=Path, metavar="FOLDER", help="measure the codecs FOLDER/NAME; needs --steps")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads that the training time is of")
-    parser.add_argument("--jobs", type=int, default=1, help="runs side by side, which share these threads")
+    parser.add_argument("--jobs", type=int, default=1, help="codecs side by side, which share these threads")
     parser.add_argument(
         "--only", metavar="NAME", action="append", help="train only these, and the base; may be repeated"
     )
     parser.add_argument("--base", type=Path, default=Path("recipes/ablations/base.yaml"))
-    parser.add_argument("--runs", type=Path, default=Path("runs/ablations"), help="the folder of the runs")
+    parser.add_argument("--runs", type=Path, help="the folder of the runs; by default runs/ and the base's folder")
     parser.add_argument("--fit-clips", type=int, default=300, help="training clips to fit on, spread evenly")
     parser.add_argument("--limit", type=int, help="use this many of the dev clips, spread evenly")
     parser.add_argument("--seed", type=int, default=0, help="of the resampling")
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/ablations.json"))
+    parser.add_argument("--models", type=Path, default=Path(".cache/models"), help="of the judges of trials")
+    parser.add_argument("--out", type=Path, help="results; by default benchmarks/results/ and the base's folder")
     parser.add_argument("--page", type=Path, default=Path("docs/ablations.md"), help="the page that holds the table")
-    return parser.parse_args()
+    args = parser.parse_args()
+    if args.trained and not args.steps:
+        parser.error("--trained: say with --steps how many steps they had")
+    folder = args.base.parent.name
+    args.runs = args.runs or Path("runs") / folder
+    args.out = args.out or Path("benchmarks/results") / f"{folder}.json"
+    return args
 
 
 def run(args: argparse.Namespace) -> None:
@@ -102,46 +111,56 @@ def run(args: argparse.Namespace) -> None:
     if unknown := set(args.only or ()) - set(plans):
         raise ValueError(f"no ablation {', '.join(sorted(unknown))}; there are {', '.join(plans)}")
     data = plans[base].recipe.data
-    fit, dev = spread(read_manifest(data.train), args.fit_clips), spread(read_manifest(data.dev), args.limit)
+    train_clips, dev = read_manifest(data.train), spread(read_manifest(data.dev), args.limit)
+    known = Known.read(args.out.with_suffix(".known.json"))
+    kind = args.base.parent.name
+    figures: Ablations | Trials
+    if kind == "trials":
+        figures = Trials(train_clips, dev, known, Models(args.models, asr="tiny.en"))
+    else:
+        figures = Ablations(spread(train_clips, args.fit_clips), dev, known)
+    # The budget is in the folder's name: runs of other lengths do not mix.
+    budget = f"{args.steps}-steps" if args.steps else args.max_time
     setup = {
         "base": base,
-        "max_time": args.max_time,
+        "max_time": budget,
         "threads": args.threads,
-        "fit": [u.id for u in fit],
-        "dev": [u.id for u in dev],
-        "settings": {"phone_lag": PHONE_LAG, "decay": DECAY, "layers": LAYERS},
-        "versions": versions("torch", "numpy", "hama"),
+        **figures.setup(),
+        "versions": versions(*figures.packages),
     }
     report = read_report(args.out, setup)
 
     with Progress(console=Console(stderr=True)) as progress:
-        if set(plans) - set(report["steps"]):
+        if args.steps:
+            report["steps"] = dict.fromkeys(plans, args.steps)
+        elif set(plans) - set(report["steps"]):
             share_out(plans, args, report, progress)
             write(report, args.out)
+        codecs = {name: args.trained / name if args.trained else args.runs / budget / name / "model" for name in plans}
         wanted = [name for name in plans if not args.only or name in (base, *args.only)]
         waiting = [name for name in wanted if name not in report["runs"]]
+        if args.trained:
+            waiting = [name for name in waiting if is_whole(codecs[name])]
         if waiting:
+            figures.prepare(lambda items, what: progress.track(list(items), description=what))
             threads = max(1, args.threads // args.jobs)
-            # The budget is in the folder's name: runs of other lengths do not mix.
-            folders = {name: args.runs / args.max_time / name for name in waiting}
-            task = progress.add_task("training", total=len(waiting))
             changes = {name: {"threads": threads, "max_steps": report["steps"][name]} for name in waiting}
-            recipes = {folders[name]: dataclasses.replace(plans[name].recipe, **changes[name]) for name in waiting}
-            heard: list[list[Heard]] = []
-            for name in trained(recipes, args.jobs):
-                if not heard:  # while the others train
-                    recogniser = PhoneRecogniser()
-                    heard = [list(hear(recogniser, clips, progress)) for clips in (fit, dev)]
-                tok = SpeechTokenizer.from_pretrained(folders[name] / "model")
-                reader = PhoneReader(tok, recogniser.num_phones)
-                report["runs"][name] = count(tok, reader, *heard, progress, name)
+            recipes = {name: dataclasses.replace(plans[name].recipe, **changes[name]) for name in waiting}
+            task = progress.add_task("training and measuring", total=len(waiting))
+            for name, measured in outcomes(recipes, codecs, figures, args.jobs):
+                report["runs"][name] = measured
                 write(report, args.out)
                 progress.advance(task)
 
     links = {name: os.path.relpath(plan.path, args.page.parent) for name, plan in plans.items()}
-    speakers = [u.speaker or u.id for u in dev]  # a clip whose speaker is unknown stands for itself
-    text = table(report, plans, links, speakers, args.seed)
-    write_between(args.page, MARK, text)
+    if isinstance(figures, Trials):
+        text = trial_tables(report, plans, links, figures, args.seed)
+    elif base in report["runs"]:
+        speakers = [u.speaker or u.id for u in dev]  # a clip whose speaker is unknown stands for itself
+        text = table(report, plans, links, speakers, args.seed)
+    else:
+        raise ValueError(f"{base} is not measured yet: differences are to it")
+    write_between(args.page, f"{kind}: written by benchmarks/ablations.py", text)
     print(text)
 
 
@@ -169,11 +188,12 @@ class Plan:
 
 
 def read_plans(base: Path) -> dict[str, Plan]:
-    """The base and its ablations that run on a CPU, by name, the base first."""
+    """The base and the recipes beside it for the same device, by name, the base first."""
     plans = {}
+    device = load_recipe(base).device
     for path in sorted(base.parent.glob("*.yaml"), key=lambda path: (path != base, path)):
         recipe = load_recipe(path)
-        if recipe.device == "cpu":
+        if recipe.device == device:
             question = "the base" if path == base else path.read_text().split("\n")[0].removeprefix("# ")
             plans[recipe.name] = Plan(path, question, recipe)
     return plans
@@ -225,17 +245,35 @@ def step_seconds(recipes: dict[str, Recipe], threads: int, progress: Progress) -
     return {name: (median(times[name, 0]), median(times[name, start])) for name, start in starts.items()}
 
 
-def trained(recipes: dict[Path, Recipe], jobs: int) -> Iterator[str]:
-    """Train recipes in their folders, `jobs` side by side; yields the name of each that has ended."""
+def outcomes(
+    recipes: dict[str, Recipe], codecs: dict[str, Path], figures: Ablations | Trials, jobs: int
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Train what is not trained, and measure, `jobs` side by side; yields name and figures as each ends."""
     pool = ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"))
     try:
-        runs = {pool.submit(train, recipe, folder): recipe.name for folder, recipe in recipes.items()}
+        runs = {pool.submit(outcome, recipe, codecs[name], figures): name for name, recipe in recipes.items()}
         for run in as_completed(runs):
-            if not run.result():
+            measured = run.result()
+            if measured is None:
                 raise KeyboardInterrupt
-            yield runs[run]
+            yield runs[run], measured
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def outcome(recipe: Recipe, codec: Path, figures: Ablations | Trials) -> dict[str, Any] | None:
+    """What is measured of a recipe's codec, which is trained first where it is not; None: a signal stopped that."""
+    torch.set_num_threads(recipe.threads)
+    # A run of this script leaves its state beside the codec, which is written in passing too.
+    elsewhere = is_whole(codec) and not (codec.parent / "state.safetensors").exists()
+    if not elsewhere and not train(recipe, codec.parent):
+        return None
+    return figures.measure(SpeechTokenizer.from_pretrained(codec))
+
+
+def is_whole(codec: Path) -> bool:
+    """Whether a folder holds a codec."""
+    return (codec / "config.json").exists() and (codec / "model.safetensors").exists()
 
 
 def train(recipe: Recipe, folder: Path) -> bool:
@@ -252,69 +290,6 @@ def train(recipe: Recipe, folder: Path) -> bool:
     except Interrupted:
         return False
     return True
-
-
-# ---- measuring -------------------------------------------------------------------------------------------------------
-
-Heard = tuple[np.ndarray, Tensor, Tensor]  #: speech float32 [L], frames [N] in which phones are heard, and which [N]
-
-
-def hear(recogniser: PhoneRecogniser, clips: list[Utterance], progress: Progress) -> Iterator[Heard]:
-    for clip in progress.track(clips, description="hearing phones"):
-        waveform = audio.read(clip.path, SAMPLE_RATE)[0]
-        heard = recogniser(waveform)
-        frames = heard.frames(FRAME_RATE, -(-len(waveform) * FRAME_RATE // SAMPLE_RATE))
-        yield waveform, torch.from_numpy(frames), torch.from_numpy(heard.phones)
-
-
-class PhoneReader:
-    """The best linear reading of phones from one codec's RVQ-1.
-
-    The codebook has N vectors, so counts by code are all that the fit needs of the speech, and what the classifier
-    reads is a table with a row for each code.
-    """
-
-    def __init__(self, tok: SpeechTokenizer, num_phones: int) -> None:
-        if (tok.sample_rate, tok.frame_rate) != (SAMPLE_RATE, FRAME_RATE):
-            raise ValueError(f"{tok.id}: phones need {FRAME_RATE} frames a second of {SAMPLE_RATE} Hz")
-        self.vectors = tok.embed(torch.arange(tok.codebook_size)[None, None], layers=RVQ1)[0].T.double()  # [N, D]
-        #: How often each phone came with each code.
-        self.counts = torch.zeros(tok.codebook_size, num_phones, dtype=torch.float64)
-
-    def learn(self, codes: Tensor, frames: Tensor, phones: Tensor) -> None:
-        """Add a clip to the counts. codes: RVQ-1's [T]; frames, phones: the recogniser's."""
-        self.counts.index_put_((codes[frames], phones), torch.ones(1, dtype=torch.float64), accumulate=True)
-
-    def fit(self) -> None:
-        weight = softmax_regression(self.vectors, self.counts, DECAY)
-        self.phone_by_code = (self.vectors @ weight[:-1] + weight[-1]).argmax(1)  # [N]
-        #: The same phone for every frame, the most common one of the fit, is what knowing nothing earns.
-        self.commonest = self.counts.sum(0).argmax()
-
-    def right(self, codes: Tensor, frames: Tensor, phones: Tensor) -> float:
-        """How many phones of a clip the classifier reads from its codes [T]."""
-        return float((self.phone_by_code[codes[frames]] == phones).sum())
-
-
-def count(
-    tok: SpeechTokenizer, reader: PhoneReader, fit: list[Heard], dev: list[Heard], progress: Progress, name: str
-) -> dict[str, Any]:
-    """What a codec is measured by: phones that are read right from RVQ-1, phones in all, and the mel distance, a number
-    for each dev clip."""
-    for waveform, frames, phones in progress.track(fit, description=f"{name}: fitting"):
-        reader.learn(tok.encode(waveform, layers=RVQ1).codes[0, 0], frames, phones)
-    reader.fit()
-    distance = SpectralLoss(SAMPLE_RATE, Losses().resolutions)
-    counts: dict[str, list[float]] = {"right": [], "commonest": [], "phones": [], "mel": []}
-    layers = min(LAYERS, tok.num_quantizers)
-    for waveform, frames, phones in progress.track(dev, description=f"{name}: dev"):
-        encoded = tok.encode(waveform, layers=slice(0, layers))
-        decoded = tok.decode(encoded).clips()[0]
-        counts["right"].append(reader.right(encoded.codes[0, 0], frames, phones))
-        counts["commonest"].append(float((phones == reader.commonest).sum()))
-        counts["phones"].append(len(phones))
-        counts["mel"].append(round(float(distance(decoded[None], torch.from_numpy(waveform)[None])["mel"]), 5))
-    return {"codec": tok.id, "layers": layers, **counts}
 
 
 # ---- the report ------------------------------------------------------------------------------------------------------
@@ -360,6 +335,38 @@ def table(report: dict[str, Any], plans: dict[str, Plan], links: dict[str, str],
             low, high = (f"{scale * bound:+.{places}f}" for bound in (above.low, above.high))
             cells.append("" if name == base else f"{scale * above.value:+.{places}f} ({low} to {high})")
         lines.append(f"| {' | '.join(cells)} |")
+    if missing := [name for name in plans if name not in runs]:
+        lines += ["", f"Not run yet: {', '.join(missing)}."]
+    return "\n".join(lines)
+
+
+def trial_tables(
+    report: dict[str, Any], plans: dict[str, Plan], links: dict[str, str], figures: Trials, seed: int
+) -> str:
+    """The Markdown tables of trials, and how they were made."""
+    runs = report["runs"]
+    errors, words = np.array(list(figures.known.words.values())).sum(0) if figures.known.words else (0, 1)
+    told = {u.speaker_key for u in figures.words}
+    lines = [
+        f"{report['setup']['max_time'].replace('-', ' ')} each. In brackets, 95 % intervals over speakers, of dev's",
+        f"{len({u.speaker_key for u in figures.sound})}. Words are those of {len(figures.words)} clips of {len(told)}",
+        f"speakers, {len(figures.fewer)} of them for `:8` and for conversion, without intervals; Whisper tiny.en errs",
+        f"in {100 * errors / words:.1f} % of those of the recordings. Speaker accuracy is that of a linear reading of",
+        f"{len({u.speaker_key for u in figures.fit})} training speakers, four clips each.",
+        "",
+        "| recipe | question | steps |",
+        "|---|---|---|",
+    ]
+    done = [name for name in plans if name in runs]
+    lines += [f"| [{name}]({links[name]}) | {plans[name].question} | {report['steps'][name]} |" for name in done]
+    for heading, columns in TABLES.items():
+        lines += ["", f"**{heading}**", "", f"| recipe | {' | '.join(head for _, _, head, _, _ in columns)} |"]
+        lines.append("|---" * (1 + len(columns)) + "|")
+        for name in done:
+            cells = [
+                cell(figures.figure(runs[name], of, key, seed), scale, digits) for key, of, _, scale, digits in columns
+            ]
+            lines.append(f"| {name} | {' | '.join(cells)} |")
     if missing := [name for name in plans if name not in runs]:
         lines += ["", f"Not run yet: {', '.join(missing)}."]
     return "\n".join(lines)

@@ -44,7 +44,7 @@ def value(metric: Metric, pair: Pair) -> float:
 
 
 def test_every_metric_says_what_a_reader_needs() -> None:
-    assert len(METRICS) == 18
+    assert len(METRICS) == 19
     for name, kind in METRICS.items():
         assert kind.name == name and kind.label and kind.licence
         assert kind.bounds[0] < kind.bounds[1]
@@ -77,6 +77,23 @@ def test_si_sdr_is_the_ratio_that_was_mixed() -> None:
         assert value(found, Pair(tone, mixed.astype(np.float32))) == pytest.approx(decibels, abs=0.01)
         assert value(found, Pair(tone, (0.1 * mixed).astype(np.float32))) == pytest.approx(decibels, abs=0.01)
     assert found(Pair(tone, np.zeros_like(tone))) is None
+
+
+def test_stripes_of_noise_and_of_noise_that_repeats() -> None:
+    found = metric("stripes")
+    noise, other = np.diff(np.random.default_rng(0).normal(0, 0.1, (2, 4 * SAMPLE_RATE + 1))).astype(np.float32)
+    for plain in (noise, other):
+        assert value(found, Pair(noise, plain)) == pytest.approx(0.0, abs=0.01)
+    repeated = np.tile(noise[:160], 400)  # every 10 ms the same: tones at multiples of 100 Hz
+    turned = np.tile(np.concatenate([noise[:160], -noise[:160]]), 200)  # and midway between these
+    for tones in (repeated, turned):
+        assert value(found, Pair(noise, tones)) > 0.75
+        # Half of the power repeats; so its correlation is a half, less what the window takes.
+        assert value(found, Pair(noise, tones + other)) == pytest.approx(0.2, abs=0.1)
+    score = found(Pair(noise, repeated))
+    assert score is not None and score[1] == (4 * SAMPLE_RATE - 1280) // 320 + 1, "every window counts"
+    hum = np.cumsum(np.cumsum(noise)).astype(np.float32)
+    assert found(Pair(hum, repeated)) is None, "nothing is unvoiced"
 
 
 def test_pitch_of_tones() -> None:

@@ -11,7 +11,7 @@ from vocable.evaluation.metrics.pesq import PESQ, PESQNarrow
 from vocable.evaluation.metrics.phones import PhoneErrorRate
 from vocable.evaluation.metrics.pitch import PitchCorrelation, VoicingError
 from vocable.evaluation.metrics.speaker import SpeakerSimilarity, WavLMSimilarity
-from vocable.evaluation.metrics.spectral import SISDR, MelDistance, STFTDistance
+from vocable.evaluation.metrics.spectral import SISDR, MelDistance, STFTDistance, Stripes
 from vocable.evaluation.metrics.stoi import ESTOI, STOI
 from vocable.evaluation.metrics.visqol import ViSQOL
 from vocable.evaluation.metrics.words import CER, WER
@@ -25,7 +25,7 @@ METRICS: dict[str, type[Metric]] = {
         *(WER, CER, PhoneErrorRate),
         *(SpeakerSimilarity, WavLMSimilarity),
         *(DistillMOS, DNSMOS, UTMOS),
-        *(MelDistance, STFTDistance, SISDR, PitchCorrelation, VoicingError),
+        *(MelDistance, STFTDistance, SISDR, Stripes, PitchCorrelation, VoicingError),
     )
 }
 
