@@ -59,7 +59,7 @@ from vocable.training.codec import CodecTrainer
 from vocable.training.recipe import Recipe, load_recipe
 from vocable.training.stop import Interrupted
 
-CLIPS: dict[str, list[np.ndarray]] = {}  #: that this process has decoded, by manifest: its runs share them
+CLIPS: dict[Any, list[np.ndarray]] = {}  #: that this process has decoded, by what they follow from: its runs share them
 TIMED_STEPS = 15  #: of each recipe
 
 
@@ -111,7 +111,8 @@ def run(args: argparse.Namespace) -> None:
     if unknown := set(args.only or ()) - set(plans):
         raise ValueError(f"no ablation {', '.join(sorted(unknown))}; there are {', '.join(plans)}")
     data = plans[base].recipe.data
-    train_clips, dev = read_manifest(data.train), spread(read_manifest(data.dev), args.limit)
+    first = data.train if isinstance(data.train, str) else data.train[0]  # the others hold other languages
+    train_clips, dev = read_manifest(first), spread(read_manifest(data.dev), args.limit)
     known = Known.read(args.out.with_suffix(".known.json"))
     kind = args.base.parent.name
     figures: Ablations | Trials
@@ -280,9 +281,10 @@ def train(recipe: Recipe, folder: Path) -> bool:
     """Begin the run, or go on with it; whether it came to its end, or was stopped by a signal."""
     data = dataclasses.replace(recipe.data, preload=False)
     trainer = CodecTrainer(dataclasses.replace(recipe, data=data), folder)
-    if data.train not in CLIPS:
-        CLIPS[data.train] = [trainer.data.decode(utterance) for utterance in trainer.data.utterances]
-    trainer.data.clips = CLIPS[data.train]
+    key = data.train, recipe.codec.level, recipe.codec.high_pass
+    if key not in CLIPS:
+        CLIPS[key] = [trainer.data.decode(utterance) for utterance in trainer.data.utterances]
+    trainer.data.clips = CLIPS[key]
     if (folder / "state.safetensors").exists():
         trainer.resume()
     try:
