@@ -44,8 +44,13 @@ class SpectralConfig:
         for name in ("encoder_look_ahead", "decoder_look_ahead", "synthesis_n_fft", "content_blocks"):
             if getattr(self, name) and not (self.causal or name in ("synthesis_n_fft", "content_blocks")):
                 raise ValueError(f"{name} is for a causal codec: an offline one sees both sides of a frame")
-        if not self.phase_noise >= 0:
-            raise ValueError(f"phase_noise must be at least 0, not {self.phase_noise!r}")
+        for side in ("encoder", "decoder"):
+            ahead, blocks = getattr(self, f"{side}_look_ahead"), getattr(self, f"{side}_frame_blocks")
+            most = blocks * (self.kernel_size - 1)
+            if ahead > most:
+                raise ValueError(f"{side}_look_ahead must be at most {most}, which its kernels span, not {ahead}")
+        if not _is_finite(self.phase_noise) or self.phase_noise < 0:
+            raise ValueError(f"phase_noise must be a finite number, at least 0, not {self.phase_noise!r}")
         if self.kernel_size % 2 == 0 or self.frame_dim % 2:
             raise ValueError(f"kernel_size must be odd and frame_dim even, not {self.kernel_size} and {self.frame_dim}")
 
@@ -108,6 +113,10 @@ class CodecConfig:
             elif name != self.architecture and given is not None:
                 raise ValueError(f"architecture {self.architecture!r} takes no {name!r} part")
         _check_integers(self)
+        if self.level is not None and not _is_finite(self.level):
+            raise ValueError(f"level must be a finite number of dBov, or none at all, not {self.level!r}")
+        if not _is_finite(self.high_pass) or not 0 <= self.high_pass < self.sample_rate / 2:
+            raise ValueError(f"high_pass must be 0 to less than {self.sample_rate / 2:g} Hz, not {self.high_pass!r}")
         if self.spectral is not None:
             if self.dimension < 8:
                 raise ValueError(f"dimension must be at least 8, not {self.dimension}")
@@ -170,6 +179,10 @@ def _check_integers(config: object) -> None:
         value, least = getattr(config, one.name), 0 if one.metadata.get("later") else 1
         if one.type == "int" and (not isinstance(value, int) or isinstance(value, bool) or value < least):
             raise ValueError(f"{one.name} must be a whole number, at least {least}, not {value!r}")
+
+
+def _is_finite(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _known(cls: type, values: dict[str, Any]) -> dict[str, Any]:

@@ -18,7 +18,9 @@ from vocable.training.recipe import Content
 class ContentLosses(nn.Module):
     """The losses of `Content` and the classifiers that they train. Weights are the recipe's; `speaker` is inside."""
 
-    def __init__(self, recipe: Content, dimension: int, num_phones: int, num_speakers: int, disturber: Disturber) -> None:
+    def __init__(
+        self, recipe: Content, dimension: int, num_phones: int, num_speakers: int, disturber: Disturber
+    ) -> None:
         super().__init__()
         self.recipe, self.disturber = recipe, disturber
         self.phones = nn.Linear(dimension, num_phones) if recipe.phones else None
@@ -46,7 +48,8 @@ class ContentLosses(nn.Module):
             logits = self.phones(torch.cat(content)).float()
             losses["phones"] = unit_loss(logits, known)
             with torch.no_grad():
-                figures["phones_right"] = (logits.argmax(-1) == known)[known != NO_UNIT].float().mean()
+                right = (logits.argmax(-1) == known)[known != NO_UNIT]
+                figures["phones_right"] = right.float().sum() / max(1, len(right))
         if self.speaker is not None:
             speakers = batch.speakers.to(original.device)
             logits = self.speaker(_Reverse.apply(output.quantized.first, self.recipe.speaker))  # type: ignore[no-untyped-call]
