@@ -288,11 +288,6 @@ class SpectralDecoder(_Recurrent):
         return self.stft.inverse(cosine * scale, sine * scale, fine_mask)
 
 
-def _start_bins(dimension: int, frame_dim: int, fine_dim: int) -> Tensor:
-    """The bins that a fresh codec passes on: every second one, real and imaginary in two fine frames, in 3/4 of D."""
-    return 2 * torch.arange(1, min(dimension * 3 // 16, frame_dim // 4, fine_dim // 2) + 1)
-
-
 class PhaseNoise(Float32Module):
     """Adds a vector of length `length` and random direction to each phase vector, before its direction is taken.
 

@@ -17,8 +17,8 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from vocable import audio
-from vocable.codec.model import CodecOutput, SpeechTokenizer
 from vocable.codec.level import condition
+from vocable.codec.model import CodecOutput, SpeechTokenizer
 from vocable.corpus.manifest import read_manifest, read_manifests, spread
 from vocable.semantic.cache import FeatureCache, extract
 from vocable.semantic.distillation import NO_UNIT, centred, d_axis_cosine, d_axis_loss, t_axis_loss, unit_loss

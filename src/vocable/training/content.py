@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -18,7 +19,9 @@ from vocable.training.recipe import Content
 class ContentLosses(nn.Module):
     """The losses of `Content` and the classifiers that they train. Weights are the recipe's; `speaker` is inside."""
 
-    def __init__(self, recipe: Content, dimension: int, num_phones: int, num_speakers: int, disturber: Disturber) -> None:
+    def __init__(
+        self, recipe: Content, dimension: int, num_phones: int, num_speakers: int, disturber: Disturber
+    ) -> None:
         super().__init__()
         self.recipe, self.disturber = recipe, disturber
         self.phones = nn.Linear(dimension, num_phones) if recipe.phones else None
@@ -36,8 +39,12 @@ class ContentLosses(nn.Module):
         if self.recipe.consistency and count:
             latents = model.encoder(self.disturber(original[:count], generator))
             disturbed, vectors, codes = model.quantizer.content(latents)
-            target = output.quantized.first[:count].detach()
-            losses["consistency"] = (disturbed.float() - target).square().mean()
+            clean = output.quantized.content
+            # The clean clip's code vectors are the target of both: latents that lie close to their code vector keep
+            # their code when something moves them.
+            target = output.quantized.first.detach()
+            distance = torch.cat([clean - target, disturbed - target[:count]]).square().sum(-1)
+            losses["consistency"] = distance.mean() / (model.config.content_dimension or model.config.dimension)
             figures["kept"] = (codes == output.codes[:count, 0]).float().mean()
             content.append(vectors)
             labels += [label[:count] for label in labels]
@@ -50,7 +57,7 @@ class ContentLosses(nn.Module):
         if self.speaker is not None:
             speakers = batch.speakers.to(original.device)
             logits = self.speaker(_Reverse.apply(output.quantized.first, self.recipe.speaker))  # type: ignore[no-untyped-call]
-            losses["speaker"] = unit_loss(logits[:, None], speakers[:, None])
+            losses["speaker"] = _better_than_chance(logits, speakers)
             with torch.no_grad():
                 right = (logits.argmax(-1) == speakers)[speakers != NO_UNIT]
                 figures["speakers_right"] = right.float().sum() / max(1, len(right))
@@ -73,6 +80,16 @@ class SpeakerClassifier(nn.Module):
         return logits
 
 
+def _better_than_chance(logits: Tensor, speakers: Tensor) -> Tensor:
+    """Cross-entropy over clips, logits [B, S] and int64 [B], held at that of chance from above.
+
+    A clip that the classifier does worse on than by chance pulls at neither side. Without the bound RVQ-1 can gain
+    without limit from misleading the classifier, and its gradient drowns all others.
+    """
+    nats = F.cross_entropy(logits, speakers, ignore_index=NO_UNIT, reduction="none")
+    return nats.clamp(max=math.log(logits.shape[1])).sum() / (speakers != NO_UNIT).sum().clamp(min=1)
+
+
 class _Reverse(torch.autograd.Function):
     """The identity, whose gradient is multiplied by -factor (Ganin and Lempitsky 2015, arXiv 1409.7495)."""
 
@@ -82,5 +99,5 @@ class _Reverse(torch.autograd.Function):
         return x.view_as(x)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         return -ctx.factor * gradient, None
