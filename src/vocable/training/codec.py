@@ -224,7 +224,8 @@ class CodecTrainer(Trainer):
             "distillation": self.recipe.distillation.weight,
             "phones": self.recipe.content.phones,
             "consistency": self.recipe.content.consistency,
-            "speaker": 1.0,  # its factor is that of the reversed gradient
+            "speaker": 1.0,  # of the classifier alone: it does not reach the codec
+            "voice": self.recipe.content.speaker,
             "adversarial": self.recipe.adversary.weight,
             "features": self.recipe.adversary.features,
         }

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -17,7 +15,7 @@ from vocable.training.recipe import Content
 
 
 class ContentLosses(nn.Module):
-    """The losses of `Content` and the classifiers that they train. Weights are the recipe's; `speaker` is inside."""
+    """The losses of `Content` and the classifiers that they train: "consistency", "phones", "speaker", "voice"."""
 
     def __init__(
         self, recipe: Content, dimension: int, num_phones: int, num_speakers: int, disturber: Disturber
@@ -56,8 +54,14 @@ class ContentLosses(nn.Module):
                 figures["phones_right"] = (logits.argmax(-1) == known)[known != NO_UNIT].float().mean()
         if self.speaker is not None:
             speakers = batch.speakers.to(original.device)
-            logits = self.speaker(_Reverse.apply(output.quantized.first, self.recipe.speaker))  # type: ignore[no-untyped-call]
-            losses["speaker"] = _better_than_chance(logits, speakers)
+            # The classifier learns on vectors that carry no gradient, and a copy that does not learn judges the codec.
+            logits = self.speaker(output.quantized.first.detach())
+            losses["speaker"] = _nats(logits, speakers).mean()
+            fixed = {name: p.detach() for name, p in self.speaker.named_parameters()}
+            heard = _nats(torch.func.functional_call(self.speaker, fixed, output.quantized.first), speakers)
+            # A classifier that does no better than chance has nothing left to take away. Without this bound RVQ-1 can
+            # gain without limit from misleading it, and its gradient drowns all others.
+            losses["voice"] = -heard.clamp(max=math.log(logits.shape[1])).mean()
             with torch.no_grad():
                 right = (logits.argmax(-1) == speakers)[speakers != NO_UNIT]
                 figures["speakers_right"] = right.float().sum() / max(1, len(right))
@@ -80,24 +84,6 @@ class SpeakerClassifier(nn.Module):
         return logits
 
 
-def _better_than_chance(logits: Tensor, speakers: Tensor) -> Tensor:
-    """Cross-entropy over clips, logits [B, S] and int64 [B], held at that of chance from above.
-
-    A clip that the classifier does worse on than by chance pulls at neither side. Without the bound RVQ-1 can gain
-    without limit from misleading the classifier, and its gradient drowns all others.
-    """
-    nats = F.cross_entropy(logits, speakers, ignore_index=NO_UNIT, reduction="none")
-    return nats.clamp(max=math.log(logits.shape[1])).sum() / (speakers != NO_UNIT).sum().clamp(min=1)
-
-
-class _Reverse(torch.autograd.Function):
-    """The identity, whose gradient is multiplied by -factor (Ganin and Lempitsky 2015, arXiv 1409.7495)."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, factor: float) -> Tensor:
-        ctx.factor = factor
-        return x.view_as(x)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        return -ctx.factor * gradient, None
+def _nats(logits: Tensor, speakers: Tensor) -> Tensor:
+    """Cross-entropy of each clip, logits [B, S] and int64 [B] -> [B], 0 where the speaker is not known."""
+    return F.cross_entropy(logits, speakers, ignore_index=NO_UNIT, reduction="none")

@@ -69,12 +69,13 @@ class Disturber:
         """The clip with a decaying noise for an echo, 3 dB under the direct sound."""
         size = int(DECAY[1] * self.sample_rate)
         time = torch.arange(size, device=self.device) / self.sample_rate
-        tail = self._normal(len(waveform), size, generator) * 10 ** (-3 * time / seconds)
+        tail: Tensor = self._normal(len(waveform), size, generator) * 10 ** (-3 * time / seconds)
         tail = tail * math.sqrt(0.5) / tail.square().sum(1, keepdim=True).sqrt()
         tail[:, 0] = 1.0
         width = 2 ** (waveform.shape[1] + size - 1).bit_length()
         wet = torch.fft.irfft(torch.fft.rfft(waveform, width) * torch.fft.rfft(tail, width), width)
-        return wet[:, : waveform.shape[1]]
+        in_room: Tensor = wet[:, : waveform.shape[1]]
+        return in_room
 
     def _noise(self, batch: int, length: int, generator: torch.Generator) -> Tensor:
         """White, pink or recorded noise for each clip, [B, length]."""

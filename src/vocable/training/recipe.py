@@ -53,7 +53,7 @@ class Content:
     consistency: float = 0.0
     disturbed: float = 0.5  #: share of a batch's clips that are disturbed
     noise: str = ""  #: JSONL manifest of noises for that; white and pink noise come besides
-    speaker: float = 0.0  #: factor of the reversed gradient of a classifier of RVQ-1's speaker
+    speaker: float = 0.0  #: weight of misleading a classifier that reads the speaker from RVQ-1
 
 
 @dataclass(frozen=True)
