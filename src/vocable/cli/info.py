@@ -23,6 +23,7 @@ def info(
         "sample_rate": tokenizer.sample_rate,
         "frame_rate": tokenizer.frame_rate,
         "hop_length": tokenizer.hop_length,
+        "delay": tokenizer.delay,
         "num_quantizers": tokenizer.num_quantizers,
         "codebook_size": tokenizer.codebook_size,
         "bitrate": tokenizer.bitrate(),
@@ -32,10 +33,18 @@ def info(
     if as_json:
         typer.echo(json.dumps(facts))
         return
-    units = {"sample_rate": " Hz", "frame_rate": " Hz", "hop_length": " samples", "bitrate": " bit/s"}
+    units = {
+        "sample_rate": " Hz",
+        "frame_rate": " Hz",
+        "hop_length": " samples",
+        "delay": " samples",
+        "bitrate": " bit/s",
+    }
     for name, value in facts.items():
         if isinstance(value, dict):
             value = ", ".join(f"{part} {count / 1e6:.2f} M" for part, count in value.items())
         elif isinstance(value, float):
             value = f"{value:g}"
+        elif value is None:  # the delay of a codec that needs the whole clip
+            continue
         typer.echo(f"{name:17} {value}{units.get(name.removesuffix('_semantic'), '')}")

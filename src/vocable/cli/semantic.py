@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import typer
@@ -75,7 +76,9 @@ def phones(
     manifest: Path = typer.Argument(help="A JSONL manifest with texts."),
     tokens: Path = typer.Option(..., help="A folder of `vocable tokenize` of the same manifest, all layers."),
     out: Path = typer.Option(..., "-o", "--out", help="The labels' folder."),
-    models: str = typer.Option(None, help="Language models with an aligner, a folder or hub id (default: the shipped)."),
+    models: str = typer.Option(
+        None, help="Language models with an aligner, a folder or hub id (default: the shipped)."
+    ),
     codec: str = typer.Option(None, help="The codec of the tokens (default: the embedded)."),
     longest: float = typer.Option(60.0, help="Seconds; longer clips get no labels."),
 ) -> None:
@@ -91,9 +94,8 @@ def phones(
     loaded = load_models(models, tok)
     if loaded.aligner is None:
         raise ValueError("these language models have no aligner: train them with one")
-    data = Data(
-        str(tokens), str(manifest), "", "", str(out / "work"), loaded.front_end, loaded.language, longest=longest
-    )
+    data = Data(str(tokens), str(manifest), "", "", str(out / "work"), language=loaded.language, longest=longest)
+    data = dataclasses.replace(data, front_end=loaded.front_end)  # type: ignore[arg-type]
     with bars() as bar:
         stages: dict[str, object] = {}
 

@@ -63,7 +63,8 @@ class LSTM(nn.LSTM):
             return y, state
         # Not every CPU has a bfloat16 recurrence, and where it has none autocast's fails.
         with torch.autocast("cpu", enabled=False):
-            y, state = super().forward(x.to(self.weight_ih_l0.dtype), state)
+            weights: Tensor = self.weight_ih_l0  # type: ignore[assignment]
+            y, state = super().forward(x.to(weights.dtype), state)
         return y, state
 
     def _arranges(self, x: Tensor, weights: list[Tensor]) -> bool:

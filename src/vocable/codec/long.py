@@ -64,7 +64,7 @@ def _windows(
     first = start = rows = 0  # the frames at which `coming` and the next window's own part begin; all rows so far
     left, right = context
 
-    def ready(ended: bool) -> Iterator[tuple[Tensor, int, int]]:
+    def ready(ended: bool) -> Iterator[tuple[Tensor, int, int, int]]:
         nonlocal coming, first, start
         while rows > start * unit and (ended or rows >= (start + chunk + right) * unit):
             held = torch.cat(coming)

@@ -223,6 +223,11 @@ class SpeechTokenizer(nn.Module):
     def device(self) -> torch.device:
         return self.quantizer.codebooks.device
 
+    @property
+    def delay(self) -> int | None:
+        """Samples that decoded speech lags behind its input in a stream; None for a codec that needs the whole clip."""
+        return self.config.delay
+
     def bitrate(self, layers: slice | None = None) -> float:
         """Bits a second of the codes of these layers, without entropy coding."""
         start, stop = layer_range(layers, self.num_quantizers)

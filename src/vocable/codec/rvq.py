@@ -31,6 +31,7 @@ class Quantized:
     """The result of a training pass through the quantizer. Shapes: latents are [B, T, D]."""
 
     latents: Tensor  #: sum over the active layers, straight-through to the input
+    content: Tensor  #: the input of RVQ-1
     first: Tensor  #: RVQ-1 alone, straight-through: what distillation acts on
     codes: Tensor  #: int64 [B, K, T]
     residuals: Tensor  #: [K, B, T, D], the input of each layer, detached
@@ -115,6 +116,7 @@ class ResidualVectorQuantizer(Float32Module):
             through = through * (num_layers > 1).view(-1, 1, 1)
         return Quantized(
             latents=through + (total - through).detach(),
+            content=content,
             first=first,
             codes=torch.stack(rows, 1),
             residuals=torch.stack(residuals),

@@ -67,7 +67,8 @@ class Teacher:
             raise ValueError(f"layer must be 0 to {num_layers} or 'avg' for {name!r}, not {wrong[0]}")
         if self.is_whisper and self._numbers:
             # Blocks above are not needed. One more is kept: the last one's output has passed the final layer norm.
-            del self.model.layers[max(self._numbers) + 1 :]
+            blocks: Any = self.model.layers
+            del blocks[max(self._numbers) + 1 :]
         self.model = self.model.to(device, dtype).eval().requires_grad_(False)
         self.dimension: int = config.d_model if self.is_whisper else config.hidden_size
 

@@ -17,8 +17,8 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from vocable import audio
-from vocable.codec.model import CodecOutput, SpeechTokenizer
 from vocable.codec.level import condition
+from vocable.codec.model import CodecOutput, SpeechTokenizer
 from vocable.corpus.manifest import read_manifest, read_manifests, spread
 from vocable.semantic.cache import FeatureCache, extract
 from vocable.semantic.distillation import NO_UNIT, centred, d_axis_cosine, d_axis_loss, t_axis_loss, unit_loss
@@ -224,7 +224,8 @@ class CodecTrainer(Trainer):
             "distillation": self.recipe.distillation.weight,
             "phones": self.recipe.content.phones,
             "consistency": self.recipe.content.consistency,
-            "speaker": 1.0,  # its factor is that of the reversed gradient
+            "speaker": 1.0,  # of the classifier alone: it does not reach the codec
+            "voice": self.recipe.content.speaker,
             "adversarial": self.recipe.adversary.weight,
             "features": self.recipe.adversary.features,
         }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+import math
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +16,7 @@ from vocable.training.recipe import Content
 
 
 class ContentLosses(nn.Module):
-    """The losses of `Content` and the classifiers that they train. Weights are the recipe's; `speaker` is inside."""
+    """The losses of `Content` and the classifiers that they train: "consistency", "phones", "speaker", "voice"."""
 
     def __init__(
         self, recipe: Content, dimension: int, num_phones: int, num_speakers: int, disturber: Disturber
@@ -38,8 +38,12 @@ class ContentLosses(nn.Module):
         if self.recipe.consistency and count:
             latents = model.encoder(self.disturber(original[:count], generator))
             disturbed, vectors, codes = model.quantizer.content(latents)
-            target = output.quantized.first[:count].detach()
-            losses["consistency"] = (disturbed.float() - target).square().mean()
+            clean = output.quantized.content
+            # The clean clip's code vectors are the target of both: latents that lie close to their code vector keep
+            # their code when something moves them.
+            target = output.quantized.first.detach()
+            distance = torch.cat([clean - target, disturbed - target[:count]]).square().sum(-1)
+            losses["consistency"] = distance.mean() / (model.config.content_dimension or model.config.dimension)
             figures["kept"] = (codes == output.codes[:count, 0]).float().mean()
             content.append(vectors)
             labels += [label[:count] for label in labels]
@@ -52,8 +56,14 @@ class ContentLosses(nn.Module):
                 figures["phones_right"] = right.float().sum() / max(1, len(right))
         if self.speaker is not None:
             speakers = batch.speakers.to(original.device)
-            logits = self.speaker(_Reverse.apply(output.quantized.first, self.recipe.speaker))  # type: ignore[no-untyped-call]
-            losses["speaker"] = unit_loss(logits[:, None], speakers[:, None])
+            # The classifier learns on vectors that carry no gradient, and a copy that does not learn judges the codec.
+            logits = self.speaker(output.quantized.first.detach())
+            losses["speaker"] = _nats(logits, speakers).mean()
+            fixed = {name: p.detach() for name, p in self.speaker.named_parameters()}
+            heard = _nats(torch.func.functional_call(self.speaker, fixed, output.quantized.first), speakers)
+            # A classifier that does no better than chance has nothing left to take away. Without this bound RVQ-1 can
+            # gain without limit from misleading it, and its gradient drowns all others.
+            losses["voice"] = -heard.clamp(max=math.log(logits.shape[1])).mean()
             with torch.no_grad():
                 right = (logits.argmax(-1) == speakers)[speakers != NO_UNIT]
                 figures["speakers_right"] = right.float().sum() / max(1, len(right))
@@ -76,14 +86,6 @@ class SpeakerClassifier(nn.Module):
         return logits
 
 
-class _Reverse(torch.autograd.Function):
-    """The identity, whose gradient is multiplied by -factor (Ganin and Lempitsky 2015, arXiv 1409.7495)."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, factor: float) -> Tensor:
-        ctx.factor = factor
-        return x.view_as(x)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
-        return -ctx.factor * gradient, None
+def _nats(logits: Tensor, speakers: Tensor) -> Tensor:
+    """Cross-entropy of each clip, logits [B, S] and int64 [B] -> [B], 0 where the speaker is not known."""
+    return F.cross_entropy(logits, speakers, ignore_index=NO_UNIT, reduction="none")

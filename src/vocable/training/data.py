@@ -194,15 +194,14 @@ class _DeviceStore:
         self.targets = _DeviceFrames(batches.targets, batches.utterances, device) if batches.targets else None
         self.phones = _DeviceFrames(batches.phones, batches.utterances, device) if batches.phones else None
 
-    def crops(
-        self, chosen: np.ndarray, frames: int, where: np.ndarray
-    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    def crops(self, chosen: np.ndarray, frames: int, where: np.ndarray) -> tuple[Tensor, Tensor | None, Tensor | None]:
         hop = self.batches.hop_length
         places = [self.batches._places(int(i), self.lengths[i], frames) for i in chosen]
         starts = (where * places).astype(np.int64)
         begin = torch.from_numpy(self.starts[chosen] + starts * hop).to(self.device)
         waveform = self.samples[begin[:, None] + torch.arange(frames * hop, device=self.device)]
-        targets, phones = (part and part.crops(chosen, starts, frames) for part in (self.targets, self.phones))
+        targets = self.targets.crops(chosen, starts, frames) if self.targets else None
+        phones = self.phones.crops(chosen, starts, frames) if self.phones else None
         return waveform.float() / 32768.0, targets, phones
 
 

@@ -62,26 +62,29 @@ class Disturber:
         above = (index + 1).clamp(max=bins - 1)
         inside = (source <= bins - 1)[..., None]
         moved = (spectrum.gather(1, index) * (1 - upper) + spectrum.gather(1, above) * upper) * inside
-        return torch.istft(moved * sign, N_FFT, N_FFT // 4, window=self.window, length=length)
+        warped: Tensor = torch.istft(moved * sign, N_FFT, N_FFT // 4, window=self.window, length=length)
+        return warped
 
     def _in_room(self, waveform: Tensor, seconds: Tensor, generator: torch.Generator) -> Tensor:
         """The clip with a decaying noise for an echo, 3 dB under the direct sound."""
         size = int(DECAY[1] * self.sample_rate)
         time = torch.arange(size, device=self.device) / self.sample_rate
-        tail = self._normal(len(waveform), size, generator) * 10 ** (-3 * time / seconds)
+        tail: Tensor = self._normal(len(waveform), size, generator) * 10 ** (-3 * time / seconds)
         tail = tail * math.sqrt(0.5) / tail.square().sum(1, keepdim=True).sqrt()
         tail[:, 0] = 1.0
         width = 2 ** (waveform.shape[1] + size - 1).bit_length()
         wet = torch.fft.irfft(torch.fft.rfft(waveform, width) * torch.fft.rfft(tail, width), width)
-        return wet[:, : waveform.shape[1]]
+        in_room: Tensor = wet[:, : waveform.shape[1]]
+        return in_room
 
     def _noise(self, batch: int, length: int, generator: torch.Generator) -> Tensor:
         """White, pink or recorded noise for each clip, [B, length]."""
         white = self._normal(batch, length, generator)
         spectrum = torch.fft.rfft(white)
         pink = spectrum / (1 + torch.arange(spectrum.shape[1], device=self.device)).sqrt()
-        noise = torch.where((torch.rand(batch, 1, generator=generator) < 0.5).to(self.device), white, 
-                            torch.fft.irfft(pink, length))
+        noise = torch.where(
+            (torch.rand(batch, 1, generator=generator) < 0.5).to(self.device), white, torch.fft.irfft(pink, length)
+        )
         if self.noises:
             chosen = torch.randint(2 * len(self.noises), (batch,), generator=generator).tolist()
             for row, number in zip(noise, chosen, strict=True):
@@ -96,7 +99,8 @@ class Disturber:
         """Nothing above 4 kHz."""
         spectrum = torch.fft.rfft(waveform)
         spectrum[:, int(spectrum.shape[1] * 8000 / self.sample_rate) :] = 0
-        return torch.fft.irfft(spectrum, waveform.shape[1])
+        narrow: Tensor = torch.fft.irfft(spectrum, waveform.shape[1])
+        return narrow
 
     def _normal(self, batch: int, length: int, generator: torch.Generator) -> Tensor:
         """Normal noise [batch, length]: of the device's generator, seeded from the CPU's."""

@@ -1,4 +1,4 @@
-"""The optimizers as both sides of the training use them: gradients averaged over processes, unscaled, clipped, checked."""
+"""The optimizers of both sides of the training: gradients averaged over processes, unscaled, clipped, checked."""
 
 from __future__ import annotations
 

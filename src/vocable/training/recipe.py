@@ -16,7 +16,7 @@ from vocable.extras import need
 
 @dataclass(frozen=True)
 class Data:
-    train: str | tuple[str, ...]  #: JSONL manifest, or several; relative to the working directory, like every path here
+    train: str | tuple[str, ...]  #: JSONL manifest, or several; relative to the working directory, as every path is
     dev: str
     crop_seconds: float = 1.0
     batch_size: int = 12  #: clips a step, all processes and parts together
@@ -47,12 +47,13 @@ class Content:
 
     phones: float = 0.0  #: weight of a linear classifier's cross-entropy: the phone of each frame from RVQ-1
     labels: str = ""  #: folder of `vocable semantic phones`'s output
-    #: Weight of the distance between RVQ-1's latent of a disturbed copy (noise, room, band, level, another voice) and
-    #: the code vector of the clean clip (consistency loss, arXiv 2409.19283); the phone classifier reads the copy too.
+    #: Weight of the squared distance of RVQ-1's latents from the code vectors of the clean clip: of the clip's own, and
+    #: of a copy's that noise, a room, a band, another level and another voice disturb (consistency loss, after
+    #: arXiv 2409.19283). The phone classifier reads the copy too.
     consistency: float = 0.0
     disturbed: float = 0.5  #: share of a batch's clips that are disturbed
     noise: str = ""  #: JSONL manifest of noises for that; white and pink noise come besides
-    speaker: float = 0.0  #: factor of the reversed gradient of a classifier of RVQ-1's speaker
+    speaker: float = 0.0  #: weight of misleading a classifier that reads the speaker from RVQ-1
 
 
 @dataclass(frozen=True)
