@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from vocable.corpus.manifest import Utterance, groups_by_duration, read_manifest, write_manifest
+from vocable.corpus.manifest import Utterance, groups_by_duration, read_manifest, read_manifests, write_manifest
 
 
 def test_read(tmp_path: Path) -> None:
@@ -33,6 +33,21 @@ def test_bad_lines_are_named(tmp_path: Path) -> None:
         read_manifest(path)
     with pytest.raises(ValueError, match="no such manifest"):
         read_manifest(tmp_path / "absent.jsonl")
+
+
+def test_several_manifests_are_one(tmp_path: Path) -> None:
+    paths = []
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        paths.append(str(tmp_path / name / "m.jsonl"))
+        write_manifest(paths[-1], [Utterance(f"{name}{i}", tmp_path / name / f"{i}.wav", 1.0) for i in range(2)])
+    one, two = (read_manifest(path) for path in paths)
+    assert read_manifests(paths) == read_manifests(tuple(paths)) == one + two
+    assert read_manifests(paths[0]) == read_manifests([paths[0]]) == one
+    with pytest.raises(ValueError, match=r"the id 'one0' occurs in two of .*one/m.jsonl, .*two/m.jsonl"):
+        read_manifests([*paths, paths[0]])
+    with pytest.raises(ValueError, match="no such manifest"):
+        read_manifests([*paths, str(tmp_path / "absent.jsonl")])
 
 
 def test_what_is_written_reads_back(tmp_path: Path) -> None:

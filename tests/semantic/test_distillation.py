@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from vocable.semantic.distillation import d_axis_loss, t_axis_loss, unit_loss
+from vocable.semantic.distillation import centred, d_axis_cosine, d_axis_loss, t_axis_loss, unit_loss
 
 
 def test_d_axis_loss_has_the_paper_s_floor_and_start() -> None:
@@ -19,6 +19,17 @@ def test_d_axis_loss_has_the_paper_s_floor_and_start() -> None:
     assert d_axis_loss(a, b).item() == pytest.approx(0.6931, abs=1e-3)
     # The axis is time: swapping features leaves nothing, shifting a feature in time does.
     assert d_axis_loss(teacher.roll(1, 1), teacher) > 0.6
+
+
+def test_a_constant_gains_nothing_from_centred_features() -> None:
+    features, offset = torch.randn(3, 50, 7), 5 * torch.randn(3, 1, 7)
+    raw = (features + offset).half()
+    out = centred(raw)
+    assert out.dtype == torch.float32 and out.mean(1).abs().max() < 1e-5
+    torch.testing.assert_close(out, centred(features), atol=0.02, rtol=0)
+    constant = offset.expand(-1, 50, -1) + 0.01 * torch.randn(3, 50, 7)
+    assert d_axis_cosine(constant, raw).mean() > 0.8, "as much as a teacher's raw features give away"
+    assert d_axis_cosine(centred(constant), out).abs().mean() < 0.3
 
 
 def test_t_axis_loss_has_known_values() -> None:

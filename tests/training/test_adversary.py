@@ -6,7 +6,12 @@ import torch.nn.functional as F
 from torch import nn
 
 from vocable.training.adversary import Adversary
-from vocable.training.discriminators import PeriodDiscriminator, paper_discriminators, slim_discriminators
+from vocable.training.discriminators import (
+    PeriodDiscriminator,
+    paper_discriminators,
+    slim_discriminators,
+    stft_discriminators,
+)
 from vocable.training.recipe import AdversaryRecipe
 
 
@@ -29,6 +34,15 @@ def multiplications(module: nn.Module, waveform: torch.Tensor) -> int:
 @torch.no_grad()
 def test_slim_ones_take_half_a_gflop_a_second() -> None:
     assert 2 * multiplications(slim_discriminators(), torch.randn(1, 16_000)) <= 0.5e9
+
+
+@torch.no_grad()
+def test_those_of_the_stft_take_about_as_much() -> None:
+    waveform = torch.randn(1, 16_000)
+    slim, stft = (multiplications(make(), waveform) for make in (slim_discriminators, stft_discriminators))
+    assert 0.7 < stft / slim < 1.4
+    for scores, features in (discriminator(waveform[:, :4000]) for discriminator in stft_discriminators()):
+        assert scores.shape[0] == 1 and torch.isfinite(scores).all() and len(features) == 5
 
 
 @torch.no_grad()
