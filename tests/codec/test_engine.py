@@ -36,7 +36,9 @@ def test_most_codes_stay(
 def test_bfloat16_in_batches_and_chunks(speech: np.ndarray) -> None:
     codec = SpeechTokenizer.from_pretrained(recurrence="bfloat16")
     alone = codec.encode(speech).codes
-    assert torch.equal(codec.encode([speech, speech[:20_000]]).codes[0], alone[0])
+    # Equal on a CPU with bfloat16 products. One without them adds up a batch in another order than a single clip, and
+    # sums that are rounded to bfloat16 carry the difference on from frame to frame: 0.993 is what one such CPU gives.
+    assert (codec.encode([speech, speech[:20_000]]).codes[0] == alone[0]).float().mean() >= 0.98
     chunked = codec.encode_long(speech, chunk_frames=40).codes  # states are rounded from chunk to chunk
     assert (chunked == alone).float().mean() > 0.99
 

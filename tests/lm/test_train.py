@@ -11,7 +11,7 @@ import pytest
 import soundfile
 import torch
 
-from conftest import make_tiny
+from conftest import make_tiny, run_command
 from vocable.codec.model import SpeechTokenizer
 from vocable.corpus.engines import Local
 from vocable.corpus.manifest import Utterance, read_manifest, write_manifest
@@ -22,6 +22,8 @@ from vocable.lm.model import build_models, load_models
 from vocable.lm.recipe import AlignerRecipe, LMRecipe, load_recipe
 from vocable.lm.text import SymbolTable
 from vocable.lm.train import LMTrainer
+from vocable.semantic.distillation import NO_UNIT
+from vocable.semantic.units import UnitCache
 from vocable.training.recipe import build
 from vocable.training.stop import Interrupted
 
@@ -116,6 +118,27 @@ def test_one_of_the_two_alone(part: str, corpus: Path, tmp_path: Path) -> None:
     assert list(trainer.trained) == [part]
     assert trainer.train_step([trainer.data.part(0, 0, 1)])[part] > 0
     assert part == "ar" or not (tmp_path / "cache" / "timings.json").exists(), "nothing was to be timed"
+
+
+def test_phones_of_a_corpus_by_command(corpus: Path, tmp_path: Path) -> None:
+    trainer = LMTrainer(recipe(corpus, tmp_path / "cache", max_steps=2, evaluate_every=2), tmp_path / "run")
+    trainer.run()
+    models, out = tmp_path / "run" / "model", tmp_path / "phones"
+    options = ["--tokens", corpus / "tokens", "-o", out, "--models", models, "--codec", corpus / "codec"]
+    assert run_command("semantic", "phones", corpus / "train.jsonl", *options) == 0
+    phones = UnitCache(out)
+    assert phones.num_units == len(trainer.models.table) + 1, "the symbols and a pause"
+    assert phones.teacher.startswith("aligner of ") and "5" not in phones, "the clip without a text"
+    assert len(phones.places) == 15
+    for clip in trainer.corpus.clips:
+        frames = clip.codes.shape[1]
+        labels = phones(clip.id, 0, frames + 2)
+        assert (labels[frames:] == NO_UNIT).all() and labels[:frames].min() >= 0
+        changes = np.flatnonzero(np.diff(labels[:frames], prepend=-1))
+        spoken = [int(labels[at]) for at in changes if labels[at] != len(trainer.models.table)]
+        apart = [s for i, s in enumerate(clip.symbols) if i == 0 or s != clip.symbols[i - 1]]
+        again = [s for i, s in enumerate(spoken) if i == 0 or s != spoken[i - 1]]
+        assert again == apart, "its text, symbol by symbol; a pause may lie between two alike"
 
 
 def test_what_it_refuses(corpus: Path, tmp_path: Path) -> None:

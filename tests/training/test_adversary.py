@@ -37,10 +37,10 @@ def test_slim_ones_take_half_a_gflop_a_second() -> None:
 
 
 @torch.no_grad()
-def test_those_of_the_stft_take_about_as_much() -> None:
+def test_those_of_the_stft_take_about_twice_as_much() -> None:
     waveform = torch.randn(1, 16_000)
     slim, stft = (multiplications(make(), waveform) for make in (slim_discriminators, stft_discriminators))
-    assert 0.7 < stft / slim < 1.4
+    assert 2 < stft / slim < 2.5
     for scores, features in (discriminator(waveform[:, :4000]) for discriminator in stft_discriminators()):
         assert scores.shape[0] == 1 and torch.isfinite(scores).all() and len(features) == 5
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 import signal
@@ -388,6 +389,93 @@ def test_other_distillation_losses_train(loss: str, manifest: Path, tmp_path: Pa
     if loss == "units":
         with pytest.raises(ValueError, match="semantic_dimension must be the number of units, 5"):
             CodecTrainer(recipe(manifest, distillation=distillation), tmp_path / "other")
+
+
+@pytest.fixture(scope="module")
+def labelled(manifest: Path) -> tuple[Path, Path]:
+    """Two manifests of the clips, with speakers, and a folder with phones of most of them."""
+    rows = [json.loads(line) for line in manifest.read_text().splitlines()]
+    for i, row in enumerate(rows):
+        row |= {"speaker": f"s{i % 3}", "language": "de" if i < 2 else "en"}
+    halves = [manifest.parent / name for name in ("first.jsonl", "second.jsonl")]
+    for path, part in zip(halves, (rows[:4], rows[4:]), strict=True):
+        path.write_text("\n".join(map(json.dumps, part)))
+    folder, rng = manifest.parent / "phones", np.random.default_rng(0)
+    folder.mkdir()
+    places = {row["id"]: [0, 50 * i, 50] for i, row in enumerate(rows[1:])}
+    np.save(folder / "00000.npy", rng.integers(0, 6, 50 * len(places)).astype(np.int16))
+    index = {"teacher": "aligner", "layer": 0, "num_units": 6, "utterances": places}
+    (folder / "index.json").write_text(json.dumps(index))
+    return halves[0], halves[1]
+
+
+def content_recipe(labelled: tuple[Path, Path], **changes: object) -> Recipe:
+    """A causal codec with all content losses, Muon and an average, from two manifests."""
+    spectral = dict(tiny_config().to_dict()["spectral"])
+    spectral |= {"causal": True, "decoder_look_ahead": 1, "content_blocks": 1, "phase_noise": 0.1}
+    data = {"train": [str(path) for path in labelled], "dev": str(labelled[0]), "crop_seconds": 0.32, "batch_size": 4}
+    data |= {"workers": 1, "language_temperature": 0.5}
+    values: dict[str, object] = {
+        "codec": tiny_config(dimension=16).to_dict() | {"spectral": spectral},
+        "data": data,
+        "content": {"phones": 1.0, "labels": str(labelled[0].parent / "phones"), "consistency": 1.0, "speaker": 0.1},
+        "optimizer": {"muon": 0.01, "ema_decay": 0.9},
+        "max_steps": 8,
+        "evaluate_every": 8,
+    }
+    return recipe(labelled[0], **values | changes)
+
+
+def test_content_muon_and_average_resume_bit_equal(labelled: tuple[Path, Path], tmp_path: Path) -> None:
+    records: list[dict] = []
+    whole = CodecTrainer(content_recipe(labelled), tmp_path / "whole", on_log=records.append)
+    begun = {name: p.detach().clone() for name, p in whole.model.named_parameters()}
+    trained_by = {
+        name: {id(p) for g in o.param_groups for p in g["params"]} for name, (o, _) in whole.updater.optimizers.items()
+    }
+    by_muon = {name for name, p in whole.model.named_parameters() if id(p) in trained_by["muon."]}
+    assert "encoder.down.weight" in by_muon and "encoder.lstm.weight_hh_l0" in by_muon
+    assert not any(f"{part}.weight" in by_muon for part in ("encoder.embed", "decoder.head", "encoder.project"))
+    assert all(p.ndim == 2 for p in whole.model.parameters() if id(p) in trained_by["muon."])
+    assert {id(p) for p in whole.content.parameters()} <= trained_by[""] and not trained_by[""] & trained_by["muon."]
+    whole.run()
+    trained = [record for record in records if "phones" in record]
+    assert trained and {"consistency", "speaker", "kept", "phones_right"} <= set(trained[-1])
+    for name in ("encoder.down.weight", "encoder.content_project.weight", "decoder.embed.weight"):
+        assert not torch.equal(whole.model.state_dict()[name], begun[name])
+
+    half = CodecTrainer(content_recipe(labelled), tmp_path / "half")
+    step = half.train_step
+
+    def stop(parts: list) -> dict[str, float]:
+        if half.step == 4:  # after the codebooks start
+            signal.raise_signal(signal.SIGTERM)
+        return step(parts)
+
+    half.train_step = stop  # type: ignore[method-assign]
+    with pytest.raises(Interrupted):
+        half.run()
+    again = CodecTrainer(content_recipe(labelled), tmp_path / "half")
+    again.resume()
+    assert again.step == 5
+    again.run()
+    for name, part in whole.parts().items():
+        resumed = again.parts()[name].state_dict()
+        assert all(torch.equal(tensor, resumed[key]) for key, tensor in part.state_dict().items()), name
+    assert any(key.startswith("muon.") for key in whole.updater.state_dict())
+    model = SpeechTokenizer.from_pretrained(tmp_path / "half/model")
+    assert model.id == whole.published.id and model.config.delay == 2 * 320 - 1 + 640 - 160
+    books = model.quantizer.codebooks
+    assert not books[0, :, 4:].any() and not books[1:, :, :4].any()
+
+
+def test_a_corpus_on_the_device_trains_the_same_model(labelled: tuple[Path, Path], tmp_path: Path) -> None:
+    for kept in (False, True):
+        plan = content_recipe(labelled, max_steps=4)
+        data = dataclasses.replace(plan.data, on_device=kept)
+        CodecTrainer(dataclasses.replace(plan, data=data), tmp_path / str(kept)).run()
+    one, two = state(tmp_path / "False"), state(tmp_path / "True")
+    assert all(torch.equal(one[key], two[key]) for key in one)
 
 
 @pytest.mark.slow  # compiling takes a minute, and a C++ compiler

@@ -80,7 +80,7 @@ def test_losses_fall() -> None:
         found.append({name: float(value.detach()) for name, value in (values | figures).items()})
     for name, part in (("phones", 0.75), ("speaker", 0.75)):
         assert found[-1][name] < part * found[0][name], name
-    assert found[-1]["phones_right"] > found[0]["phones_right"] and found[-1]["speakers_right"] == 1
+    assert found[-1]["phones_right"] > found[0]["phones_right"]
     tail = [sum(step["consistency"] for step in part) for part in (found[:5], found[-5:])]
     assert tail[1] < tail[0]
 

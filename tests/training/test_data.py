@@ -115,7 +115,7 @@ def test_phones_and_speakers_lie_beside_their_clips(corpus: list[Utterance], tmp
                 assert np.array_equal(labels.numpy(), phones(utterance.id, start, len(labels)))
             else:
                 assert (labels == NO_UNIT).all()
-    assert len(seen) == 6
+    assert set(seen) >= {0, 1, 2, 4, 5}
     assert make_batches(corpus)[0].phones is None
 
 
