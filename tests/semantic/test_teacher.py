@@ -101,6 +101,22 @@ def test_layers(teacher_folder: Path) -> None:
             Teacher(name, beyond)
 
 
+def test_whisper_keeps_the_blocks_that_it_needs(tmp_path: Path) -> None:
+    """And one more: the last one's output has passed the final layer norm, and no other state has."""
+    name = str(save_teacher("whisper", tmp_path, encoder_layers=5))
+    whole = Teacher(name, "avg")
+    mel = whole.features(noise(8000), sampling_rate=16_000, return_tensors="pt").input_features
+    states = whole.model(mel, output_hidden_states=True).hidden_states
+    assert len(whole.model.layers) == 5 and len(states) == 6
+    for layer, kept in ((0, 1), (2, 3), ([1, 3], 4), (4, 5), (5, 5)):
+        teacher = Teacher(name, layer)
+        assert len(teacher.model.layers) == kept
+        numbers = layer if isinstance(layer, list) else [layer]
+        wanted = torch.stack([states[n] for n in numbers]).mean(0)
+        found = teacher._select(teacher.model(mel, output_hidden_states=True))
+        torch.testing.assert_close(found, wanted)
+
+
 def test_layers_have_one_form() -> None:
     assert canonical_layer([6, 2, 6]) == canonical_layer((2, 6)) == (2, 6)
     assert canonical_layer([9]) == canonical_layer(9) == 9 and canonical_layer("avg") == "avg"

@@ -469,6 +469,11 @@ def test_content_muon_and_average_resume_bit_equal(labelled: tuple[Path, Path], 
     assert not books[0, :, 4:].any() and not books[1:, :, :4].any()
 
 
+def test_speakers_must_be_known_to_be_told_apart(manifest: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"content\.speaker needs a manifest that names two speakers"):
+        CodecTrainer(recipe(manifest, content={"speaker": 1.0}), tmp_path)
+
+
 def test_a_corpus_on_the_device_trains_the_same_model(labelled: tuple[Path, Path], tmp_path: Path) -> None:
     for kept in (False, True):
         plan = content_recipe(labelled, max_steps=4)

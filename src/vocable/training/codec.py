@@ -313,6 +313,8 @@ class CodecTrainer(Trainer):
         c, codec = self.recipe.content, self.recipe.codec
         if not (c.phones or c.consistency or c.speaker):
             return None
+        if c.speaker and len(self.data.speakers) < 2:
+            raise ValueError("content.speaker needs a manifest that names two speakers or more")
         rate = codec.sample_rate
         noises = [audio.read(u.path, rate)[0].clip(-1, 1) for u in (read_manifest(c.noise) if c.noise else ())]
         disturber = Disturber(rate, noises, self.device)
