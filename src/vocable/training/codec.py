@@ -106,6 +106,10 @@ class CodecTrainer(Trainer):
             torch._dynamo.config.cache_size_limit = max(torch._dynamo.config.cache_size_limit, 8 * len(networks))
             for network in networks:
                 network.compile(dynamic=False)  # crops have few lengths, and inductor fails on some that it generalises
+        #: Cosine and sine parts of the decoder's phase vectors in the last pass, if they have a price.
+        self.phase_vectors: list[Tensor] = []
+        if recipe.losses.phase:
+            self._keep_phase_vectors()
         self.dev_clips = self._dev_clips()
 
     def parts(self) -> dict[str, Any]:
@@ -141,6 +145,7 @@ class CodecTrainer(Trainer):
         quantized = []
         for batch in parts:
             original = batch.waveform.to(self.device)
+            self.phase_vectors.clear()
             with self.autocast():
                 output = self._forward(original, batch.num_layers.to(self.device))
                 losses, figures = self._losses(output, original, batch)
@@ -196,6 +201,8 @@ class CodecTrainer(Trainer):
         losses = self.spectral_loss(output.waveform, original)
         losses["waveform"] = (output.waveform - original).abs().mean()
         losses["commitment"] = output.losses["commitment"]
+        if self.phase_vectors:
+            losses["phase"] = torch.stack([v.square().mean() for v in self.phase_vectors]).sum()
         figures = {}
         if targets is not None:
             student, targets = output.semantic, targets.to(self.device)
@@ -221,6 +228,7 @@ class CodecTrainer(Trainer):
             "spectrum": w.spectrum,
             "waveform": w.waveform,
             "commitment": w.commitment,
+            "phase": w.phase,
             "distillation": self.recipe.distillation.weight,
             "phones": self.recipe.content.phones,
             "consistency": self.recipe.content.consistency,
@@ -229,6 +237,16 @@ class CodecTrainer(Trainer):
             "adversarial": self.recipe.adversary.weight,
             "features": self.recipe.adversary.features,
         }
+
+    def _keep_phase_vectors(self) -> None:
+        noise = getattr(self.model.decoder, "phase_noise", None)
+        if noise is None:
+            raise ValueError("losses.phase is for a codec with phase_noise")
+
+        def keep(_: object, inputs: tuple[Tensor, Tensor, int]) -> None:
+            self.phase_vectors = list(inputs[:2])
+
+        noise.register_forward_pre_hook(keep)
 
     @property
     def _quantizing(self) -> bool:

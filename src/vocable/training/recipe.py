@@ -62,6 +62,9 @@ class Losses:
     spectrum: float = 10.0
     waveform: float = 3.0
     commitment: float = 0.25
+    #: Weight of the mean squared length of the decoder's phase vectors, for a codec with `phase_noise`: without a price
+    #: the decoder would make every vector long, and drown the noise where it does not know the phase either.
+    phase: float = 0.0
     resolutions: tuple[tuple[int, int], ...] = ((2048, 128), (1024, 80), (512, 64), (256, 40))  #: (n_fft, n_mels)
 
 
