@@ -57,22 +57,19 @@ def test_a_warp_moves_frequencies_and_not_times(factor: float) -> None:
     warped = disturber._warped(tone, torch.full((2, 1), factor))
     spectrum = torch.fft.rfft(warped).abs()
     dominant = spectrum.argmax(1) * RATE / length
-    # Phases go on from frame to frame as those of the tone that was there, so a partial lands on the nearest frequency
-    # that a whole number of turns a hop sets apart from it: half of 62.5 Hz off at most.
-    assert ((dominant - factor * frequency).abs() <= RATE / (disturb.N_FFT // 4) / 2).all()
+    assert ((dominant - factor * frequency).abs() <= 5).all()
     energy = warped.square()
     middle = (energy * time).sum(1) / energy.sum(1)
-    torch.testing.assert_close(middle, spans.mean(1), atol=0.005, rtol=0)
+    torch.testing.assert_close(middle, spans.mean(1), atol=0.01, rtol=0)
     near = (time > spans[:, :1] - 0.035) & (time < spans[:, 1:] + 0.035)
     assert ((energy * near).sum(1) > 0.97 * energy.sum(1)).all()
     assert energy.sum() < 1.2 * tone.square().sum()
     if factor == 1.0:
-        torch.testing.assert_close(warped, tone, atol=1e-4, rtol=0)
+        torch.testing.assert_close(warped, tone, atol=1e-3, rtol=0)
 
 
 @pytest.mark.parametrize("factor", [0.85, 1.15])
 def test_a_warp_moves_a_formant(factor: float) -> None:
-    """The band of a noise, which no partial's phases hold to a grid."""
     length = 32_000
     bins = torch.arange(length // 2 + 1) * RATE / length
     band = torch.exp(-(((bins - 2000) / 150) ** 2))

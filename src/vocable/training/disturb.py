@@ -18,8 +18,8 @@ DECAY = (0.2, 0.8)  #: seconds in which a room's echo falls by 60 dB
 class Disturber:
     """Puts noise, a room, a narrow band, another level and another voice into clips, each with some chance.
 
-    Another voice is a warp of each STFT frame's frequency axis: pitch and formants move together, as between speakers
-    of unlike size, and every frame stays where it was.
+    Another voice is a warp of the frequency axis: pitch and formants move together, as between speakers of unlike size,
+    and every frame stays where it was.
     """
 
     def __init__(self, sample_rate: int, noises: list[np.ndarray], device: torch.device) -> None:
@@ -48,21 +48,29 @@ class Disturber:
         return x * 10 ** (draw(-GAIN, GAIN) / 20)
 
     def _warped(self, waveform: Tensor, factor: Tensor) -> Tensor:
-        """Multiply all frequencies of each STFT frame by `factor` [B, 1], with phases as at the frame's middle."""
-        length = waveform.shape[1]
-        spectrum = torch.stft(waveform, N_FFT, N_FFT // 4, window=self.window, return_complex=True)  # [B, bins, frames]
-        bins = spectrum.shape[1]
-        sign = torch.ones(bins, 1, device=self.device)
-        sign[1::2] = -1.0  # from the frame's beginning to its middle
-        spectrum = spectrum * sign
+        """Multiply all frequencies by `factor` [B, 1] and keep the time, as a phase vocoder does.
+
+        Bin k of the output takes its magnitude from bin k / factor, and its phase advances by `factor` times as much
+        from frame to frame.
+        """
+        length, hop = waveform.shape[1], N_FFT // 4
+        spectrum = torch.stft(waveform, N_FFT, hop, window=self.window, return_complex=True)  # [B, bins, frames]
+        bins, frames = spectrum.shape[1:]
         source = torch.arange(bins, device=self.device) / factor  # [B, bins]
         low = source.floor().clamp(max=bins - 1)
-        upper = (source - low)[..., None]
-        index = low.long()[..., None].expand(-1, -1, spectrum.shape[2])
-        above = (index + 1).clamp(max=bins - 1)
-        inside = (source <= bins - 1)[..., None]
-        moved = (spectrum.gather(1, index) * (1 - upper) + spectrum.gather(1, above) * upper) * inside
-        warped: Tensor = torch.istft(moved * sign, N_FFT, N_FFT // 4, window=self.window, length=length)
+        share = (source - low)[..., None]
+        below = low.long()[..., None].expand(-1, -1, frames)
+        above = (below + 1).clamp(max=bins - 1)
+        magnitude, angle = spectrum.abs(), spectrum.angle()
+        moved = magnitude.gather(1, below) * (1 - share) + magnitude.gather(1, above) * share
+        moved = moved * (source <= bins - 1)[..., None]
+        # The phase of bin k advances by about 2 pi hop k / N_FFT a frame; the deviation says which frequency it holds.
+        expected = 2 * math.pi * hop / N_FFT * torch.arange(bins, device=self.device)[:, None]
+        deviation = torch.remainder(angle.diff(dim=2) - expected + math.pi, 2 * math.pi) - math.pi
+        nearest = source.round().clamp(max=bins - 1).long()[..., None].expand(-1, -1, frames)
+        advance = factor[..., None] * (expected + deviation).gather(1, nearest[..., 1:])
+        phase = torch.cat([angle.gather(1, nearest)[..., :1], advance], 2).cumsum(2)
+        warped: Tensor = torch.istft(torch.polar(moved, phase), N_FFT, hop, window=self.window, length=length)
         return warped
 
     def _in_room(self, waveform: Tensor, seconds: Tensor, generator: torch.Generator) -> Tensor:
