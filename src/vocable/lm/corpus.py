@@ -27,6 +27,7 @@ from vocable.files import atomic_path
 from vocable.lm.aligner import PAUSE, Aligner, AlignerConfig, Timing
 from vocable.lm.recipe import AlignerRecipe, Data
 from vocable.lm.text import SymbolTable, read_text
+from vocable.training.precision import autocast
 
 CLIP_NORM = 1.0
 WEIGHTS = "aligner.safetensors"
@@ -233,7 +234,7 @@ def train_aligner(
         batch = [(vectors_of(codec, codes[names[i]]), torch.tensor(symbols[names[i]])) for i in chosen]
         vectors, texts = (pad_sequence([pair[k] for pair in batch], batch_first=True) for k in range(2))
         sizes, counts = (torch.tensor([len(pair[k]) for pair in batch]) for k in range(2))
-        with torch.autocast("cpu", torch.bfloat16):
+        with autocast("cpu"):
             loss = model.loss(vectors, sizes, texts, counts)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]

@@ -26,6 +26,7 @@ import torch
 from vocable.files import atomic_path
 from vocable.training import processes
 from vocable.training.log import Writer
+from vocable.training.precision import autocast
 from vocable.training.state import load_state, save_state
 from vocable.training.stop import Interrupted, StopSignals
 
@@ -160,8 +161,7 @@ class Trainer(ABC):
         return {"skipped": float(self.skipped)}
 
     def autocast(self) -> torch.autocast:
-        reduced = {"bfloat16": torch.bfloat16, "float16": torch.float16}.get(self.recipe.precision)
-        return torch.autocast(self.device.type, reduced, enabled=reduced is not None)
+        return autocast(self.device.type, self.recipe.precision)
 
     def generator(self) -> torch.Generator:
         """Randomness that follows from the seed and the step, so that none of it needs saving."""

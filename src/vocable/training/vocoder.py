@@ -28,6 +28,7 @@ from vocable.corpus.manifest import read_manifest
 from vocable.files import atomic_path
 from vocable.semantic.units import UnitCache
 from vocable.training.losses import SpectralLoss
+from vocable.training.precision import autocast
 from vocable.training.recipe import Losses
 
 WEIGHTS, ABOUT = "vocoder.safetensors", "vocoder.json"
@@ -116,7 +117,7 @@ def train_vocoder(
             waveforms.append(torch.from_numpy(crop))
             codes.append(torch.from_numpy(units(name, start, CROP_FRAMES)).clamp_min(0))
         original = torch.stack(waveforms)
-        with torch.autocast("cpu", torch.bfloat16):
+        with autocast("cpu"):
             decoded = vocoder(torch.stack(codes))
         losses = spectral_loss(decoded, original)
         total = weights.mel * losses["mel"] + weights.spectrum * losses["spectrum"]

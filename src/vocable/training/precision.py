@@ -1,0 +1,18 @@
+"""The number format of products in training."""
+
+from __future__ import annotations
+
+import torch
+
+FORMATS = {"bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def autocast(device: str, precision: str = "bfloat16") -> torch.autocast:
+    """Run products in `precision`: "float32", "bfloat16" or "float16". device: "cpu" or "cuda".
+
+    A CPU without instructions for bfloat16 emulates it, forty times slower than float32: there products stay float32.
+    """
+    reduced = FORMATS.get(precision)
+    if device == "cpu" and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        reduced = None
+    return torch.autocast(device, reduced, enabled=reduced is not None)
