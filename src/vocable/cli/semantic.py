@@ -9,6 +9,7 @@ import typer
 
 from vocable.cli.bars import bars
 from vocable.cli.options import parse_teacher_layer
+from vocable.cli.results import stages
 
 app = typer.Typer(help="Teachers' features and units for distillation.", no_args_is_help=True)
 
@@ -96,13 +97,7 @@ def phones(
         raise ValueError("these language models have no aligner: train them with one")
     data = Data(str(tokens), str(manifest), "", "", str(out / "work"), language=loaded.language, longest=longest)
     data = dataclasses.replace(data, front_end=loaded.front_end)  # type: ignore[arg-type]
-    with bars() as bar:
-        stages: dict[str, object] = {}
-
-        def show(stage: str, share: float) -> None:
-            task = stages.setdefault(stage, bar.add_task(stage, total=1.0))
-            bar.update(task, completed=share)  # type: ignore[arg-type]
-
-        corpus = load_corpus(str(tokens), read_manifest(manifest), data, tok, loaded.aligner, loaded.table, show)
+    with stages() as progress:
+        corpus = load_corpus(str(tokens), read_manifest(manifest), data, tok, loaded.aligner, loaded.table, progress)
     count = write_phones(corpus, loaded, out)
     typer.echo(f"phones of {count} utterances in {out}; {len(corpus.left_out)} left out", err=True)

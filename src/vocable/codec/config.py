@@ -41,8 +41,8 @@ class SpectralConfig:
         _check_integers(self)
         if not isinstance(self.causal, bool):
             raise ValueError(f"causal must be true or false, not {self.causal!r}")
-        for name in ("encoder_look_ahead", "decoder_look_ahead", "synthesis_n_fft", "content_blocks"):
-            if getattr(self, name) and not (self.causal or name in ("synthesis_n_fft", "content_blocks")):
+        for name in ("encoder_look_ahead", "decoder_look_ahead"):
+            if getattr(self, name) and not self.causal:
                 raise ValueError(f"{name} is for a causal codec: an offline one sees both sides of a frame")
         for side in ("encoder", "decoder"):
             ahead, blocks = getattr(self, f"{side}_look_ahead"), getattr(self, f"{side}_frame_blocks")

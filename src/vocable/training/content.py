@@ -51,9 +51,7 @@ class ContentLosses(nn.Module):
             known = torch.cat(labels)
             logits = self.phones(torch.cat(content)).float()
             losses["phones"] = unit_loss(logits, known)
-            with torch.no_grad():
-                right = (logits.argmax(-1) == known)[known != NO_UNIT]
-                figures["phones_right"] = right.float().sum() / max(1, len(right))
+            figures["phones_right"] = _right(logits, known)
         if self.speaker is not None:
             speakers = batch.speakers.to(original.device)
             # The classifier learns on vectors that carry no gradient, and a copy that does not learn judges the codec.
@@ -64,9 +62,7 @@ class ContentLosses(nn.Module):
             # A classifier that does no better than chance has nothing left to take away. Without this bound RVQ-1 can
             # gain without limit from misleading it, and its gradient drowns all others.
             losses["voice"] = -heard.clamp(max=math.log(logits.shape[1])).mean()
-            with torch.no_grad():
-                right = (logits.argmax(-1) == speakers)[speakers != NO_UNIT]
-                figures["speakers_right"] = right.float().sum() / max(1, len(right))
+            figures["speakers_right"] = _right(logits, speakers)
         return losses, figures
 
 
@@ -84,6 +80,12 @@ class SpeakerClassifier(nn.Module):
         x = F.gelu(self.frame(vectors.transpose(1, 2)))
         logits: Tensor = self.head(torch.cat([x.mean(2), (x.var(2) + 1e-5).sqrt()], 1)).float()
         return logits
+
+
+def _right(logits: Tensor, labels: Tensor) -> Tensor:
+    """The fraction of known labels, int64 [...], that logits [..., N] name; 0 where none is known."""
+    right = (logits.argmax(-1) == labels)[labels != NO_UNIT]
+    return right.float().sum() / max(1, len(right))
 
 
 def _nats(logits: Tensor, speakers: Tensor) -> Tensor:
