@@ -10,13 +10,13 @@ from vocable.codec.config import SpectralConfig
 from vocable.codec.model import SpeechTokenizer
 from vocable.semantic.distillation import NO_UNIT
 from vocable.training.codebooks import CodebookEMA
-from vocable.training.content import ContentLosses, SpeakerClassifier
+from vocable.training.content import ContentLosses, agreement_loss, SpeakerClassifier
 from vocable.training.data import Batch
 from vocable.training.disturb import Disturber
 from vocable.training.recipe import Content
 
 CLIPS, FRAMES = 4, 12
-ALL = Content(phones=1.0, consistency=1.0, speaker=0.5)
+ALL = Content(phones=1.0, consistency=1.0, agreement=0.5, speaker=0.5)
 
 
 def make_codec() -> SpeechTokenizer:
@@ -56,9 +56,10 @@ def test_what_the_recipe_asks_for_is_there() -> None:
     for recipe, names, shown in (
         (Content(phones=1.0), {"phones"}, {"phones_right"}),
         (Content(consistency=1.0), {"consistency"}, {"kept"}),
+        (Content(agreement=1.0), {"agreement"}, {"kept"}),
         (Content(speaker=1.0), {"speaker", "voice"}, {"speakers_right"}),
         (Content(consistency=1.0, disturbed=0.0, phones=1.0), {"phones"}, {"phones_right"}),
-        (ALL, {"phones", "consistency", "speaker", "voice"}, {"phones_right", "kept", "speakers_right"}),
+        (ALL, {"phones", "consistency", "agreement", "speaker", "voice"}, {"phones_right", "kept", "speakers_right"}),
     ):
         losses, figures = look(codec, make_losses(recipe), batch)
         assert set(losses) == names and set(figures) == shown
@@ -116,6 +117,16 @@ def test_consistency_pulls_at_the_encoder_and_not_at_its_target() -> None:
     assert codec.encoder.content_project.weight.grad.any()
     assert codec.encoder.project.weight.grad is None or not codec.encoder.project.weight.grad.any()
     assert torch.equal(codec.quantizer.codebooks, before)
+
+
+def test_agreement_is_least_where_ids_stay_and_are_many() -> None:
+    """It is minus the mutual information: 0 with one id for everything, -log N where each of N ids stays what it is."""
+    book = 10.0 * torch.eye(4)
+    many, one = torch.arange(4)[None], torch.zeros(1, 4, dtype=torch.int64)
+    stay = agreement_loss(book[many], many, book, 4)
+    torch.testing.assert_close(stay, torch.tensor(-math.log(4)), atol=1e-4, rtol=0)
+    torch.testing.assert_close(agreement_loss(book[one], one, book, 4), torch.tensor(0.0), atol=1e-4, rtol=0)
+    assert agreement_loss(book[many.roll(1)], many, book, 4) > 0
 
 
 def told_apart(codec: SpeechTokenizer, losses: ContentLosses) -> None:

@@ -66,7 +66,7 @@ class ResidualVectorQuantizer(Float32Module):
             rows = []
             for k in range(last):
                 codes = self._nearest(residual, k)
-                residual = rest if rest is not None and k == 0 else residual - F.embedding(codes, self.codebooks[k])
+                residual = self.above(k, residual, F.embedding(codes, self.codebooks[k]), rest)
                 rows.append(codes)
         return torch.stack(rows, 1)
 
@@ -110,7 +110,7 @@ class ResidualVectorQuantizer(Float32Module):
             if k == 0:
                 first = content + (quantized - content).detach()
             total = total + (quantized if num_layers is None else quantized * (num_layers > k).view(-1, 1, 1))
-            residual = rest if rest is not None and k == 0 else residual - quantized
+            residual = self.above(k, residual, quantized, rest)
         through = content if rest is None else rest
         if rest is not None and num_layers is not None:  # RVQ-1 alone says nothing of the other channels
             through = through * (num_layers > 1).view(-1, 1, 1)
@@ -129,6 +129,11 @@ class ResidualVectorQuantizer(Float32Module):
         if not c:
             return latents, None
         return F.pad(latents[..., :c], (0, latents.shape[-1] - c)), F.pad(latents[..., c:], (c, 0))
+
+    def above(self, k: int, residual: Tensor, quantized: Tensor, rest: Tensor | None) -> Tensor:
+        """What the layer above layer k quantizes: what that left over, but `rest` (`inputs`) above a layer 1 with
+        channels of its own."""
+        return rest if rest is not None and k == 0 else residual - quantized
 
     def _nearest(self, vectors: Tensor, k: int) -> Tensor:
         """Index of the nearest entry of codebook k: [B, T, D] -> int64 [B, T]. |x|^2 is the same for all entries."""

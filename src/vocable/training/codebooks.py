@@ -42,7 +42,7 @@ class CodebookEMA:
                 # An entry that nobody chose stays where it is.
                 books[k] = torch.where(counts[:, None] > 0, sums / counts.clamp_min(1)[:, None], books[k])
             codes = self.quantizer._nearest(residual, k)
-            residual = rest if rest is not None and k == 0 else residual - books[k][codes]
+            residual = self.quantizer.above(k, residual, books[k][codes], rest)
         self.counts.fill_(1.0)
         self.sums.copy_(books)
 

@@ -232,6 +232,7 @@ class CodecTrainer(Trainer):
             "distillation": self.recipe.distillation.weight,
             "phones": self.recipe.content.phones,
             "consistency": self.recipe.content.consistency,
+            "agreement": self.recipe.content.agreement,
             "speaker": 1.0,  # of the classifier alone: it does not reach the codec
             "voice": self.recipe.content.speaker,
             "adversarial": self.recipe.adversary.weight,
@@ -329,7 +330,7 @@ class CodecTrainer(Trainer):
 
     def _content(self, phones: UnitCache | None) -> ContentLosses | None:
         c, codec = self.recipe.content, self.recipe.codec
-        if not (c.phones or c.consistency or c.speaker):
+        if not (c.phones or c.consistency or c.agreement or c.speaker):
             return None
         if c.speaker and len(self.data.speakers) < 2:
             raise ValueError("content.speaker needs a manifest that names two speakers or more")

@@ -14,9 +14,12 @@ from vocable.training.data import Batch
 from vocable.training.disturb import Disturber
 from vocable.training.recipe import Content
 
+TEMPERATURE = 1 / 16  #: of the softmax over ids in `agreement_loss`: a squared distance per channel
+
 
 class ContentLosses(nn.Module):
-    """The losses of `Content` and the classifiers that they train: "consistency", "phones", "speaker", "voice"."""
+    """The losses of `Content` and the classifiers that they train: "consistency", "agreement", "phones", "speaker",
+    "voice"."""
 
     def __init__(
         self, recipe: Content, dimension: int, num_phones: int, num_speakers: int, disturber: Disturber
@@ -35,15 +38,20 @@ class ContentLosses(nn.Module):
         content = [output.quantized.first]  # RVQ-1's vectors [B, T, D], straight-through
         labels = [] if batch.phones is None else [batch.phones.to(original.device)]
         count = round(self.recipe.disturbed * len(original))
-        if self.recipe.consistency and count:
+        if (self.recipe.consistency or self.recipe.agreement) and count:
             latents = model.encoder(self.disturber(original[:count], generator))
             disturbed, vectors, codes = model.quantizer.content(latents)
             clean = output.quantized.content
-            # The clean clip's code vectors are the target of both: latents that lie close to their code vector keep
-            # their code when something moves them.
-            target = output.quantized.first.detach()
-            distance = torch.cat([clean - target, disturbed - target[:count]]).square().sum(-1)
-            losses["consistency"] = distance.mean() / (model.config.content_dimension or model.config.dimension)
+            channels = model.config.content_dimension or model.config.dimension
+            if self.recipe.consistency:
+                # The clean clip's code vectors are the target of both: latents that lie close to their code vector
+                # keep their code when something moves them.
+                target = output.quantized.first.detach()
+                distance = torch.cat([clean - target, disturbed - target[:count]]).square().sum(-1)
+                losses["consistency"] = distance.mean() / channels
+            if self.recipe.agreement:
+                codebook = model.quantizer.codebooks[0]
+                losses["agreement"] = agreement_loss(disturbed, output.codes[:count, 0], codebook, channels)
             figures["kept"] = (codes == output.codes[:count, 0]).float().mean()
             content.append(vectors)
             labels += [label[:count] for label in labels]
@@ -64,6 +72,21 @@ class ContentLosses(nn.Module):
             losses["voice"] = -heard.clamp(max=math.log(logits.shape[1])).mean()
             figures["speakers_right"] = _right(logits, speakers)
         return losses, figures
+
+
+def agreement_loss(disturbed: Tensor, codes: Tensor, codebook: Tensor, channels: int) -> Tensor:
+    """How little the disturbed copies' ids say of the clean clips', in nats; scalar.
+
+    disturbed: float32 [B, T, D], RVQ-1's input; codes: int64 [B, T], of the clean clips; codebook: [N, D], without
+    gradient; channels: how many of the D are not 0. A softmax over negative squared distances stands for the choice of an id. The cross-entropy of the clean
+    ids less the entropy of the ids that are chosen is a bound on minus the mutual information of the two: without the
+    entropy the loss would be least with one id for everything.
+    """
+    vectors = disturbed.flatten(0, 1).float()
+    # |x|^2 is the same for all ids.
+    distances = torch.addmm(codebook.square().sum(1), vectors, codebook.T, alpha=-2.0)
+    chances = (-distances / (TEMPERATURE * channels)).log_softmax(1)  # [B T, N]
+    return F.nll_loss(chances, codes.flatten()) - torch.special.entr(chances.exp().mean(0)).sum()
 
 
 class SpeakerClassifier(nn.Module):
