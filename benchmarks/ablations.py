@@ -32,6 +32,7 @@ import importlib.util
 import json
 import multiprocessing
 import os
+import signal
 import tempfile
 import time
 from collections.abc import Iterator
@@ -68,12 +69,19 @@ def main() -> None:
     needs = ("hama", "scipy", "transformers", "yaml")
     if missing := [module for module in needs if importlib.util.find_spec(module) is None]:
         fail(f"missing {', '.join(missing)}: pip install '.[train]' hama scipy")
+    signal.signal(signal.SIGTERM, _terminate)
     try:
         run(args)
     except ValueError as error:  # a recipe, a run or a recording that cannot be used
         fail(str(error))
     except KeyboardInterrupt:
         stopped()
+    except Interrupted as error:
+        stopped(error.signal)
+
+
+def _terminate(number: int, frame: object) -> None:
+    raise Interrupted(number)
 
 
 def arguments() -> argparse.Namespace:
@@ -258,6 +266,10 @@ def outcomes(
             if measured is None:
                 raise KeyboardInterrupt
             yield runs[run], measured
+    except BaseException:
+        for child in multiprocessing.active_children():  # SIGTERM reached this process alone: they save, and end
+            child.terminate()
+        raise
     finally:
         pool.shutdown(cancel_futures=True)
 
