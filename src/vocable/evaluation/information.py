@@ -143,7 +143,6 @@ class Critic(torch.nn.Module):
         self.score = torch.nn.utils.skip_init(torch.nn.Linear, vectors.shape[1], num_labels)  # type: ignore[no-untyped-call]
         torch.nn.init.zeros_(self.score.weight)
         torch.nn.init.zeros_(self.score.bias)
-        torch.nn.init.zeros_(self.score.bias)
 
     def forward(self, vectors: Tensor, labels: Tensor) -> Tensor:
         """Scores of all pairs: [N, D] and int64 [N] -> [N, N]."""
