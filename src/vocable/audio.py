@@ -150,16 +150,21 @@ def resample(waveform: np.ndarray, source_rate: int, target_rate: int) -> np.nda
     return resampled if len(resampled) else np.zeros(1, np.float32)
 
 
-@lru_cache(maxsize=32)
 def mel_filterbank(sample_rate: int, n_fft: int, n_mels: int) -> Tensor:
-    """Triangular filters on the HTK mel scale, unit area (Slaney's normalisation): [n_fft // 2 + 1, n_mels]."""
+    """Triangular filters on the HTK mel scale, unit area (Slaney's normalisation): float32 [n_fft // 2 + 1, n_mels]."""
+    return torch.tensor(_mel_filters(sample_rate, n_fft, n_mels))
+
+
+@lru_cache(maxsize=32)
+def _mel_filters(sample_rate: int, n_fft: int, n_mels: int) -> np.ndarray:
+    # An array is cached, not a tensor: one made under inference mode could not be trained with later.
     edges_mel = np.linspace(0.0, 2595.0 * np.log10(1.0 + sample_rate / 2 / 700.0), n_mels + 2)
     edges = 700.0 * (10.0 ** (edges_mel / 2595.0) - 1.0)
     bins = np.linspace(0.0, sample_rate / 2, n_fft // 2 + 1)[:, None]
     rising = (bins - edges[:-2]) / (edges[1:-1] - edges[:-2])
     falling = (edges[2:] - bins) / (edges[2:] - edges[1:-1])
     filters = np.maximum(0.0, np.minimum(rising, falling)) * (2.0 / (edges[2:] - edges[:-2]))
-    return torch.from_numpy(filters.astype(np.float32))
+    return filters.astype(np.float32)
 
 
 #: About what libsndfile gives as the length of a FLAC file that was written into a pipe.

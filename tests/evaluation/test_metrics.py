@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 import math
+import re
 import sys
-import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,9 +15,9 @@ import torch
 
 from conftest import SPEECH
 from vocable import audio
-from vocable.evaluation.metrics import METRICS, Models, Pair
-from vocable.evaluation.metrics.base import SAMPLE_RATE, Metric
-from vocable.evaluation.metrics.words import CER, WER, normalizer
+from vocable.evaluation.metrics import METRICS, Models, NoAnswer, Pair, load_metric, words
+from vocable.evaluation.metrics.base import SAMPLE_RATE, Metric, language_code
+from vocable.evaluation.metrics.words import CER, WER, Recogniser, normalizer
 
 MODELS = Models(Path("nowhere"))
 
@@ -32,15 +33,22 @@ def worse(speech: np.ndarray) -> np.ndarray:
 
 
 def metric(name: str, *modules: str) -> Metric:
+    """A metric; without those of `modules` that `dev` does not bring, the test is skipped."""
     for module in modules:
         pytest.importorskip(module, reason="comes with vocable[eval]")
     return METRICS[name](MODELS)
 
 
 def value(metric: Metric, pair: Pair) -> float:
-    score = metric(pair)
-    assert score is not None
-    return score[0] / score[1]
+    total, count = metric(pair)
+    return total / count
+
+
+def no_answer(metric: Metric, pair: Pair) -> str:
+    """Why it has none."""
+    with pytest.raises(NoAnswer) as caught:
+        metric(pair)
+    return str(caught.value)
 
 
 def test_every_metric_says_what_a_reader_needs() -> None:
@@ -63,7 +71,7 @@ def test_mel_distance_of_another_level(speech: np.ndarray) -> None:
 def test_stft_distance_of_silence_and_of_itself(speech: np.ndarray) -> None:
     found = metric("stft")
     assert value(found, Pair(speech, speech)) == 0.0
-    assert found(Pair(np.zeros_like(speech), speech)) is None
+    assert "silent" in no_answer(found, Pair(np.zeros_like(speech), speech))
     # Everything is lost: the convergence is 1, and the logarithms differ by those of the speech.
     assert value(found, Pair(speech, np.zeros_like(speech))) > 1.0
 
@@ -76,7 +84,7 @@ def test_si_sdr_is_the_ratio_that_was_mixed() -> None:
         mixed = tone + other * 10 ** (-decibels / 20)
         assert value(found, Pair(tone, mixed.astype(np.float32))) == pytest.approx(decibels, abs=0.01)
         assert value(found, Pair(tone, (0.1 * mixed).astype(np.float32))) == pytest.approx(decibels, abs=0.01)
-    assert found(Pair(tone, np.zeros_like(tone))) is None
+    assert "silent" in no_answer(found, Pair(tone, np.zeros_like(tone)))
 
 
 def test_stripes_of_noise_and_of_noise_that_repeats() -> None:
@@ -90,15 +98,13 @@ def test_stripes_of_noise_and_of_noise_that_repeats() -> None:
         assert value(found, Pair(noise, tones)) > 0.75
         # Half of the power repeats; so its correlation is a half, less what the window takes.
         assert value(found, Pair(noise, tones + other)) == pytest.approx(0.2, abs=0.1)
-    score = found(Pair(noise, repeated))
-    assert score is not None and score[1] == (4 * SAMPLE_RATE - 1280) // 320 + 1, "every window counts"
+    assert found(Pair(noise, repeated))[1] == (4 * SAMPLE_RATE - 1280) // 320 + 1, "every window counts"
     hum = np.cumsum(np.cumsum(noise)).astype(np.float32)
-    assert found(Pair(hum, repeated)) is None, "nothing is unvoiced"
+    assert "unvoiced" in no_answer(found, Pair(hum, repeated))
 
 
 def test_pitch_of_tones() -> None:
-    pytest.importorskip("librosa", reason="comes with vocable[eval]")
-    time = np.arange(2 * SAMPLE_RATE) / SAMPLE_RATE
+    time = np.arange(SAMPLE_RATE) / SAMPLE_RATE
 
     def glide(low: float, high: float) -> np.ndarray:
         phase = 2 * np.pi * np.cumsum(np.linspace(low, high, len(time))) / SAMPLE_RATE
@@ -111,27 +117,28 @@ def test_pitch_of_tones() -> None:
     noise = np.random.default_rng(0).normal(0, 0.1, len(up)).astype(np.float32)
     assert value(metric("voicing"), Pair(up, up)) == 0.0
     assert value(metric("voicing"), Pair(up, noise)) > 0.8
+    assert "voiced" in no_answer(metric("f0"), Pair(up, np.zeros_like(up)))
 
 
 def test_pesq_is_the_library_s(speech: np.ndarray, worse: np.ndarray) -> None:
-    wide, narrow = metric("pesq", "pesq"), metric("pesq-nb")
+    wide, narrow = metric("pesq"), metric("pesq-nb")
     from pesq import pesq
 
     assert value(wide, Pair(speech, worse)) == pesq(SAMPLE_RATE, speech, worse, "wb")
     halves = [audio.resample(w, SAMPLE_RATE, 8000) for w in (speech, worse)]
     assert value(narrow, Pair(speech, worse)) == pesq(8000, *halves, "nb")
-    assert wide(Pair(np.zeros_like(speech), worse)) is None
+    silence = np.zeros_like(speech)
+    assert "no speech" in no_answer(wide, Pair(silence, worse)) and "silent" in no_answer(wide, Pair(speech, silence))
 
 
 def test_stoi_is_the_library_s(speech: np.ndarray, worse: np.ndarray) -> None:
-    plain, extended = metric("stoi", "pystoi"), metric("estoi")
+    plain, extended = metric("stoi"), metric("estoi")
     from pystoi import stoi
 
     assert value(plain, Pair(speech, worse)) == pytest.approx(stoi(speech, worse, SAMPLE_RATE))
     assert value(extended, Pair(speech, worse)) == pytest.approx(stoi(speech, worse, SAMPLE_RATE, extended=True))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        assert plain(Pair(speech[:2000], worse[:2000])) is None  # too short for it
+    for samples in (1, 500, 2000):  # too short for it, the first two for its frames
+        assert "too little" in no_answer(plain, Pair(speech[:samples], worse[:samples]))
 
 
 def test_visqol_is_the_library_s(speech: np.ndarray, worse: np.ndarray) -> None:
@@ -143,6 +150,9 @@ def test_visqol_is_the_library_s(speech: np.ndarray, worse: np.ndarray) -> None:
     direct = api.measure_from_arrays(speech.astype(float), worse.astype(float), SAMPLE_RATE).moslqo
     assert value(found, Pair(speech, worse)) == pytest.approx(direct)
     assert "mapper" in found.made_with()["visqol mode"]
+    for samples in (10, 5000):
+        assert "too short" in no_answer(found, Pair(worse[:samples], worse[:samples]))
+    assert "silent" in no_answer(found, Pair(speech, np.zeros_like(speech)))
 
 
 def test_speaker_cosine_is_the_library_s(speech: np.ndarray, worse: np.ndarray) -> None:
@@ -153,6 +163,7 @@ def test_speaker_cosine_is_the_library_s(speech: np.ndarray, worse: np.ndarray) 
     a, b = (encoder.embed_utterance(preprocess_wav(w)) for w in (speech, worse))
     assert value(found, Pair(speech, worse)) == pytest.approx(float(a @ b), abs=1e-5)
     assert value(found, Pair(speech, worse, voice=worse)) == pytest.approx(1.0, abs=1e-5)
+    assert "too little speech" in no_answer(found, Pair(speech, np.zeros_like(speech)))
 
 
 def test_loading_distillmos_hides_no_module() -> None:
@@ -164,7 +175,8 @@ def test_loading_distillmos_hides_no_module() -> None:
 
 
 def test_wavlm_cosine_of_a_random_model(tmp_path: Path, speech: np.ndarray, worse: np.ndarray) -> None:
-    transformers = pytest.importorskip("transformers")
+    import transformers
+
     config = transformers.WavLMConfig(
         hidden_size=32,
         num_hidden_layers=2,
@@ -198,8 +210,23 @@ def test_utmos_from_a_folder(tmp_path: Path, speech: np.ndarray) -> None:
     assert value(found, Pair(speech, speech)) == pytest.approx(np.abs(speech).mean() + SAMPLE_RATE, rel=1e-5)
 
 
+def test_utmos_runs_no_code_of_a_repository_unasked(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def load(repository: str, *_: object, **options: object) -> object:
+        asked.append(repository)
+        raise OSError("no network")
+
+    monkeypatch.setattr(torch.hub, "load", load)
+    with pytest.raises(ValueError, match="--trust-utmos"):
+        METRICS["utmos"](Models())
+    assert not asked
+    with pytest.raises(ValueError, match="no network"):
+        METRICS["utmos"](Models(trust_utmos=True))
+    assert re.fullmatch(r"tarepan/SpeechMOS:[0-9a-f]{40}", asked[0])  # a tag can be moved, a commit cannot
+
+
 def test_words_and_characters() -> None:
-    pytest.importorskip("jiwer", reason="comes with vocable[eval]")
     import jiwer
 
     def edits(kind: type[WER], said: str, heard: str) -> tuple[float, float] | None:
@@ -215,9 +242,51 @@ def test_words_and_characters() -> None:
 
 
 def test_normalizers() -> None:
-    pytest.importorskip("whisper_normalizer", reason="comes with vocable[eval]")
-    assert normalizer("en")("Mr. Colour's TWO cats!").split() == ["mister", "color", "is", "2", "cats"]
+    for english in ("en", "en-US", "EN_gb"):
+        assert normalizer(english)("Mr. Colour's TWO cats!").split() == ["mister", "color", "is", "2", "cats"]
     assert normalizer("de")("Zwei Katzen, bitte!").split() == ["zwei", "katzen", "bitte"]
+
+
+class Ears(Recogniser):
+    """Hears what it is told, and knows two languages."""
+
+    def __init__(self, words: str = "") -> None:
+        self.folder, self.words, self.asked = Path("ears"), words, []
+        self._model, self._last = self, (b"", "")
+        self.supported_languages = ["en", "sv"]
+
+    def transcribe(self, waveform: np.ndarray, language: str | None, **options: object) -> tuple[list, None]:
+        self.asked.append(language)
+        return [SimpleNamespace(text=self.words)], None
+
+
+def test_words_of_languages_with_regions(monkeypatch: pytest.MonkeyPatch, speech: np.ndarray) -> None:
+    ears = Ears("50 turns")
+    monkeypatch.setattr(words, "recogniser", lambda models: ears)
+    wer, cer = METRICS["wer"](MODELS), METRICS["cer"](MODELS)
+    assert wer(Pair(speech, speech, "fifty turns", "en-US")) == (0, 2), "English numbers are made alike"
+    assert wer(Pair(speech, speech, "50 turns", "sv-SE")) == (0, 2)
+    assert ears.asked == ["en", "sv"] and language_code("zh-CN") in words.BY_CHARACTERS
+    for found in (wer, cer):
+        assert no_answer(found, Pair(speech, speech, "céad", "ga-IE")) == "ears does not know the language 'ga'"
+        assert no_answer(found, Pair(speech, speech, None, "sv")) == "no text"
+        assert "no word" in no_answer(found, Pair(speech, speech, "...", "sv"))
+
+
+def test_what_is_missing_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(words, "recogniser", lambda models: Ears())
+    monkeypatch.setitem(sys.modules, "whisper_normalizer", None)
+    with pytest.raises(ImportError, match=r"pip install 'vocable\[eval\]'"):
+        METRICS["wer"](MODELS)
+
+
+def test_a_package_that_is_broken_is_no_clip_s_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(models: Models) -> Metric:
+        raise AttributeError("module 'numpy' has no attribute 'float'")
+
+    monkeypatch.setitem(METRICS, "broken", broken)
+    with pytest.raises(ImportError, match=r"metric broken cannot be loaded.*numpy.*repair"):
+        load_metric("broken", MODELS)
 
 
 def test_a_recogniser_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -40,8 +40,10 @@ def test_a_probe_learns_to_spell(monkeypatch: pytest.MonkeyPatch) -> None:
     examples = [spelled(text, generator) for text in texts for _ in range(3)]
     clock = itertools.count()  # a second a step, however busy the machine is
     monkeypatch.setattr(probe.time, "process_time", lambda: float(next(clock)))
+    state = torch.get_rng_state()
     trained, steps = probe.train_probe(examples, embed, seconds=400.0, hidden=64)
     assert steps == 400
+    assert torch.equal(torch.get_rng_state(), state), "the caller's random numbers go on as they would have"
     # In chance's alphabet of 28 hardly a character would be right; alone, so short a training spells them all.
     right = sum(a == b for e in examples for a, b in zip(probe.read(trained, embed(e.codes)), e.text, strict=False))
     assert right > 0.5 * sum(len(e.text) for e in examples)

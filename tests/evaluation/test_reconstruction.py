@@ -5,8 +5,12 @@ from __future__ import annotations
 import base64
 import io
 import json
+import ntpath
 import re
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +21,8 @@ from vocable import audio
 from vocable.corpus.manifest import Utterance
 from vocable.evaluation import compare
 from vocable.evaluation.diagnose import diagnose
-from vocable.evaluation.reconstruction import unwritten
+from vocable.evaluation.metrics import METRICS, NoAnswer, load_metric, words
+from vocable.evaluation.reconstruction import heard_text, unwritten
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +51,6 @@ def evaluate(corpus: Path, out: Path, *options: object) -> int:
 
 
 def test_the_suite(corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    pytest.importorskip("matplotlib")
     assert evaluate(corpus, tmp_path / "out") == 2  # two clips were left out
     printed = capsys.readouterr()
     assert "10 clips, 2 left out" in printed.err
@@ -70,6 +74,88 @@ def test_the_suite(corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[s
     rows.write_text("\n".join(lines[:6]) + "\n" + lines[6][:20])
     assert evaluate(corpus, tmp_path / "out") == 2
     assert json.loads((tmp_path / "out" / "summary.json").read_text()) == summary
+
+
+@pytest.fixture
+def whisper(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A recogniser that hears "50 turns" in everything, and knows English and Swedish."""
+
+    class Heard(words.Recogniser):
+        folder = Path("whisper-none")
+
+        def __init__(self) -> None:
+            self._model = SimpleNamespace(supported_languages=["en", "sv"])
+
+        def __call__(self, waveform: np.ndarray, language: str | None) -> str:
+            assert self.code_of(language) == language, "the model's own code"
+            return "50 turns"
+
+    monkeypatch.setattr(words, "recogniser", lambda models: Heard())
+    monkeypatch.setattr(words.WER, "made_with", lambda self: {})
+    load_metric.cache_clear()
+    yield
+    load_metric.cache_clear()
+
+
+def test_regions_of_languages_and_figures_that_clips_lack(
+    whisper: None, corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clips = [("en-US", "fifty turns"), ("en", "fifty turns"), ("sv-SE", "50 turns"), ("sv", None), ("ga-IE", "céad")]
+    rows = [
+        {"id": f"{i}", "path": f"{corpus}/{i}.wav", "duration": 1.0, "language": language, "text": text}
+        for i, (language, text) in enumerate(clips)
+    ]
+
+    def judge(count: int) -> tuple[int, dict[str, Any]]:
+        (tmp_path / "clips.jsonl").write_text("\n".join(map(json.dumps, rows[:count])))
+        out = tmp_path / f"{count}"
+        call = ("eval", "reconstruction", tmp_path / "clips.jsonl", "-o", out, "--systems", "recording")
+        code = run_command(*call, "--metrics", "wer,mel", "--jobs", 1, "--listen", 0)
+        return code, json.loads((out / "summary.json").read_text())
+
+    code, summary = judge(3)
+    assert code == 0 and summary["unjudged"] == {}
+    assert (
+        summary["systems"]["recording"]["wer"]["value"] == 0.0 and summary["systems"]["recording"]["wer"]["clips"] == 3
+    )
+    assert summary["clip_languages"] == {"en": 2, "sv": 1}
+    assert "sv (1 clips): Whisper has no normalizer" in capsys.readouterr().out
+    code, summary = judge(5)
+    unknown = "whisper-none does not know the language 'ga'"
+    assert code == 2 and summary["unjudged"] == {"recording": {"wer": {"no text": 1, unknown: 1}}}
+    assert summary["systems"]["recording"]["mel"]["clips"] == 5
+    printed = capsys.readouterr()
+    assert "5 clips, 0 left out, 2 figures missing" in printed.err
+    assert f"recording: no WER % in 1 cases: {unknown}." in printed.out
+
+
+def test_a_metric_that_is_broken_ends_the_run_with_a_line(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(self: object, pair: object) -> None:
+        raise AttributeError("module 'numpy' has no attribute 'float'")
+
+    monkeypatch.setattr(METRICS["mel"], "__call__", broken)
+    assert evaluate(corpus, tmp_path / "out") == 2
+    err = capsys.readouterr().err
+    assert "stopped at clip-0 through recording" in err and "'float'" in err and err.count("\n") == 1
+    assert not (tmp_path / "out" / "summary.json").exists()
+
+
+def test_a_system_that_is_missing_is_no_success(corpus: Path, tmp_path: Path) -> None:
+    call = ("eval", "reconstruction", corpus / "clips.jsonl", "--limit", 1, "--metrics", "mel", "--listen", 0)
+    assert run_command(*call, "-o", tmp_path / "one", "--systems", "recording") == 0
+    assert run_command(*call, "-o", tmp_path / "two", "--systems", f"recording,{corpus}/none") == 2
+
+
+def test_folders_on_windows_drives(monkeypatch: pytest.MonkeyPatch) -> None:
+    from vocable.cli.evaluate import _folder_and_system
+
+    assert _folder_and_system("out/a:encodec:x@:8") == (Path("out/a"), "encodec:x@:8")
+    assert _folder_and_system("r:/models/tiny@:8") == (Path("r"), "/models/tiny@:8")
+    monkeypatch.setattr("os.path.splitdrive", ntpath.splitdrive)
+    assert _folder_and_system(r"C:\results:fast@:1") == (Path(r"C:\results"), "fast@:1")
+    assert _folder_and_system(r"results:fast") == (Path("results"), "fast")
 
 
 def test_several_processes_give_the_same(corpus: Path, tmp_path: Path) -> None:
@@ -104,6 +190,16 @@ def test_true_texts_and_heard_ones_are_kept_apart() -> None:
         Utterance("d", Path("d"), 1.0),
     ]
     assert unwritten(clips) == {"es", "en"}
+    assert unwritten([Utterance("e", Path("e"), 1.0, language="es-MX", text="sí"), *clips]) == {"en"}
+
+
+def test_a_language_that_the_recogniser_does_not_know_has_no_text() -> None:
+    def hear(waveform: np.ndarray, language: str) -> str:
+        if language == "ga":
+            raise NoAnswer("not known")
+        return "ja"
+
+    assert [heard_text(hear, np.zeros(1), language) for language in ("de", "ga")] == ["ja", None]
 
 
 @pytest.mark.parametrize(
@@ -123,7 +219,6 @@ def test_bad_options(
 
 
 def test_compare_and_speakers(corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    pytest.importorskip("matplotlib")
     evaluate(corpus, tmp_path / "out", "--listen", 1)
     capsys.readouterr()
     tiny = f"{tmp_path}/out:{corpus}/tiny"
@@ -172,8 +267,9 @@ def test_diagnoses() -> None:
     assert "with 4 layers" in some
     peers = {"systems": summary_of(recording=(5, 1), a_8=(6, 0.95))["systems"] | {"opus:6": BAD, "encodec:x@:8": BAD}}
     assert "no failure" in diagnose(peers)[0]  # they have no layers that one could blame
-    with pytest.raises(ValueError, match="no recording"):
-        diagnose(summary_of(a_8=(6, 0.95)))
+    for other in (summary_of(a_8=(6, 0.95)), {"suite": "conversion", "languages": {}}):
+        with pytest.raises(ValueError, match="no recording"):
+            diagnose(other)
 
 
 def test_kept_clips_are_as_long_as_the_recording(corpus: Path, tmp_path: Path) -> None:

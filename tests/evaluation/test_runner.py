@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 import vocable
+from vocable.corpus.manifest import Utterance
 from vocable.evaluation import runner
 
 
@@ -35,6 +36,8 @@ class Squares:
                 file.write(f"{item.value}\n")
             if item.value == 13:
                 raise ValueError("unlucky")
+            if item.value < 0:
+                raise AttributeError("module 'numpy' has no attribute 'float'")
             return [{"clip": item.id, "square": item.value**self.power}]
 
         return work
@@ -127,6 +130,43 @@ def test_more_items_go_on_in_the_same_folder(tmp_path: Path) -> None:
     assert plan == {"vocable": vocable.__version__, "power": 2}
 
 
-def test_no_results() -> None:
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_an_error_that_is_no_item_s_fault_ends_the_run(tmp_path: Path, jobs: int) -> None:
+    task = Squares(tmp_path / "log")
+    with pytest.raises(ValueError, match=r"stopped at broken .* not the clip's.*'float'"):
+        runner.run(task, [ITEMS[1], Number("broken", -1)], tmp_path, jobs)
+    assert len(runner.run(task, ITEMS[:3], tmp_path).rows) == 3  # what was done before stands
+
+
+def test_two_runs_in_one_folder_are_refused(tmp_path: Path) -> None:
+    task = Squares(tmp_path / "log")
+
+    def start_another(stage: str, share: float) -> None:
+        if share == 0.5:
+            with pytest.raises(ValueError, match="another run is at work"):
+                runner.run(task, ITEMS[:2], tmp_path)
+
+    runner.run(task, ITEMS[:2], tmp_path, 1, start_another)
+    lines = (tmp_path / "rows.jsonl").read_text().split("\n")
+    assert len(lines) == 3 and len(runner.run(task, ITEMS[:2], tmp_path).rows) == 2
+
+
+def test_a_speaker_that_is_a_list_is_refused_before_the_work(tmp_path: Path) -> None:
+    clips = [Utterance("a", Path("a"), 1.0), Utterance("b", Path("b"), 1.0, speaker=["x"])]  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="b: speaker, text"):
+        runner.run(Squares(tmp_path / "log"), clips, tmp_path)  # type: ignore[arg-type]
+    assert not (tmp_path / "log").exists()
+
+
+def test_no_results(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no results"):
-        runner.read_rows(Path("nowhere"))
+        runner.read_rows(tmp_path)
+    with pytest.raises(ValueError, match="no finished evaluation"):
+        runner.read_summary(tmp_path)
+    for damaged in ("", "[", "[" * 100_000, "[]"):
+        (tmp_path / "rows.jsonl").write_text(damaged)
+        (tmp_path / "summary.json").write_text(damaged)
+        with pytest.raises(ValueError, match=r"rows\.jsonl: damaged"):
+            runner.read_rows(tmp_path)
+        with pytest.raises(ValueError, match=r"summary\.json: "):
+            runner.read_summary(tmp_path)

@@ -23,7 +23,6 @@ def test_too_few_speakers_have_no_interval() -> None:
 
 @pytest.mark.parametrize("count", [5, 20])
 def test_the_interval_holds_the_truth_about_as_often_as_it_says(count: int) -> None:
-    pytest.importorskip("scipy")
     rng = np.random.default_rng(0)
     held = 0
     for trial in range(200):

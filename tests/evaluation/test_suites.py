@@ -124,7 +124,6 @@ def test_windows_are_of_all_speakers(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_what_tokens_tell(corpus: Path) -> None:
     """The figures of one tokenizer; labels that follow from its codes are told by them, others are not."""
-    pytest.importorskip("jiwer", reason="comes with vocable[eval]")
     from vocable.corpus.manifest import read_manifest
     from vocable.evaluation.tokenizers import load_tokenizer
 

@@ -15,7 +15,7 @@ from vocable import audio
 from vocable.corpus.manifest import Utterance, read_manifest
 from vocable.evaluation import conversion, tts
 from vocable.evaluation.metrics import METRICS, Metric, Pair, Score, load_metric
-from vocable.evaluation.runner import read_summary
+from vocable.evaluation.runner import is_complete, read_summary
 from vocable.lm.uslm import USLM
 
 
@@ -63,7 +63,6 @@ def test_the_suite(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    pytest.importorskip("matplotlib")
     models, codec = uslm_folders
     name = f"{models}@{codec}"
     call = ("eval", "tts", clips, "-o", tmp_path, "--systems", name, "--metrics", "recording", "--jobs", 1)
@@ -124,7 +123,6 @@ def test_conversion_by_the_nar_stands_beside_swapped_layers(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    pytest.importorskip("matplotlib")
     monkeypatch.setattr(conversion, "recogniser", lambda models: None)
     models, codec = uslm_folders
     call = ("eval", "conversion", clips, "-o", tmp_path, "--system", codec, "--nar", models, "--jobs", 1)
@@ -157,3 +155,11 @@ def test_conversion_by_the_nar_stands_beside_swapped_layers(
     call = ("eval", "conversion", clips, "-o", tmp_path / "no", "--system", codec, "--nar", tmp_path / "ar")
     assert run_command(*call) == 2
     assert "no NAR" in capsys.readouterr().err
+
+
+def test_texts_that_the_nar_is_not_told_are_no_success() -> None:
+    clips = {"a NAR": {"clips": 5}, "a NAR, text": {"clips": 3}, "b NAR": {"clips": 5}}
+    lines = tts.untold({"systems": {"a": "", "b": ""}, "languages": {"en": clips}})
+    assert lines == ["a, prompts in en: 2 texts could not be told to the NAR."]
+    assert not is_complete({"untold": lines, "left_out": {}, "unjudged": {}})
+    assert is_complete({"untold": [], "left_out": {}, "unjudged": {}, "not_available": {}, "unspoken": 0})

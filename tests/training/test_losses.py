@@ -26,3 +26,15 @@ def test_the_same_speech_has_no_spectral_loss() -> None:
     losses = SpectralLoss(16_000, ((512, 40), (256, 20)))(waveform, waveform.detach())
     assert losses["mel"] == losses["spectrum"] == 0
     sum(losses.values()).backward()
+
+
+def test_a_loss_that_was_first_heard_under_inference_mode_can_be_trained_with() -> None:
+    loss = SpectralLoss(16_000, ((512, 17),))  # a filterbank that nothing else asks for
+    waveform = 0.1 * torch.randn(1, 4000)
+    with torch.inference_mode():
+        loss(waveform, waveform)
+    decoded = waveform.clone().requires_grad_()
+    sum(loss(decoded, 0.5 * waveform).values()).backward()
+    assert decoded.grad.abs().sum() > 0
+    mel_filterbank(16_000, 512, 17).zero_()  # a caller's own
+    assert mel_filterbank(16_000, 512, 17).any()

@@ -10,8 +10,6 @@ import pytest
 from conftest import run_command
 from vocable.training.report import differences, last_figures, read_run, smooth, write_report
 
-pytest.importorskip("matplotlib")
-
 
 def line(step: int, **figures: float) -> str:
     return json.dumps({"step": step, "elapsed": step / 2, "progress": step / 200, **figures}) + "\n"
@@ -32,7 +30,7 @@ def make_run(folder: Path, *, dev: bool = True, weight: float = 2.0, layers: int
 
 
 def test_a_page_of_two_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    runs = make_run(tmp_path / "base"), make_run(tmp_path / "<twin>", weight=0.0, layers=12)
+    runs = make_run(tmp_path / "base $x^{$"), make_run(tmp_path / "<twin>", weight=0.0, layers=12)
     out = tmp_path / "deep" / "ablation.html"
     assert run_command("train", "report", *runs, "-o", out) == 0
     assert f"curves of 2 runs in {out}" in capsys.readouterr().err
@@ -91,6 +89,20 @@ def test_what_is_no_run_is_said_in_a_line(tmp_path: Path, capsys: pytest.Capture
     run = make_run(tmp_path / "run")
     assert run_command("train", "report", run, "-o", tmp_path / "report.pdf") == 2
     assert "let its name end in .html" in capsys.readouterr().err
+    log = (run / "log.jsonl").read_text()
+    odd = ['{"step": 220}', '{"step": 220, "elapsed": "1 h", "progress": 1}', '{"step": 1, "elapsed": 1}', "[]", "3"]
+    for bad in (*odd, line(220, mel="low"), line(220, mel={})):
+        (run / "log.jsonl").write_text(log + bad)
+        assert run_command("train", "report", run) == 2
+        err = capsys.readouterr().err
+        assert f"log.jsonl, line {log.count(chr(10)) + 1}: each line needs" in err and err.count("\n") == 1
+    (run / "log.jsonl").write_text(log)
+    recipe = (run / "recipe.json").read_text()
+    for bad in ("[1]", "{", "[" * 100_000):
+        (run / "recipe.json").write_text(bad)
+        assert run_command("train", "report", run) == 2
+        assert "recipe.json: damaged" in capsys.readouterr().err
+    (run / "recipe.json").write_text(recipe)
     (run / "log.jsonl").write_text("")
     assert run_command("train", "report", run) == 2
     assert "no step is logged yet" in capsys.readouterr().err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -42,6 +43,9 @@ def reconstruction(
     asr: str = ASR,
     wavlm: str = typer.Option(None, help="The model of the metric speaker-wavlm: a folder or a hub id."),
     utmos: str = typer.Option(None, help="The model of the metric utmos: a folder or a GitHub repository."),
+    trust_utmos: bool = typer.Option(
+        False, "--trust-utmos", help="Let the metric utmos download and run the code of its GitHub repository."
+    ),
     listen: int = typer.Option(6, help="Clips to hear on the page."),
     jobs: int = JOBS,
     seed: int = SEED,
@@ -57,7 +61,7 @@ def reconstruction(
             out,
             systems=systems.split(",") if systems else suite.SYSTEMS,
             metrics=metrics.split(",") if metrics else suite.DEFAULT_METRICS,
-            models=Models(models, asr, wavlm or Models.wavlm, utmos or Models.utmos),
+            models=Models(models, asr, wavlm or Models.wavlm, utmos or Models.utmos, trust_utmos),
             jobs=jobs,
             seed=seed,
             listen=listen,
@@ -106,7 +110,7 @@ def slmtokbench(
             seed=seed,
             progress=progress,
         )
-    finish(suite, summary, out, failed=bool(summary["failed"]))
+    finish(suite, summary, out)
 
 
 @app.command()
@@ -233,6 +237,7 @@ def crosslingual(
     from vocable.evaluation import conversion, groups
     from vocable.evaluation.metrics import Models
     from vocable.evaluation.metrics.words import BY_CHARACTERS
+    from vocable.evaluation.runner import is_complete, language_of
 
     at_home = select(english, None, limit)
     clips = select(manifest, None, limit) + at_home
@@ -240,7 +245,7 @@ def crosslingual(
         summary = groups.evaluate(
             "crosslingual",
             clips,
-            {clip.id: {"language": clip.language or groups.UNKNOWN} for clip in clips},
+            {clip.id: {"language": language_of(clip) if clip.language else groups.UNKNOWN} for clip in clips},
             out,
             systems=systems.split(","),
             metrics=groups.CROSSLINGUAL_METRICS,
@@ -263,7 +268,7 @@ def crosslingual(
             progress=lambda _, share: progress("conversion", share),
         )
     show(conversion, converted)
-    finish(groups, summary, out, failed=bool(converted["left_out"]))
+    finish(groups, summary, out, complete=is_complete(converted))
 
 
 @app.command()
@@ -351,10 +356,17 @@ def compare(
     """Two systems on the same clips: differences, with intervals and p."""
     from vocable.evaluation import compare as suite
 
-    (first, second) = (text.partition(":") for text in (a, b))
-    figures = suite.compare((Path(first[0]), first[2]), (Path(second[0]), second[2]), seed)
+    (folder_a, system_a), (folder_b, system_b) = map(_folder_and_system, (a, b))
+    figures = suite.compare((folder_a, system_a), (folder_b, system_b), seed)
     print_table(*suite.table(figures))
-    typer.echo(f"A: {first[2]} of {first[0]}; B: {second[2]} of {second[0]}.")
+    typer.echo(f"A: {system_a} of {folder_a}; B: {system_b} of {folder_b}.")
+
+
+def _folder_and_system(text: str) -> tuple[Path, str]:
+    """FOLDER:SYSTEM, split at the first colon that is not a Windows drive's."""
+    drive, rest = os.path.splitdrive(text)
+    folder, _, system = rest.partition(":")
+    return Path(drive + folder), system
 
 
 @app.command()

@@ -59,12 +59,17 @@ def evaluate(suite: Suite, clips: list[Utterance], out: Path, systems: str, jobs
     finish(suite, summary, out)
 
 
-def finish(suite: Suite, summary: dict[str, Any], out: Path, failed: bool = False) -> None:
-    """Print what the page says, and where it is; exit code 2 if clips were left out, or something else failed."""
+def finish(suite: Suite, summary: dict[str, Any], out: Path, complete: bool = True) -> None:
+    """Print what the page says, and where it is. Exit code 2 if a clip, a figure or a system is missing, or what was
+    done before was not `complete`."""
+    from vocable.evaluation.runner import is_complete
+
     show(suite, summary)
-    left_out = len(summary["left_out"])
-    typer.echo(f"{summary['clips']} clips, {left_out} left out: {out}/index.html, {out}/summary.json", err=True)
-    if left_out or failed:
+    reasons = [counts for metrics in summary["unjudged"].values() for counts in metrics.values()]
+    missing = sum(count for counts in reasons for count in counts.values())
+    lost = f"{len(summary['left_out'])} left out{f', {missing} figures missing' * bool(missing)}"
+    typer.echo(f"{summary['clips']} clips, {lost}: {out}/index.html, {out}/summary.json", err=True)
+    if not (complete and is_complete(summary)):
         raise typer.Exit(2)
 
 
@@ -79,11 +84,14 @@ def show(suite: Suite, summary: dict[str, Any]) -> None:
 def print_table(columns: list[str], rows: list[list[Cell]]) -> None:
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     console = Console(width=None if Console().is_terminal else 140)
     table = Table()
+    # Text, because a string is markup to rich: "[x] corpus" would lose its brackets, and "[/x]" raise an error.
     for i, column in enumerate(columns):
-        table.add_column(column, justify="right" if i else "left", overflow="fold")
+        table.add_column(Text(column), justify="right" if i else "left", overflow="fold")
     for row in rows:
-        table.add_row(*(cell if isinstance(cell, str) else f"{cell[0]}\n[dim]{cell[1]}" for cell in row))
+        pairs = [(cell, "") if isinstance(cell, str) else cell for cell in row]
+        table.add_row(*(Text.assemble(text, "\n" * bool(under), (under, "dim")) for text, under in pairs))
     console.print(table)

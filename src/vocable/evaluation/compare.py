@@ -40,12 +40,12 @@ def compare(a: tuple[Path, str], b: tuple[Path, str], seed: int = 0) -> dict[str
         raise ValueError(f"the two were judged by different {', '.join(sorted(differing))}: measure them alike")
     found = []
     for (folder, systems), every in zip((a, b), rows, strict=True):
-        known = {row["system"] for row in every}
+        known = {row.get("system") for row in every}
         names = [systems] if systems in known else systems.split("+")
         for name in names:
             if name not in known:
                 raise ValueError(f"{folder}: no rows of {name!r}")
-        found.append(_together([_by_clip([row for row in every if row["system"] == name]) for name in names]))
+        found.append(_together([_by_clip([row for row in every if row.get("system") == name]) for name in names]))
     shared = [clip for clip in found[0] if clip in found[1]]
     if not shared:
         raise ValueError("the two have no clip in common")

@@ -22,8 +22,8 @@ from vocable.evaluation.metrics import METRICS, Models, Pair, made_with
 from vocable.evaluation.metrics.base import SAMPLE_RATE
 from vocable.evaluation.metrics.words import BY_CHARACTERS, recogniser
 from vocable.evaluation.page import Cell, Page, Table
-from vocable.evaluation.reconstruction import figure_cell, fit, scores, unwritten, words_of
-from vocable.evaluation.runner import ENGLISH, Progress, Row, describe, exclusions, run, write_json
+from vocable.evaluation.reconstruction import figure_cell, fit, heard_text, scores, unwritten, words_of
+from vocable.evaluation.runner import ENGLISH, Progress, Row, describe, exclusions, language_of, run, write_json
 from vocable.evaluation.tokenizers import Ours, load_tokenizer
 from vocable.lm import model as lm
 from vocable.lm.nar import GUIDANCE
@@ -76,8 +76,8 @@ class Conversion:
 
         def work(pair: ClipPair) -> list[Row]:
             source, reference = (audio.read(u.path, SAMPLE_RATE)[0] for u in (pair.source, pair.reference))
-            language = pair.source.language or ENGLISH
-            text = hear(source, language) if language in self.heard else pair.source.text
+            language = language_of(pair.source)
+            text = heard_text(hear, source, language) if language in self.heard else pair.source.text
             rows = []
             for name, decoded in convert(tok, converter, pair, source, reference):
                 row: Row = {
@@ -89,7 +89,10 @@ class Conversion:
                 row |= scores(Pair(source, decoded, text, language), WORDS, self.models)
                 for figure, voice in (("to_reference", reference), ("to_source", source)):
                     pair_of_voices = Pair(source, decoded, voice=voice)
-                    row[figure] = scores(pair_of_voices, (self.similarity,), self.models)[self.similarity]
+                    judged = scores(pair_of_voices, (self.similarity,), self.models)
+                    row[figure] = judged[self.similarity]
+                    if "unjudged" in judged:
+                        row.setdefault("unjudged", {})[figure] = judged["unjudged"][self.similarity]
                 rows.append(row)
             return rows
 
@@ -186,6 +189,7 @@ def evaluate(
         },
         "orders": [line for language in languages for line in orders(outcome.rows, language, seed)],
     }
+    summary["untold"] = untold(summary)
     write_json(out / "summary.json", summary)
     page = Page("One-shot conversion", f"{summary['clips']} pairs of speakers, {tok.made_by}")
     page.tables(tables(summary))
@@ -260,7 +264,7 @@ def notes(summary: Mapping[str, Any]) -> list[str]:
         "Each source has a random reference of another speaker. Intervals: 95 %, by resampling the sources' speakers. "
         f"Similarity: {summary['similarity']}.",
         *words_of(summary),
-        *untold(summary),
+        *summary["untold"],
         *summary["orders"],
         *exclusions(summary),
     ]

@@ -24,7 +24,7 @@ def diagnose(summary: Mapping[str, Any]) -> list[str]:
     Reads the systems `NAME@:1` and `NAME@:K`, or `NAME` for all layers, of each SpeechTokenizer, and the recording.
     Raises ValueError where the recording, a codec, or one of the two figures is missing.
     """
-    systems: Mapping[str, Any] = summary["systems"]
+    systems: Mapping[str, Any] = summary.get("systems", {})
     if "recording" not in systems:
         raise ValueError("the summary has no recording to compare with: evaluate it with recording among the systems")
     if not _has_figures(systems["recording"]):

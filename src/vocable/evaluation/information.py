@@ -139,7 +139,8 @@ class Critic(torch.nn.Module):
         super().__init__()
         self.register_buffer("mean", vectors.mean(0))
         self.register_buffer("deviation", vectors.std(0).clamp_min(1e-6))
-        self.score = torch.nn.Linear(vectors.shape[1], num_labels)
+        # Without a random start, which would draw from the caller's generator.
+        self.score = torch.nn.utils.skip_init(torch.nn.Linear, vectors.shape[1], num_labels)  # type: ignore[no-untyped-call]
         torch.nn.init.zeros_(self.score.weight)
         torch.nn.init.zeros_(self.score.bias)
 

@@ -15,8 +15,8 @@ from vocable.evaluation.metrics import METRICS, Models, Pair, made_with
 from vocable.evaluation.metrics.base import SAMPLE_RATE
 from vocable.evaluation.metrics.words import recogniser
 from vocable.evaluation.page import Cell, Page, Table
-from vocable.evaluation.reconstruction import DEFAULT_METRICS, available, fit, makers, scores, summarize
-from vocable.evaluation.runner import ENGLISH, Progress, Row, describe, exclusions, run, write_json
+from vocable.evaluation.reconstruction import DEFAULT_METRICS, available, fit, heard_text, makers, scores, summarize
+from vocable.evaluation.runner import Progress, Row, describe, exclusions, language_of, run, write_json
 from vocable.evaluation.tokenizers import Tokenizer, load_tokenizer
 
 WINDOW_SECONDS = 15.0
@@ -40,9 +40,9 @@ class Longform:
 
         def work(clip: Utterance) -> list[Row]:
             waveform, _ = audio.read(clip.path, SAMPLE_RATE)
-            size, language = round(WINDOW_SECONDS * SAMPLE_RATE), clip.language or ENGLISH
+            size, language = round(WINDOW_SECONDS * SAMPLE_RATE), language_of(clip)
             starts = range(0, max(len(waveform) - size // 2, 1), size)
-            heard = {at: hear(waveform[at : at + size], language) for at in starts}
+            heard = {at: heard_text(hear, waveform[at : at + size], language) for at in starts}
             rows = []
             for name, system in systems.items():
                 decoded = fit(system.decode(system.encode(waveform)), len(waveform))

@@ -45,7 +45,7 @@ class Page:
     def __init__(self, title: str, lead: str) -> None:
         self.title = title
         self._parts = [f"<h1>{html.escape(title)}</h1><p>{html.escape(lead)}</p>"]
-        self._markdown = [f"# {title}", lead]
+        self._markdown = [f"# {_plain(title)}", _plain(lead)]
 
     def heading(self, text: str) -> None:
         self._parts.append(f"<h2>{html.escape(text)}</h2>")
@@ -55,11 +55,11 @@ class Page:
         for heading, (columns, rows) in tables.items():
             self.heading(heading)
             self._table(columns, ["".join(map(_cell, row)) for row in rows])
-            self._markdown += [f"## {heading}", markdown(columns, rows)]
+            self._markdown += [f"## {_plain(heading)}", markdown(columns, rows)]
 
     def notes(self, lines: Sequence[str]) -> None:
         self._parts += [f'<p class="note">{html.escape(line)}</p>' for line in lines]
-        self._markdown += lines
+        self._markdown += map(_plain, lines)
 
     def players(self, clips: Mapping[str, Mapping[str, np.ndarray]], sample_rate: int) -> None:
         """A row for each clip, a column for each of its waveforms, float [L]; all clips have the same ones."""
@@ -101,10 +101,17 @@ class Page:
 
 
 def markdown(columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> str:
-    """A table in Markdown; what stands small under a cell follows it in brackets."""
+    """A table in Markdown; what stands small under a cell follows it in brackets. Cells are text: HTML, line breaks and
+    `|` in them make no markup."""
     cells = [[cell if isinstance(cell, str) else f"{cell[0]} ({cell[1]})" for cell in row] for row in rows]
-    lines = [list(columns), ["---"] * len(columns), *cells]
-    return "\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in line)} |" for line in lines)
+    lines = [[_plain(cell).replace("|", r"\|") for cell in line] for line in (columns, *cells)]
+    lines.insert(1, ["---"] * len(columns))
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _plain(text: str) -> str:
+    """Text for Markdown, on one line, without HTML of its own."""
+    return html.escape(" ".join(text.split()), quote=False)
 
 
 def _cell(cell: Cell) -> str:
@@ -136,7 +143,7 @@ def spectrograms(waveforms: Mapping[str, np.ndarray], sample_rate: int) -> Figur
         levels = 20 * np.log10(magnitude(waveform).T + 1e-5)
         extent = (0, levels.shape[1] * HOP / sample_rate, 0, sample_rate / 2000)
         axes.imshow(levels, origin="lower", aspect="auto", extent=extent, vmin=levels.max() - 80, cmap="magma")
-        axes.set_ylabel(f"{name}\nkHz", fontsize=8)
+        axes.set_ylabel(f"{name}\nkHz", fontsize=8, parse_math=False)
     return figure
 
 
@@ -146,7 +153,7 @@ def code_matrices(codes: Mapping[str, np.ndarray]) -> Figure:
     for axes, (name, matrix) in zip(_rows(figure, len(codes)), codes.items(), strict=True):
         axes.imshow(matrix, aspect="auto", interpolation="nearest", cmap="turbo")
         axes.set_yticks(range(len(matrix)), [str(k + 1) for k in range(len(matrix))], fontsize=6)
-        axes.set_ylabel(name, fontsize=8)
+        axes.set_ylabel(name, fontsize=8, parse_math=False)
     return figure
 
 
@@ -161,7 +168,7 @@ def scatter(points: Mapping[str, np.ndarray], speakers: Sequence[str]) -> Figure
     panels = figure.subplots(1, len(points), squeeze=False)[0]
     for axes, (name, values) in zip(panels, points.items(), strict=True):
         axes.scatter(values[:, 0], values[:, 1], c=colours, s=14)
-        axes.set_title(name, fontsize=9)
+        axes.set_title(name, fontsize=9, parse_math=False)
         axes.set_xticks([])
         axes.set_yticks([])
     return figure

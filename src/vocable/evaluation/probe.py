@@ -103,9 +103,10 @@ def train_probe(
     examples = [e for e in examples if e.text and frames_needed(e.text) <= e.codes.shape[1]]
     if not examples:
         raise ValueError("no clip with text to train the probe on")
-    torch.manual_seed(seed)
     sample = torch.cat([embed(e.codes) for e in examples[:: max(1, len(examples) // 100)]])
-    probe = TextProbe(sample.shape[1], hidden, layers)
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        probe = TextProbe(sample.shape[1], hidden, layers)
     probe.mean.copy_(sample.mean(0))
     probe.deviation.copy_(sample.std(0).clamp_min(1e-5))
     optimizer = torch.optim.AdamW(probe.parameters(), LEARNING_RATE, betas=(0.9, 0.98), weight_decay=1e-3)

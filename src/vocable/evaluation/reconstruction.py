@@ -14,28 +14,38 @@ import numpy as np
 from vocable import audio
 from vocable.corpus.manifest import Utterance, spread
 from vocable.evaluation import statistics
-from vocable.evaluation.metrics import METRICS, Models, Pair, load_metric, made_with
+from vocable.evaluation.metrics import METRICS, Models, NoAnswer, Pair, load_metric, made_with
 from vocable.evaluation.metrics.base import SAMPLE_RATE
-from vocable.evaluation.metrics.words import recogniser
+from vocable.evaluation.metrics.words import Recogniser, has_normalizer, recogniser
 from vocable.evaluation.page import Cell, Page, Table, code_matrices, spectrograms
-from vocable.evaluation.runner import ENGLISH, Outcome, Progress, Row, describe, exclusions, run, write_json
+from vocable.evaluation.runner import Outcome, Progress, Row, describe, exclusions, language_of, run, write_json
 from vocable.evaluation.tokenizers import NotAvailable, Ours, Tokenizer, load_tokenizer
 
 SYSTEMS = ("recording", "fast@:8", "fast@:4", "fast@:2", "fast@:1", "opus:6", "opus:12", "codec2:3200")
 DEFAULT_METRICS = ("pesq", "stoi", "wer", "speaker", "mos")
 
 
-def scores(pair: Pair, metrics: Sequence[str], models: Models) -> dict[str, list[float] | None]:
-    """Each metric's (sum, count); None where it has no answer, fails, or gives what is not a number."""
-    found = {}
+def scores(pair: Pair, metrics: Sequence[str], models: Models) -> Row:
+    """Each metric's [sum, count], or None where it has no answer; "unjudged" then gives the reasons by metric."""
+    found: Row = {}
+    unjudged: dict[str, str] = {}
     for name in metrics:
-        metric = load_metric(name, models)
         try:
-            score = metric(pair)
-        except Exception:  # of a library that cannot do with this clip, too short a one say; others can
-            score = None
-        found[name] = [round(score[0], 6), score[1]] if score and math.isfinite(score[0]) else None
-    return found
+            total, count = load_metric(name, models)(pair)
+            if not math.isfinite(total):
+                raise NoAnswer("not a finite number")
+            found[name] = [round(total, 6), count]
+        except NoAnswer as reason:
+            found[name], unjudged[name] = None, str(reason)
+    return found | ({"unjudged": unjudged} if unjudged else {})
+
+
+def heard_text(hear: Recogniser, waveform: np.ndarray, language: str) -> str | None:
+    """What the recogniser hears, to stand for a text; None in a language that it does not know."""
+    try:
+        return hear(waveform, language)
+    except NoAnswer:
+        return None
 
 
 @dataclass(frozen=True)
@@ -71,7 +81,7 @@ class Reconstruction:
         def work(trial: Trial) -> list[Row]:
             clip, system = trial.clip, load(trial.system)
             reference, _ = audio.read(clip.path, SAMPLE_RATE)
-            language = clip.language or ENGLISH
+            language = language_of(clip)
             text = hear(clip) if language in self.heard else clip.text
             tokens = system.encode(reference)
             decoded = fit(system.decode(tokens), len(reference))
@@ -81,8 +91,8 @@ class Reconstruction:
 
         return work
 
-    def _hear(self, clip: Utterance) -> str:
-        return recogniser(self.models)(audio.read(clip.path, SAMPLE_RATE)[0], clip.language or ENGLISH)
+    def _hear(self, clip: Utterance) -> str | None:
+        return heard_text(recogniser(self.models), audio.read(clip.path, SAMPLE_RATE)[0], language_of(clip))
 
 
 def fit(decoded: np.ndarray, samples: int) -> np.ndarray:
@@ -95,8 +105,7 @@ def fit(decoded: np.ndarray, samples: int) -> np.ndarray:
 def unwritten(clips: Sequence[Utterance]) -> frozenset[str]:
     """The languages that no clip has a text in. In others, clips without one are not judged by words: a true text and
     what was heard do not go into one figure."""
-    languages = {clip.language or ENGLISH for clip in clips}
-    return frozenset(languages - {clip.language or ENGLISH for clip in clips if clip.text})
+    return frozenset(set(map(language_of, clips)) - {language_of(clip) for clip in clips if clip.text})
 
 
 def available(systems: Sequence[str], tokens: bool = False) -> tuple[dict[str, Tokenizer], dict[str, str]]:
@@ -240,21 +249,23 @@ def figure_cell(figure: Mapping[str, float], digits: int) -> Cell:
 
 
 def words_of(summary: Mapping[str, Any]) -> list[str]:
-    """What words are held against, where clips lack a text."""
-    heard = ", ".join(summary["heard"])
-    return [f"{heard}: no clip has a text; what the same recogniser hears in the recording stands for it."] * bool(
-        heard
-    )
+    """How words are compared: in which languages without a normalizer, and in which without a text."""
+    lines = []
+    plain = [f"{code} ({count} clips)" for code, count in summary["clip_languages"].items() if not has_normalizer(code)]
+    if plain:
+        lines.append(
+            f"{', '.join(plain)}: Whisper has no normalizer of numbers and spellings; words count as they are written."
+        )
+    if summary.get("heard"):
+        heard = ", ".join(summary["heard"])
+        lines.append(f"{heard}: no clip has a text; what the same recogniser hears in the recording stands for it.")
+    return lines
 
 
 def notes(summary: Mapping[str, Any]) -> list[str]:
     """What a reader of the table must know."""
     lines = ["Figures are means; under them, 95 % intervals by resampling speakers, where there are five or more."]
-    for name, found in summary["systems"].items():
-        for metric in summary["metrics"]:
-            failed = found[metric]["failed"]
-            if failed:
-                lines.append(f"{name}: no {METRICS[metric].label} for {failed} clips.")
-    lines += words_of(summary)
+    if any(METRICS[name].needs_text for name in summary["metrics"]):
+        lines += words_of(summary)
     lines.append("Made with " + ", ".join(f"{key} {value}" for key, value in summary["made_with"].items()) + ".")
     return lines + exclusions(summary)

@@ -9,6 +9,7 @@ import hashlib
 import importlib.metadata
 import json
 import platform
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -21,10 +22,17 @@ import torch
 import vocable
 from vocable.corpus.manifest import Utterance
 from vocable.corpus.parallel import end_with_parent, processes
+from vocable.corpus.tokenize import one_at_a_time
+from vocable.evaluation.metrics import METRICS
+from vocable.evaluation.metrics.base import language_code
 from vocable.files import atomic_path
 
 ENGLISH = "en"  #: what is taken for the language of clips that do not say theirs; summaries count them
-Row = dict[str, Any]  #: figures of one clip and one system, as JSON
+#: What reading, coding and judging one clip may raise: the clip is left out and named. Any other error is no fault of
+#: the clip but of the installation or the program, and ends the run.
+CLIP_ERRORS = (ValueError, OSError, RuntimeError, MemoryError)
+#: Figures of one clip and one system, as JSON. A figure that could not be had is None, and "unjudged" says why.
+Row = dict[str, Any]
 Progress = Callable[[str, float], None]  #: called with what is being done, and the share of it that is
 
 
@@ -65,8 +73,13 @@ class _Work(Generic[I]):
         self._work = self._work or self._task.start()
         try:
             return {"item": item.id, "is": _digest(item), "rows": self._work(item)}
-        except Exception as error:  # the libraries that read and judge have all kinds, and one clip must not end a run
+        except CLIP_ERRORS as error:
             return {"item": item.id, "is": _digest(item), "error": " ".join(str(error).split()) or type(error).__name__}
+        except Exception as error:
+            raise ValueError(
+                f"stopped at {item.id} by an error that is not the clip's, {error!r}: repair the installation and run "
+                "the same command, which goes on from here"
+            ) from error
 
 
 def _digest(item: Item) -> str:
@@ -97,11 +110,22 @@ def run(
 ) -> Outcome:
     """Rows of all items: from OUT/rows.jsonl where they stand, and else from `jobs` processes of one thread each.
 
-    What was an error is tried again. Raises ValueError if OUT holds rows of another plan, an id occurs twice, or the
-    system kills a process.
+    What was an error is tried again. Raises ValueError if OUT holds rows of another plan, another run is at work there,
+    an id occurs twice, a field of a clip is a list or an object, the system kills a process, or an error occurs that is
+    none of CLIP_ERRORS.
     """
-    path = out / "rows.jsonl"
+    out.mkdir(parents=True, exist_ok=True)
+    with one_at_a_time(out):
+        return _run(task, items, out / "rows.jsonl", jobs, progress)
+
+
+def _run(task: Task[I], items: Sequence[I], path: Path, jobs: int, progress: Progress) -> Outcome:
     plan = json.loads(json.dumps({"vocable": vocable.__version__} | task.plan()))
+    for item in items:
+        try:
+            hash(item)  # speakers, languages and corpora are counted in the end, which lists cannot be
+        except TypeError as error:
+            raise ValueError(f"{item.id}: speaker, text, corpus and language must be texts, not lists") from error
     known = {item.id: _digest(item) for item in items}
     if not items or len(known) < len(items):
         twice = next((item.id for i, item in enumerate(items) if item.id in {other.id for other in items[:i]}), "")
@@ -111,7 +135,6 @@ def run(
         for name, result in _read(path, plan).items()
         if "rows" in result and result.get("is") == known.get(name)
     }
-    out.mkdir(parents=True, exist_ok=True)
     todo = [item for item in items if item.id not in done]
     ready = len(items) - len(todo)
     progress("clips", ready / len(items))
@@ -159,7 +182,7 @@ def _read(path: Path, plan: dict[str, Any]) -> dict[str, dict[str, Any]]:
     first, *lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
     try:
         begun: Any = json.loads(first)["plan"] if first else plan
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         begun = None
     if begun != plan:
         changed = [key for key in plan if not isinstance(begun, dict) or begun.get(key) != plan[key]]
@@ -173,7 +196,7 @@ def _parse(lines: Sequence[str]) -> dict[str, dict[str, Any]]:
         try:
             result = json.loads(line)
             done[result["item"]] = result
-        except (ValueError, KeyError, TypeError):  # a line that a kill cut short
+        except (ValueError, KeyError, TypeError, RecursionError):  # a line that a kill cut short
             continue
     return done
 
@@ -184,8 +207,11 @@ def read_rows(out: Path) -> tuple[dict[str, Any], list[Row]]:
     if not path.is_file():
         raise ValueError(f"{out}: no results here: name the folder of an evaluation")
     first, *lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
-    rows = [row for result in _parse(lines).values() for row in result.get("rows", [])]
-    return json.loads(first)["plan"], rows
+    try:
+        plan: dict[str, Any] = json.loads(first)["plan"]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ValueError(f"{path}: damaged: its first line is no plan; measure again in another folder") from error
+    return plan, [row for result in _parse(lines).values() for row in result.get("rows", [])]
 
 
 def read_summary(out: Path) -> dict[str, Any]:
@@ -193,8 +219,18 @@ def read_summary(out: Path) -> dict[str, Any]:
     path = out / "summary.json"
     if not path.is_file():
         raise ValueError(f"{out}: no finished evaluation here")
-    summary: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        summary = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: damaged: run the same evaluation again") from error
+    if not isinstance(summary, dict):
+        raise ValueError(f"{path}: no summary of an evaluation")
     return summary
+
+
+def language_of(clip: Utterance) -> str:
+    """A clip's language without region, "sv" of "sv-SE"; English where the clip does not say it."""
+    return language_code(clip.language or ENGLISH)
 
 
 def describe(clips: Sequence[Utterance], outcome: Outcome) -> dict[str, Any]:
@@ -208,15 +244,37 @@ def describe(clips: Sequence[Utterance], outcome: Outcome) -> dict[str, Any]:
         "speakers": len({clip.speaker_key for clip in kept}),
         "without_text": sum(clip.text is None for clip in kept),
         "without_language": sum(clip.language is None for clip in kept),
+        "clip_languages": dict(sorted(Counter(map(language_of, kept)).items())),
         "left_out": outcome.left_out,
+        "unjudged": _count_unjudged(outcome.rows),
         "versions": {"vocable": vocable.__version__, "python": platform.python_version(), **packages},
     }
 
 
+def _count_unjudged(rows: Sequence[Row]) -> dict[str, dict[str, dict[str, int]]]:
+    """How many rows lack a figure: system -> metric -> reason -> count."""
+    found: dict[str, dict[str, dict[str, int]]] = {}
+    for row in rows:
+        for metric, reason in row.get("unjudged", {}).items():
+            reasons = found.setdefault(row["system"], {}).setdefault(metric, {})
+            reasons[reason] = reasons.get(reason, 0) + 1
+    return found
+
+
+def is_complete(summary: Mapping[str, Any]) -> bool:
+    """Whether every clip of the manifest has every figure that was asked for, from every system."""
+    missing = ("left_out", "unjudged", "not_available", "failed", "unspoken", "untold", "too_few_clips")
+    return not any(summary.get(key) for key in missing)
+
+
 def exclusions(summary: Mapping[str, Any]) -> list[str]:
-    """What every suite says last: clips and systems that it could not use."""
+    """What every suite says last: clips and systems that it could not use, and figures that clips lack."""
     left_out: Mapping[str, str] = summary["left_out"]
     lines = [f"{name}: {why}." for name, why in summary.get("not_available", {}).items()]
+    for system, metrics in summary["unjudged"].items():
+        for metric, reasons in metrics.items():
+            label = METRICS[metric].label if metric in METRICS else metric.replace("_", " ")
+            lines += [f"{system}: no {label} in {count} cases: {reason}." for reason, count in reasons.items()]
     if summary["without_language"]:
         lines.append(f"{summary['without_language']} clips do not say their language and were taken as English.")
     if left_out:

@@ -37,7 +37,7 @@ from vocable.evaluation.metrics.words import TimedWord, recogniser
 from vocable.evaluation.page import Cell, Page, Table
 from vocable.evaluation.phones import PhoneRecogniser, Phones
 from vocable.evaluation.reconstruction import available, figure_cell, makers
-from vocable.evaluation.runner import ENGLISH, Outcome, Progress, Row, describe, exclusions, run, write_json
+from vocable.evaluation.runner import Outcome, Progress, Row, describe, exclusions, language_of, run, write_json
 from vocable.evaluation.tokenizers import whole_of
 
 SYSTEMS = ("fast@:1", "fast@:8")
@@ -67,7 +67,7 @@ class Listening:
             row: Row = {"clip": clip.id, "seconds": heard.seconds.tolist(), "phones": heard.phones.tolist()}
             row |= {"num_phones": hear.num_phones, "windows": []}
             if clip.id in self.timed:
-                words = read.timed_words(waveform, clip.language or ENGLISH)
+                words = read.timed_words(waveform, language_of(clip))
                 row["windows"] = [vars(w) for w in windows_of(clip, words, len(waveform) / SAMPLE_RATE)]
             return [row]
 
@@ -156,6 +156,7 @@ def evaluate(
     summary = {
         "suite": "slmtokbench",
         **describe(speech.all, Outcome(left_out=left_out)),
+        "unjudged": preserved["unjudged"],
         "test_clips": len(speech.test),
         "train_clips": len(speech.train),
         "valid_clips": len(speech.valid),

@@ -1,7 +1,8 @@
 """Tokenizers under test, behind one small protocol, and how the command line names them.
 
     recording                      the speech itself, in 16 bits a sample
-    fast, FOLDER, OWNER/NAME       a SpeechTokenizer: ours, a twin, the official package's
+    fast, FOLDER, OWNER/NAME       a SpeechTokenizer: the embedded one, a twin, the official package's. The name fast is
+                                   reserved: a folder of that name is ./fast
     encodec:ID  dac:ID  mimi:ID  xcodec:ID     through transformers, by folder or hub id
     units:FOLDER                   k-means units of a teacher's layer, of `vocable semantic units`; decoded by what
                                    `vocable train vocoder` left there
@@ -120,10 +121,10 @@ class Ours:
     """A SpeechTokenizer, through some of its layers."""
 
     def __init__(self, spec: str, name: str, layers: slice | None) -> None:
-        from vocable.codec.checkpoint import CheckpointError
+        from vocable.codec.checkpoint import EMBEDDED, CheckpointError
 
         try:
-            self.model = SpeechTokenizer.from_pretrained(None if name == "fast" else name)
+            self.model = SpeechTokenizer.from_pretrained(None if name == EMBEDDED else name)
         except CheckpointError as error:
             raise NotAvailable(str(error)) from error
         self.name, self.layers = spec, layers
@@ -332,7 +333,12 @@ def _pcm(waveform: np.ndarray) -> bytes:
 
 
 def _pipe(command: str, data: bytes = b"") -> bytes:
-    return bytes(subprocess.run(command.split(), input=data, capture_output=True, check=True).stdout)
+    """What a tool writes. Raises ValueError with the tool's own words where it fails."""
+    done = subprocess.run(command.split(), input=data, capture_output=True)
+    if done.returncode:
+        said = " ".join(done.stderr.decode(errors="replace").split())
+        raise ValueError(f"{command.split()[0]} failed with exit code {done.returncode}: {said}")
+    return done.stdout
 
 
 def _tools(package: str, *tools: str) -> None:

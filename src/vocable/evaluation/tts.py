@@ -25,8 +25,8 @@ from vocable.evaluation.conversion import ClipPair
 from vocable.evaluation.metrics import METRICS, Models, Pair, made_with
 from vocable.evaluation.metrics.base import SAMPLE_RATE
 from vocable.evaluation.page import Cell, Page, Table
-from vocable.evaluation.reconstruction import figure_cell, fit, scores
-from vocable.evaluation.runner import ENGLISH, Progress, Row, describe, exclusions, run, write_json
+from vocable.evaluation.reconstruction import figure_cell, fit, scores, words_of
+from vocable.evaluation.runner import ENGLISH, Progress, Row, describe, exclusions, language_of, run, write_json
 from vocable.lm.model import digest
 from vocable.lm.nar import GUIDANCE
 from vocable.lm.sampling import Sampling
@@ -61,14 +61,13 @@ class Speaking:
 
         def work(pair: ClipPair) -> list[Row]:
             recording, prompt = (audio.read(u.path, SAMPLE_RATE)[0] for u in (pair.source, pair.reference))
-            language = _language(pair)
             rows = []
             spoken = speak(systems, pair, recording, prompt, self.takes, self.words, self.seed)
             for name, (heard, text, warnings) in spoken.items():
                 row: Row = {"clip": pair.id, "speaker_id": pair.source.speaker_key, "system": name}
-                row |= {"language": pair.reference.language or ENGLISH, "warnings": warnings}
+                row |= {"language": language_of(pair.reference), "warnings": warnings}
                 row["seconds"] = len(heard) / SAMPLE_RATE
-                judged = Pair(recording, heard, text, language, voice=prompt)
+                judged = Pair(recording, heard, text, language_of(pair.source), voice=prompt)
                 rows.append(row | scores(judged, self.metrics, self.models))
             return rows
 
@@ -118,7 +117,7 @@ def speak(
 
 
 def _language(pair: ClipPair) -> str:
-    """In which a text is spoken, and heard."""
+    """In which a text is spoken, with its region where it has one."""
     return pair.source.language or ENGLISH
 
 
@@ -187,6 +186,7 @@ def evaluate(
             for language in sorted({row["language"] for row in outcome.rows})
         },
     }
+    summary["untold"] = untold(summary)
     write_json(out / "summary.json", summary)
     page = Page("Speech from text", f"{summary['clips']} texts, each in the voice of another recording")
     page.tables(tables(summary))
@@ -247,9 +247,19 @@ def notes(summary: Mapping[str, Any]) -> list[str]:
         )
     if summary["unspoken"]:
         lines.append(f"{summary['unspoken']} clips are not among them: no text, or no other clip of their speaker.")
-    for language, systems in summary["languages"].items():
-        for name, figures in systems.items():
-            for metric in summary["metrics"]:
-                if failed := figures[metric]["failed"]:
-                    lines.append(f"{name}, prompts in {language}: no {METRICS[metric].label} for {failed} texts.")
+    lines += summary["untold"]
+    if any(METRICS[name].needs_text for name in summary["metrics"]):
+        lines += words_of(summary)
     return lines + exclusions(summary)
+
+
+def untold(summary: Mapping[str, Any]) -> list[str]:
+    """Of each language and system, how many texts the NAR could not be told: too long for their clips."""
+    lines = []
+    for language, systems in summary["languages"].items():
+        for name in summary["systems"]:
+            if f"{name} NAR, text" in systems:
+                plain, told = (systems[f"{name} {row}"]["clips"] for row in ("NAR", "NAR, text"))
+                if told < plain:
+                    lines.append(f"{name}, prompts in {language}: {plain - told} texts could not be told to the NAR.")
+    return lines

@@ -73,18 +73,21 @@ class Run:
 
 
 def read_run(folder: str | os.PathLike[str]) -> Run:
-    """Read a run's folder. Raises ValueError where no step is logged (yet)."""
+    """Read a run's folder. Raises ValueError where no step is logged (yet), or the log or the recipe are not as
+    `vocable train` writes them."""
     folder = Path(folder)
     log, recipe = folder / "log.jsonl", folder / "recipe.json"
     if not log.is_file() or not recipe.is_file():
         raise ValueError(f"{folder}: no run here: name a folder that `vocable train` wrote")
     rows: dict[float, dict[str, float]] = {}
-    for line in log.read_text(encoding="utf-8", errors="replace").splitlines():
+    for number, line in enumerate(log.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
         try:
             record = json.loads(line)
-            step = record["step"]
-        except (ValueError, TypeError, KeyError):  # a line that is being written, or that a kill cut short
+        except (ValueError, RecursionError):  # a line that is being written, or that a kill cut short
             continue
+        if not _is_record(record):
+            raise ValueError(f"{log}, line {number}: each line needs step, elapsed and progress, and numbers alone")
+        step = record["step"]
         # A run that is resumed goes back to its last checkpoint: what was logged behind it did not happen.
         if rows and step < next(reversed(rows)):
             rows = {earlier: row for earlier, row in rows.items() if earlier < step}
@@ -95,7 +98,19 @@ def read_run(folder: str | os.PathLike[str]) -> Run:
     for before, row in itertools.pairwise(steps):
         if row["elapsed"] > before["elapsed"]:
             row["speed"] = (row["step"] - before["step"]) / (row["elapsed"] - before["elapsed"])
-    return Run(folder, _flat(json.loads(recipe.read_text(encoding="utf-8"))), steps)
+    try:
+        fields = _flat(json.loads(recipe.read_text(encoding="utf-8")))
+    except (ValueError, AttributeError, RecursionError) as error:
+        raise ValueError(f"{recipe}: damaged: not a recipe as `vocable train` writes it") from error
+    return Run(folder, fields, steps)
+
+
+def _is_record(record: Any) -> bool:
+    return (
+        isinstance(record, dict)
+        and {"step", "elapsed", "progress"} <= record.keys()
+        and all(isinstance(value, (int, float)) for value in record.values())
+    )
 
 
 def write_report(folders: Sequence[str | os.PathLike[str]], out: str | os.PathLike[str]) -> Path:
@@ -161,7 +176,10 @@ def draw(runs: dict[str, Run]) -> Figure:
     handles = [Line2D([], [], color=colour, linewidth=3, label=name) for name, colour in colours.items()]
     for stop in sorted({stop for run in runs.values() for stop in run.layers("mel:")}):
         handles.append(Line2D([], [], color="black", linestyle=_style(stop), label=f"dev, :{stop}"))
-    figure.legend(handles=handles, loc="outside upper left", ncols=min(len(handles), 12), frameon=False, fontsize=11)
+    columns = min(len(handles), 12)
+    legend = figure.legend(handles=handles, loc="outside upper left", ncols=columns, frameon=False, fontsize=11)
+    for text in legend.get_texts():
+        text.set_parse_math(False)  # a `$` in a run's name is no formula
     return figure
 
 
@@ -217,7 +235,7 @@ def _draw_training(axis: Axes, name: str, runs: dict[str, Run], colours: dict[st
             axis.plot(steps, values, color=colours[label], alpha=0.25, linewidth=0.7)
             values = smooth(values)
         axis.plot(steps, values, color=colours[label], linewidth=1.5)
-    axis.set_title(title)
+    axis.set_title(title, parse_math=False)
     axis.set_xlabel("step")
     axis.set_yscale(scale)
     if scale == "log":

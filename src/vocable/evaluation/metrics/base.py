@@ -16,8 +16,18 @@ from vocable.files import file_digest
 
 SAMPLE_RATE = 16_000  #: Hz, of both waveforms
 
-#: A clip's figure as (sum, count), so that word edits weigh by words. None: the metric has no answer for this clip.
-Score = tuple[float, float] | None
+#: A clip's figure as (sum, count), so that word edits weigh by words.
+Score = tuple[float, float]
+
+
+class NoAnswer(ValueError):
+    """Raised by a metric that cannot judge a clip. The message is the reason, the same for every such clip: summaries
+    count clips by it."""
+
+
+def language_code(tag: str) -> str:
+    """The language of a tag without region or script, lower case: "en" of "en-US", "sv" of "sv_SE"."""
+    return tag.replace("_", "-").partition("-")[0].lower()
 
 
 @dataclass(frozen=True)
@@ -28,7 +38,7 @@ class Pair:
     reference: np.ndarray
     decoded: np.ndarray
     text: str | None = None
-    language: str | None = "en"
+    language: str | None = "en"  #: of the text, "en" or "en-US"; None: not known
     #: Speech in the voice that the decoded speech should have; None: the reference.
     voice: np.ndarray | None = None
 
@@ -40,7 +50,9 @@ class Models:
     folder: Path = Path(".cache/models")  #: holds asr/whisper-base and the like
     asr: str = "base"  #: a size of Whisper (folder/asr/whisper-SIZE, else from the hub), or a CTranslate2 folder
     wavlm: str = "microsoft/wavlm-base-plus-sv"  #: an x-vector model for transformers, for "speaker-wavlm"
-    utmos: str = "tarepan/SpeechMOS:v1.2.0"  #: a repository for torch.hub, or a folder, for "utmos"
+    #: for "utmos": a repository for torch.hub, pinned to the commit of its v1.2.0, or a folder
+    utmos: str = "tarepan/SpeechMOS:ed25eacbfa42b99156c36ebec67a733b5dbb9b79"
+    trust_utmos: bool = False  #: whether the code of that repository may be downloaded and run
 
 
 class Metric(ABC):
@@ -68,7 +80,7 @@ class Metric(ABC):
 
     @abstractmethod
     def __call__(self, pair: Pair) -> Score:
-        """The clip's score; None where the metric has no answer for it."""
+        """The clip's score. Raises NoAnswer for a clip that the metric cannot judge."""
 
     def made_with(self) -> dict[str, str]:
         """Versions of packages, and names and hashes of weights: runs compare where these are equal."""

@@ -61,7 +61,8 @@ class DNSMOS(Metric):
 
 
 class UTMOS(Metric):
-    """UTMOS, its strong learner, through torch.hub: a GitHub repository, whose code runs here, or a folder."""
+    """UTMOS, its strong learner, through torch.hub: from a folder, or from a GitHub repository, whose code is
+    downloaded and runs here. The repository must be trusted by `Models.trust_utmos`."""
 
     name, label, better, bounds = "utmos", "UTMOS", "higher", (1.0, 5.0)
     licence = "MIT"
@@ -70,10 +71,16 @@ class UTMOS(Metric):
     def __init__(self, models: Models) -> None:
         super().__init__(models)
         source = "local" if Path(models.utmos).is_dir() else "github"
+        if source == "github" and not models.trust_utmos:
+            raise ValueError(
+                f"utmos downloads and runs the code of github.com/{models.utmos}: allow it with --trust-utmos, or name "
+                "a folder that holds the repository with --utmos"
+            )
         try:
             self._model = torch.hub.load(models.utmos, "utmos22_strong", source=source, trust_repo=True)  # type: ignore[no-untyped-call]
-        except Exception as error:  # as many kinds as there are ways to have no network
-            raise ValueError(f"{models.utmos}: weights not available") from error
+        except (OSError, ValueError, RuntimeError) as error:  # no network, no such repository, or its needs are missing
+            reason = " ".join(str(error).split())
+            raise ValueError(f"{models.utmos}: UTMOS is not available: {reason}") from error
 
     def __call__(self, pair: Pair) -> Score:
         with torch.inference_mode():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from vocable import audio
-from vocable.evaluation.metrics.base import SAMPLE_RATE, Metric, Models, Pair, Score
+from vocable.evaluation.metrics.base import SAMPLE_RATE, Metric, Models, NoAnswer, Pair, Score
 from vocable.extras import need
 
 
@@ -21,11 +21,13 @@ class PESQ(Metric):
         self._pesq = need("pesq", "eval")
 
     def __call__(self, pair: Pair) -> Score:
+        if not pair.decoded.any():  # PESQ divides by its power
+            raise NoAnswer("the decoded speech is silent")
         waveforms = (audio.resample(w, SAMPLE_RATE, self.rate) for w in (pair.reference, pair.decoded))
         try:
             return float(self._pesq.pesq(self.rate, *waveforms, self.band)), 1
-        except self._pesq.PesqError:  # it found no speech
-            return None
+        except self._pesq.PesqError as error:
+            raise NoAnswer("too short, or no speech found") from error
 
 
 class PESQNarrow(PESQ):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from vocable.evaluation.metrics.base import SAMPLE_RATE, Metric, Models, Pair, Score
+from vocable.evaluation.metrics.base import SAMPLE_RATE, Metric, Models, NoAnswer, Pair, Score
 from vocable.extras import need
 
 
@@ -26,7 +26,7 @@ class PhoneErrorRate(Metric):
             self._last = key, self._hear(pair.reference)
         said = self._last[1]
         if not said:
-            return None
+            raise NoAnswer("no phone heard in the recording")
         found = self._jiwer.process_words(said, self._hear(pair.decoded))
         return found.substitutions + found.deletions + found.insertions, len(said.split())
 

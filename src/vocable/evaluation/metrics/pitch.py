@@ -7,7 +7,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from vocable.evaluation.metrics.base import SAMPLE_RATE, Metric, Models, Pair, Score
+from vocable.evaluation.metrics.base import SAMPLE_RATE, Metric, Models, NoAnswer, Pair, Score
 from vocable.extras import need
 
 LOWEST, HIGHEST = 65.0, 500.0  #: Hz
@@ -52,8 +52,10 @@ class PitchCorrelation(Metric):
     def __call__(self, pair: Pair) -> Score:
         reference, decoded = (np.log(self._track(w)) for w in (pair.reference, pair.decoded))
         both = np.isfinite(reference) & np.isfinite(decoded)
-        if both.sum() < 5 or reference[both].std() < 1e-6 or decoded[both].std() < 1e-6:
-            return None
+        if both.sum() < 5:
+            raise NoAnswer("fewer than five frames are voiced in both")
+        if reference[both].std() < 1e-6 or decoded[both].std() < 1e-6:
+            raise NoAnswer("the pitch does not change")
         return float(np.corrcoef(reference[both], decoded[both])[0, 1]) * float(both.sum()), float(both.sum())
 
 

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
-from vocable.evaluation.metrics.base import Metric, Models, Pair, Score, file_hash, weights_hash
+from vocable.evaluation.metrics.base import Metric, Models, NoAnswer, Pair, Score, file_hash, weights_hash
 from vocable.extras import need
 
 SHORTEST = 1600  #: samples of speech that have a voice
@@ -33,7 +33,7 @@ class SpeakerSimilarity(Metric):
         def embed(waveform: np.ndarray) -> np.ndarray:
             spoken = resemblyzer.preprocess_wav(waveform)
             if len(spoken) < SHORTEST or not spoken.any():
-                raise ValueError("too little is left once the silence is cut")
+                raise NoAnswer("too little speech is left once the silence is cut")
             vector: np.ndarray = encoder.embed_utterance(spoken)
             return vector
 
@@ -42,13 +42,11 @@ class SpeakerSimilarity(Metric):
 
     def __call__(self, pair: Pair) -> Score:
         voice = pair.reference if pair.voice is None else pair.voice
-        try:
-            return float(self.embedding(voice) @ self.embedding(pair.decoded)), 1
-        except ValueError:  # silence has no voice
-            return None
+        return float(self.embedding(voice) @ self.embedding(pair.decoded)), 1
 
     def embedding(self, waveform: np.ndarray) -> np.ndarray:
-        """Of length 1. The last few are kept: systems are compared with the same recording."""
+        """The speaker embedding of a waveform, of length 1. The last few are kept: systems are compared with the same
+        recording. Raises NoAnswer for a clip without a voice."""
         key = waveform.tobytes()
         if key not in self._known:
             while len(self._known) > 7:

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from vocable.audio import mel_filterbank
-from vocable.evaluation.metrics.base import SAMPLE_RATE, Metric, Pair, Score
+from vocable.evaluation.metrics.base import SAMPLE_RATE, Metric, NoAnswer, Pair, Score
 
 N_FFT, HOP, N_MELS = 1024, 256, 80
 FLOOR = 1e-5  #: under magnitudes, before the logarithm
@@ -46,7 +46,7 @@ class STFTDistance(Metric):
     def __call__(self, pair: Pair) -> Score:
         a, b = magnitude(pair.reference), magnitude(pair.decoded)
         if not a.any():
-            return None
+            raise NoAnswer("the recording is silent")
         convergence = np.linalg.norm(a - b) / np.linalg.norm(a)
         return float(convergence + np.abs(np.log(a + FLOOR) - np.log(b + FLOOR)).mean()), 1
 
@@ -60,7 +60,7 @@ class SISDR(Metric):
     def __call__(self, pair: Pair) -> Score:
         a, b = (w.astype(np.float64) - w.mean(dtype=np.float64) for w in (pair.reference, pair.decoded))
         if not a.any() or not b.any():
-            return None
+            raise NoAnswer("the recording or the decoded speech is silent")
         target = (a @ b) / (a @ a) * a
         noise = b - target
         # Bounded: a clip that is kept bit for bit has no noise at all.
@@ -86,7 +86,7 @@ class Stripes(Metric):
         unvoiced = np.flatnonzero((high > low) & (high > LOUD * (low + high).mean()))
         apart = np.abs(unvoiced[:, None] - unvoiced) >= OVERLAP
         if not apart.any():
-            return None
+            raise NoAnswer("too little unvoiced speech")
         found = correlations(power(pair.decoded)[unvoiced])
         agreement = (found @ found.conj().T).real / BANDS  # [windows, windows]
         return float(agreement[apart].mean()) * len(unvoiced), len(unvoiced)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import warnings
 
-from vocable.evaluation.metrics.base import SAMPLE_RATE, Metric, Models, Pair, Score
+from vocable.evaluation.metrics.base import SAMPLE_RATE, Metric, Models, NoAnswer, Pair, Score
 from vocable.extras import need
+
+SHORTEST = 1024  #: samples: two and a half of the frames that pystoi cuts, 25.6 ms each
 
 
 class STOI(Metric):
@@ -22,12 +24,14 @@ class STOI(Metric):
         self._stoi = need("pystoi", "eval").stoi
 
     def __call__(self, pair: Pair) -> Score:
+        if len(pair.reference) < SHORTEST:  # pystoi cannot cut it into frames
+            raise NoAnswer("too little speech")
         with warnings.catch_warnings():
             warnings.simplefilter("error", RuntimeWarning)
             try:
                 return float(self._stoi(pair.reference, pair.decoded, SAMPLE_RATE, self.extended)), 1
-            except RuntimeWarning:  # with which pystoi returns 1e-5, where it finds too little speech
-                return None
+            except RuntimeWarning as error:  # with which pystoi returns 1e-5, where it finds too little speech
+                raise NoAnswer("too little speech") from error
 
 
 class ESTOI(STOI):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 
-from vocable.evaluation.metrics.base import SAMPLE_RATE, Metric, Models, Pair, Score
+from vocable.evaluation.metrics.base import SAMPLE_RATE, Metric, Models, NoAnswer, Pair, Score
 from vocable.extras import need
 
 
@@ -23,8 +23,13 @@ class ViSQOL(Metric):
         self._api.create(mode="speech", use_lattice_model=self._lattice)
 
     def __call__(self, pair: Pair) -> Score:
+        if not pair.reference.any() or not pair.decoded.any():  # it divides by the level of both
+            raise NoAnswer("the recording or the decoded speech is silent")
         waveforms = (pair.reference.astype("float64"), pair.decoded.astype("float64"))
-        return float(self._api.measure_from_arrays(*waveforms, SAMPLE_RATE).moslqo), 1
+        try:
+            return float(self._api.measure_from_arrays(*waveforms, SAMPLE_RATE).moslqo), 1
+        except (ValueError, IndexError) as error:  # the latter where no patch of 0.4 s holds speech
+            raise NoAnswer("too short, or no speech found") from error
 
     def made_with(self) -> dict[str, str]:
         return super().made_with() | {"visqol mode": f"speech, {'lattice' if self._lattice else 'polynomial'} mapper"}

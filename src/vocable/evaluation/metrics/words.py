@@ -5,13 +5,13 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from vocable.evaluation.metrics.base import Metric, Models, Pair, Score, file_hash
+from vocable.evaluation.metrics.base import Metric, Models, NoAnswer, Pair, Score, file_hash, language_code
 from vocable.extras import need
 
 #: Without the fallback to higher temperatures, which samples and so differs from run to run. On speech that is hard to
@@ -25,7 +25,6 @@ OPTIONS: dict[str, Any] = {
 }
 #: Languages that Whisper base is held to by characters: words are not written apart, or have too many forms for it.
 BY_CHARACTERS = ("is", "zh")
-NORMALIZER = "--no-deps whisper-normalizer"
 
 
 @dataclass(frozen=True)
@@ -45,14 +44,18 @@ class Recogniser:
         folder = next((f for f in candidates(models) if (f / "model.bin").is_file()), None)
         try:
             self.folder = folder or Path(whisper.download_model(models.asr))
-        except Exception as error:  # huggingface_hub has a dozen ways to say that there is no network
+        except (OSError, ValueError) as error:  # all of huggingface_hub's errors, and an unknown size, are of these
             known = " or ".join(map(str, candidates(models)))
             raise ValueError(f"Whisper {models.asr!r}: neither in {known}, nor to be had from the hub") from error
         self._model = whisper.WhisperModel(str(self.folder), device="cpu", compute_type="float32", cpu_threads=1)
         self._last: tuple[bytes, str] = (b"", "")
 
     def __call__(self, waveform: np.ndarray, language: str | None) -> str:
-        """What it hears. The last answer is kept: word and character error rates ask for the same."""
+        """What it hears. The last answer is kept: word and character error rates ask for the same.
+
+        Raises NoAnswer for a language that the model does not know.
+        """
+        language = self.code_of(language)
         key = waveform.tobytes() + (language or "").encode()
         if key != self._last[0]:
             segments, _ = self._model.transcribe(waveform, language=language, **OPTIONS)
@@ -60,10 +63,20 @@ class Recogniser:
         return self._last[1]
 
     def timed_words(self, waveform: np.ndarray, language: str | None) -> list[TimedWord]:
-        """What it hears, word by word."""
+        """What it hears, word by word. Raises NoAnswer for a language that the model does not know."""
         options = OPTIONS | {"without_timestamps": False, "word_timestamps": True}
-        segments, _ = self._model.transcribe(waveform, language=language, **options)
+        segments, _ = self._model.transcribe(waveform, language=self.code_of(language), **options)
         return [TimedWord(w.word.strip(), float(w.start), float(w.end)) for s in segments for w in s.words]
+
+    def code_of(self, language: str | None) -> str | None:
+        """The model's code for a language, "en" for "en-US"; None for None, which leaves the choice to the model.
+
+        Raises NoAnswer for a language that the model does not know.
+        """
+        code = None if language is None else language_code(language)
+        if code is not None and code not in self._model.supported_languages:
+            raise NoAnswer(f"{self.folder.name} does not know the language {code!r}")
+        return code
 
 
 def candidates(models: Models) -> tuple[Path, Path]:
@@ -77,14 +90,21 @@ def recogniser(models: Models) -> Recogniser:
     return Recogniser(models)
 
 
-@lru_cache(maxsize=2)
+def has_normalizer(language: str | None) -> bool:
+    """Whether numbers and spellings of a language are made alike before words are compared: of English alone."""
+    return language is not None and language_code(language) == "en"
+
+
 def normalizer(language: str | None) -> Callable[[str], str]:
     """Whisper's own normalizers: English spelling and numbers for English, letters and digits alone for the rest."""
-    if language == "en":
-        english: Callable[[str], str] = need("whisper_normalizer.english", "eval", NORMALIZER).EnglishTextNormalizer()
-        return english
-    basic: Callable[[str], str] = need("whisper_normalizer.basic", "eval", NORMALIZER).BasicTextNormalizer()
-    return basic
+    return _normalizer(has_normalizer(language))
+
+
+@cache
+def _normalizer(english: bool) -> Callable[[str], str]:
+    module = need(f"whisper_normalizer.{'english' if english else 'basic'}", "eval")
+    made: Callable[[str], str] = module.EnglishTextNormalizer() if english else module.BasicTextNormalizer()
+    return made
 
 
 class WER(Metric):
@@ -98,14 +118,18 @@ class WER(Metric):
 
     def __init__(self, models: Models) -> None:
         super().__init__(models)
+        need("whisper_normalizer", "eval")
         self._hear, self._jiwer = recogniser(models), need("jiwer", "eval")
 
     def __call__(self, pair: Pair) -> Score:
+        language = self._hear.code_of(pair.language)
         if pair.text is None:
-            return None
-        normalize = normalizer(pair.language)
-        said, heard = normalize(pair.text).strip(), normalize(self._hear(pair.decoded, pair.language)).strip()
-        return self.edits(said, heard) if said else None
+            raise NoAnswer("no text")
+        normalize = normalizer(language)
+        said = normalize(pair.text).strip()
+        if not said:
+            raise NoAnswer("no word is left of the text once it is normalised")
+        return self.edits(said, normalize(self._hear(pair.decoded, language)).strip())
 
     def edits(self, said: str, heard: str) -> Score:
         """Edits, and units of the text."""
