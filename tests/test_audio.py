@@ -119,9 +119,8 @@ def test_mp3_streams_that_do_not_fit(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes() + other.read_bytes())
     with pytest.raises(audio.AudioError, match="different sample rates") as caught:
         audio.read(path)
-    assert str(caught.value).endswith(
-        f"convert it: ffmpeg -i {shlex.quote(str(path))} {shlex.quote(str(path))[:-4]}flac'"
-    )
+    names = " ".join(map(shlex.quote, ("it's.mp3", "it's.flac")))
+    assert str(caught.value).endswith(f"convert it: ffmpeg -i {names}")
 
 
 def test_flac_of_unknown_length(tmp_path: Path) -> None:
@@ -161,7 +160,7 @@ def test_a_wav_whose_header_is_out_of_date(tmp_path: Path) -> None:
     tagged = content + ID3
     content[4:8], content[40:44] = (20_036).to_bytes(4, "little"), (20_000).to_bytes(4, "little")
     path.write_bytes(content)
-    with pytest.raises(audio.AudioError, match=r"250990|bytes follow.*ffmpeg -ignore_length 1 -i"):
+    with pytest.raises(audio.AudioError, match=r"bytes follow the end.*ffmpeg -ignore_length 1 -i"):
         audio.read(path)
     path.write_bytes(tagged)
     assert len(audio.read(path)[0]) == len(SAMPLES)
@@ -233,7 +232,7 @@ def test_names_that_are_not_unicode(tmp_path: Path) -> None:
 def test_what_is_no_audio_is_told_how_to_become_it(tmp_path: Path) -> None:
     path = tmp_path / "a talk.m4a"
     path.write_bytes(b"\0\0\0\x20ftypM4A " + bytes(999))
-    with pytest.raises(audio.AudioError, match=r"not readable as audio.*ffmpeg -i '.*a talk.m4a' '.*a talk.flac'"):
+    with pytest.raises(audio.AudioError, match=r"not readable as audio.*ffmpeg -i 'a talk.m4a' 'a talk.flac'"):
         audio.read(path)
     with pytest.raises(audio.AudioError, match="is a folder"):
         audio.read(tmp_path)

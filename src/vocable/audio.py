@@ -270,9 +270,9 @@ def _cut_short(path: Path) -> str:
 
 
 def _conversion(path: Path, options: str = "") -> str:
-    """The command that makes a file of it that can be read."""
+    """The command that makes a file of it that can be read; without folders, as what is said goes into indices."""
     made = path.with_suffix(".wav" if path.suffix.lower() == ".flac" else ".flac")
-    return " ".join(["ffmpeg", *options.split(), "-i", shlex.quote(str(path)), shlex.quote(str(made))])
+    return " ".join(["ffmpeg", *options.split(), "-i", shlex.quote(path.name), shlex.quote(made.name)])
 
 
 def _reason(error: BaseException) -> str:

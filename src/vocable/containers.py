@@ -76,7 +76,7 @@ def _examine(data: mmap.mmap, suffix: str, thorough: bool) -> Pieces | None:
         return None
     if (end := _stated_end(data, start)) is not None:
         return _check_end(data, start, end)
-    return _check_mp3(data, start) if magic[:2] >= b"\xff\xe0" or suffix == ".mp3" else None
+    return _check_mp3(data, start) if _HEADER.match(magic) or suffix == ".mp3" else None
 
 
 def _behind_id3(data: mmap.mmap, at: int) -> int:
@@ -120,7 +120,8 @@ def _stated_end(data: mmap.mmap, start: int) -> int | None:
                     return 0
                 at += 12 + size
             return at
-        if magic not in _SIZES:
+        form = data[start + 8 : start + 12]
+        if magic not in _SIZES or (magic[:2] in (b"RI", b"RF") and form != b"WAVE"):
             return None
         at, kind, left_out = _SIZES[magic]
         [stated] = struct.unpack_from(kind, data, start + at)
@@ -137,17 +138,15 @@ def _check_end(data: mmap.mmap, start: int, end: int) -> Pieces | None:
         raise CutShort
     if data[start : start + 4] == b"RIFF" and (pieces := _unfinished_wav(data, start)):
         return pieces
-    rest = data[end : end + 4] if end else b""
-    if rest and rest == data[start : start + 4]:
+    if not end or end >= len(data):
+        return None
+    rest = data[end : end + _NEGLIGIBLE]
+    if rest[:4] == data[start : start + 4]:
         raise Unreadable(f"holds several recordings, one behind the other: cut it apart at byte {end}", None)
-    if (
-        rest
-        and not re.match(rb"[\w ]{3}", rest)
-        and len(data) - end > _NEGLIGIBLE
-        and any(data[end : end + _NEGLIGIBLE])
-    ):
-        message = f"its header is out of date: {len(data) - end} bytes follow behind the end that it states"
-        raise Unreadable(message, "-ignore_length 1")
+    tag = re.match(rb"[\w ]{3}", rest)
+    if len(rest) == _NEGLIGIBLE and any(rest) and not tag:
+        left = len(data) - end
+        raise Unreadable(f"its header is out of date: {left} bytes follow the end that it states", "-ignore_length 1")
     return None
 
 
@@ -198,14 +197,16 @@ _KILOBITS_1 = (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320)
 _KILOBITS_2 = (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160)  # of MPEG 2 and 2.5
 
 
+#: The first bytes of a frame of layer III.
+_HEADER = re.compile(rb"\xff[\xe2\xe3\xf2\xf3\xfa\xfb][\x10-\xef]", re.DOTALL)
+
+
 @lru_cache(maxsize=4096)
 def _frame_size(header: bytes) -> int:
     """Bytes in the frame of layer III that begins with these four; 0 if none does."""
-    if len(header) < 4 or header[0] != 0xFF or header[1] & 0xE6 != 0xE2 or header[1] & 0x18 == 0x08:
+    if len(header) < 4 or not _HEADER.match(header) or header[2] & 0x0C == 0x0C:
         return 0
     bits, rate, padding = header[2] >> 4, header[2] >> 2 & 3, header[2] >> 1 & 1
-    if bits in (0, 15) or rate == 3:
-        return 0
     version = header[1] >> 3 & 3  # 3: MPEG 1, 2: MPEG 2, 0: MPEG 2.5
     if version == 3:
         return 144_000 * _KILOBITS_1[bits] // _RATES[rate] + padding
@@ -231,21 +232,22 @@ def _check_mp3(data: mmap.mmap, start: int) -> Pieces | None:
     first = data[start : start + 4]
     info = start + 4 + _side_information(first) if _frame_size(first) else 0
     stated = None
-    if data[info : info + 4] in (b"Xing", b"Info"):
+    if data[info : info + 4] in (b"Xing", b"Info") and info + 16 <= len(data):
         flags, frames, size = struct.unpack_from(">III", data, info + 4)
         stated = frames if flags & 1 else None
         if flags & 3 == 3 and size in (len(data) - start, len(data) - start - 128):  # and an ID3v1 tag
             return None
     count, ranges = 0, list[tuple[int, int]]()
     at, header, in_step = start, b"", False
-    while 0 <= at < len(data) - 4:
+    while at < len(data) - 4:
         this = data[at : at + 4]
         stop = at + _frame_size(this)
         expected = in_step and stop > at and _kind(this) == _kind(header)
         # Two frames in a row, or one at the very end, are no accident.
         if not expected and (stop == at or (stop != len(data) and not _frame_size(data[stop : stop + 4]))):
             in_step, behind = False, _behind_id3(data, at)
-            at = behind if behind > at else data.find(b"\xff", at + 1)
+            found = _HEADER.search(data, at + 1)
+            at = behind if behind > at else found.start() if found else len(data)
             continue
         in_step, header = True, header or this
         if _kind(this) != _kind(header):
