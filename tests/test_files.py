@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from vocable.extras import need
-from vocable.files import atomic_path, walk
+from vocable.files import atomic_path, same_plan_or_refuse, walk
 
 
 def test_an_output_appears_whole_or_not_at_all(tmp_path: Path) -> None:
@@ -116,3 +116,14 @@ def test_a_folder_that_cannot_be_listed_is_named(tmp_path: Path, monkeypatch: py
 
     monkeypatch.setattr(Path, "iterdir", listed)
     assert names(tmp_path) == ["lost+found", "x.wav"]
+
+
+def test_a_plan_that_differs_is_refused_and_said(tmp_path: Path) -> None:
+    same_plan_or_refuse(tmp_path, {"layers": [0, 1], "manifest": "a"}, "plan")
+    same_plan_or_refuse(tmp_path, {"layers": (0, 1), "manifest": "a"}, "plan")
+    with pytest.raises(ValueError, match=r"begun with another plan.*other than then: added, manifest\)"):
+        same_plan_or_refuse(tmp_path, {"layers": [0, 1], "manifest": "b", "added": 1}, "plan")
+    for content in ("{", "[" * 100_000, "[]"):
+        (tmp_path / "plan.json").write_text(content)
+        with pytest.raises(ValueError, match="choose another folder"):
+            same_plan_or_refuse(tmp_path, {"layers": [0, 1]}, "plan")

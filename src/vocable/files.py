@@ -100,15 +100,23 @@ def file_digest(path: Path) -> str:
 
 
 def same_plan_or_refuse(folder: Path, plan: dict[str, Any], what: str, parts: str = "*.npy") -> None:
-    """Note in `folder` what is being made there; ValueError if it was begun as something else, a plan of `what`.
+    """Record in FOLDER/plan.json the plan of a job that can be resumed.
 
-    parts: a pattern of the files that the work leaves.
+    parts: a pattern of the files that the job leaves. Raises ValueError if the folder holds such files without a plan,
+    or another plan; `what` names it in the message, which says what differs.
     """
     path = folder / "plan.json"
     plan = json.loads(json.dumps(plan))
     if not path.exists() and any(folder.glob(parts)):
         raise ValueError(f"{folder} holds other results; choose another folder")
-    if path.exists() and json.loads(path.read_text()) != plan:
-        raise ValueError(f"{folder} was begun with another {what}; choose another folder")
+    if path.exists():
+        try:
+            before = json.loads(path.read_text(encoding="utf-8"))
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"{path}: damaged; choose another folder") from error
+        before = before if isinstance(before, dict) else {}
+        if differing := sorted(key for key in plan | before if plan.get(key) != before.get(key)):
+            keys = ", ".join(differing)
+            raise ValueError(f"{folder} was begun with another {what}; choose another folder (other than then: {keys})")
     with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(plan))
+        temporary.write_text(json.dumps(plan), encoding="utf-8")

@@ -22,5 +22,5 @@ def bars(*, counted: bool = False, shown: bool = True) -> Progress:
 
     console = Console(stderr=True)
     amount = MofNCompleteColumn() if counted else TaskProgressColumn()
-    columns = (TextColumn("{task.description}"), BarColumn(), amount, TimeRemainingColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), amount, TimeRemainingColumn())
     return Progress(*columns, console=console, disable=not (shown and console.is_terminal))

@@ -127,7 +127,7 @@ def _decode_all(utterances: Sequence[Utterance], journal: str | os.PathLike[str]
 
 def _read_journal(path: Path) -> Iterator[Decoded]:
     for line in path.read_text(encoding="utf-8").split("\n") if path.is_file() else ():
-        with suppress(ValueError, TypeError):
+        with suppress(ValueError, TypeError, RecursionError):  # of a line that a kill cut short, or that is no such
             yield Decoded(**json.loads(line))
 
 
