@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -77,10 +79,14 @@ def test_bytes_are_on_disk_before_the_name_is(tmp_path: Path, monkeypatch: pytes
     assert synced == [3]
 
 
-def test_a_full_disk_is_known_by_its_number(tmp_path: Path) -> None:
-    with pytest.raises(OSError) as caught, atomic_path(tmp_path / "x.wav"):
-        raise RuntimeError("Error writing: System error : No space left on device.")
-    assert caught.value.errno == errno.ENOSPC and "not written" in str(caught.value)
+def test_a_full_disk_is_known_by_its_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(OSError, match="not written") as caught, atomic_path(tmp_path / "x.wav"):
+        raise RuntimeError("System error.")
+    assert caught.value.errno is None
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=999))
+    with pytest.raises(OSError, match="no space left") as caught, atomic_path(tmp_path / "x.wav"):
+        raise RuntimeError("System error.")
+    assert caught.value.errno == errno.ENOSPC and not list(tmp_path.iterdir())
 
 
 def names(folder: Path) -> list[str]:

@@ -133,9 +133,9 @@ def duration(path: str | os.PathLike[str]) -> float:
     with _open(path, thorough=False) as file:
         frames = file.frames
         if frames >= _UNKNOWN_LENGTH:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", ChannelsWarning)
-                frames = sum(map(len, _blocks(path, file, max(1, READ_AT_ONCE // file.channels))))
+            frames = 0
+            while rows := len(file.read(max(1, READ_AT_ONCE // file.channels), dtype="float32")):
+                frames += rows
         rate = file.samplerate
     if frames == 0:
         raise AudioError(f"{path}: holds no samples")

@@ -16,6 +16,8 @@ from typing import Any
 
 import safetensors
 
+#: A disk with so few bytes left is full: libsndfile says "System error" alone.
+FULL = 1 << 16
 #: What ends all writing to a disk: it is full, it is full for this user, it is read-only.
 UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
@@ -47,13 +49,15 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
             os.fsync(file.fileno())
         temporary.replace(target)
     except BaseException as error:
+        foreign = isinstance(error, (RuntimeError, safetensors.SafetensorError))
+        full = foreign and shutil.disk_usage(target.parent).free < FULL  # while the temporary file is there
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
         # libsndfile and safetensors have exceptions of their own for a full disk and a folder without permission.
-        if isinstance(error, (RuntimeError, safetensors.SafetensorError)):
-            number = next((n for n in UNWRITABLE if os.strerror(n) in str(error)), None)
-            message = f"not written ({error})"
-            raise OSError(number, message, str(path)) if number else OSError(f"{path}: {message}") from error
+        if full:
+            raise OSError(errno.ENOSPC, "not written: no space left", str(path)) from error
+        if foreign:
+            raise OSError(f"{path}: not written ({error})") from error
         raise
 
 
