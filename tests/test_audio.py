@@ -153,6 +153,18 @@ def test_a_wav_that_was_not_finished(riff: int | None, tmp_path: Path) -> None:
     np.testing.assert_allclose(audio.read(path)[0], SAMPLES, atol=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("suffix", "at", "size"), [(".wav", 4, 4), (".wav", 40, 4), (".aiff", 4, 4), (".au", 8, 4), (".w64", 16, 8)]
+)
+def test_files_out_of_a_pipe_do_not_know_their_size(suffix: str, at: int, size: int, tmp_path: Path) -> None:
+    path = tmp_path / f"clip{suffix}"
+    soundfile.write(path, SAMPLES, RATE)
+    content = bytearray(path.read_bytes())
+    content[at : at + size] = b"\xff" * size
+    path.write_bytes(content)
+    assert len(audio.read(path)[0]) == len(SAMPLES)
+
+
 def test_a_wav_whose_header_is_out_of_date(tmp_path: Path) -> None:
     path = tmp_path / "clip.wav"
     soundfile.write(path, SAMPLES, RATE)

@@ -129,7 +129,7 @@ def _stated_end(data: mmap.mmap, start: int) -> int | None:
             left_out = int.from_bytes(data[start + 4 : start + 8], "big")
     except (struct.error, KeyError, ValueError):  # no such file after all
         return None
-    return start + stated + left_out if 0 < stated < _UNKNOWN or kind == "<Q" else 0
+    return start + stated + left_out if 0 < stated < (_UNKNOWN if kind[1] == "I" else 2**62) else 0
 
 
 def _check_end(data: mmap.mmap, start: int, end: int) -> Pieces | None:

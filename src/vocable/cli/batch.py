@@ -114,7 +114,8 @@ def run(plan: Plan, work: Callable[[Path, Path], float], done: str) -> None:
                     failed += 1
                     reason = one_line(error)
                     say(reason if reason.startswith(str(source)) else f"{source}: {reason}")
-                    if left := _ends_all(error, source) * (len(plan.pairs) - number - 1):
+                    left = len(plan.pairs) - number - 1
+                    if left and _ends_all(error, source):
                         failed += left
                         say(f"{target.parent} cannot be written to: {left} more files were not tried")
                         break
