@@ -1,4 +1,4 @@
-"""Reading, writing and resampling speech. The only file that knows audio formats.
+"""Reading, writing and resampling speech.
 
 Waveforms are float32, mono, shape [L], full scale at 1.0.
 """
@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
+import sys
 import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from numbers import Real
 from pathlib import Path
 
 import numpy as np
@@ -19,29 +22,58 @@ import soxr
 import torch
 from torch import Tensor
 
+from vocable import containers
 from vocable.files import atomic_path
 
+READ_AT_ONCE = 1 << 20  #: samples, of all channels
 WRITTEN_AT_ONCE = 65_536  #: samples
-#: Files that a folder is searched for; a file named outright may end in anything that libsndfile reads.
-SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif", ".au")
+#: Hz. A header with another rate is damaged, and what it says would be resampled to hours, or to nothing.
+LOWEST_RATE, HIGHEST_RATE = 1_000, 1_000_000
+#: Files that a folder is searched for. A file named outright may end in anything that libsndfile reads.
+SUFFIXES: tuple[str, ...] = (
+    ".wav",
+    ".wave",
+    ".w64",
+    ".rf64",
+    ".flac",
+    ".ogg",
+    ".oga",
+    ".opus",
+    ".mp3",
+    ".aiff",
+    ".aif",
+)
+SUFFIXES += (".aifc", ".au", ".snd", ".caf", ".sph", ".nist")
+#: Recordings that libsndfile does not read. They are refused one by one, where passing over them would lose speech.
+SUFFIXES += (".m4a", ".m4b", ".mp4", ".aac", ".webm", ".weba", ".wma", ".amr", ".3gp", ".mka", ".mkv", ".mov", ".avi")
+SUFFIXES += (".ac3", ".ape", ".wv")
 
 
 class AudioError(ValueError):
     """A file or an array that cannot be used as speech; the message says what to do about it."""
 
 
-def read(path: str | os.PathLike[str], sample_rate: int | None = None) -> tuple[np.ndarray, int]:
+class ChannelsWarning(UserWarning):
+    """A recording has several channels, and their mean was taken. The message is the same for all files."""
+
+
+def read(path: str | os.PathLike[str], sample_rate: float | None = None) -> tuple[np.ndarray, int]:
     """Read any file that libsndfile knows as mono float32 [L], and its sample rate in Hz.
 
-    With `sample_rate`, the result is resampled to it. Several channels are averaged, with a warning.
-    Raises AudioError for a file that is missing, not audio, empty, cut short, or holds NaN or infinite samples.
+    With `sample_rate`, the result is resampled to it. Several channels are averaged, with a ChannelsWarning.
+    Raises AudioError for a file that is missing, not audio, empty, cut short, holds several recordings one behind the
+    other, NaN or infinite samples, or does not fit in memory; OSError for one that may not be read.
     """
     path = Path(path)
-    with _open(path) as file:
-        rate = file.samplerate
-        mono = np.concatenate(list(_blocks(path, file, file.frames)))
-    if sample_rate is not None and rate != sample_rate:
-        mono, rate = resample(mono, rate, sample_rate), sample_rate
+    try:
+        with _open(path) as file:
+            rate = file.samplerate
+            blocks = list(_blocks(path, file, max(1, READ_AT_ONCE // file.channels)))
+        mono = blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
+        if sample_rate is not None and rate != sample_rate:
+            mono, rate = resample(mono, rate, sample_rate), sample_rate
+    except MemoryError as error:
+        raise AudioError(f"{path}: does not fit in memory; cut it into shorter recordings") from error
     return mono, rate
 
 
@@ -49,8 +81,8 @@ def read(path: str | os.PathLike[str], sample_rate: int | None = None) -> tuple[
 class read_blocks:
     """A file as `read` gives it, resampled to `sample_rate`, in float32 blocks [n] of about so many seconds.
 
-    Every iteration reads the file again. It raises what `read` raises, for a file that is cut short after the last
-    whole block only.
+    Every iteration reads the file again. It raises what `read` raises; NaN, infinite samples and damaged data when they
+    are met.
     """
 
     path: str | os.PathLike[str]
@@ -77,32 +109,36 @@ class read_blocks:
 def _blocks(path: Path, file: soundfile.SoundFile, size: int) -> Iterator[np.ndarray]:
     """All samples of an open file as mono float32 [n], n at most `size`."""
     rows = 0
-    while len(samples := file.read(size, dtype="float32", always_2d=True)):
+    # Not one row past the stated end, where libFLAC may find something else.
+    while len(samples := file.read(min(size, file.frames - rows), dtype="float32", always_2d=True)):
         if not np.isfinite(samples).all():
             raise AudioError(f"{path}: holds NaN or infinite samples; repair or leave out this file")
         if rows == 0 and file.channels > 1:
-            warnings.warn(f"{path}: {file.channels} channels averaged to mono", stacklevel=3)
+            warnings.warn(f"{file.channels} channels averaged to mono", ChannelsWarning, stacklevel=3)
         rows += len(samples)
         yield samples.mean(axis=1) if file.channels > 1 else np.ascontiguousarray(samples[:, 0])
-    # libsndfile reads a WAV with a cut data chunk without complaint, so the header is compared with the file.
-    if rows < file.frames or _wav_is_cut(path):
-        raise AudioError(f"{path}: the file is cut short; copy or download it again")
+    if rows < file.frames < _UNKNOWN_LENGTH:
+        raise AudioError(_cut_short(path))
     if rows == 0:
         raise AudioError(f"{path}: holds no samples")
 
 
 def duration(path: str | os.PathLike[str]) -> float:
-    """Length in seconds as the file's header has it (MP3 without one is scanned); nothing is decoded.
+    """Length in seconds: as the header has it where it can be believed, else counted.
 
-    Raises AudioError for a file that is missing, not audio, empty, or whose header does not say its length.
+    Nothing is decoded but a file whose header does not know its length (FLAC out of a pipe).
+    Raises AudioError for a file that is missing, not audio, empty or cut short.
     """
     path = Path(path)
-    with _open(path) as file:
-        frames, rate = file.frames, file.samplerate
+    with _open(path, thorough=False) as file:
+        frames = file.frames
+        if frames >= _UNKNOWN_LENGTH:
+            frames = 0
+            while rows := len(file.read(max(1, READ_AT_ONCE // file.channels), dtype="float32")):
+                frames += rows
+        rate = file.samplerate
     if frames == 0:
         raise AudioError(f"{path}: holds no samples")
-    if frames >= _UNKNOWN_LENGTH:
-        raise AudioError(f"{path}: the header does not say how long it is; convert it to WAV or FLAC")
     return float(frames / rate)
 
 
@@ -111,25 +147,38 @@ MADE_BY_MACHINE = "Synthetic speech, made with vocable"
 
 
 def write(
-    path: str | os.PathLike[str], waveform: Tensor | np.ndarray, sample_rate: int, comment: str | None = None
+    path: str | os.PathLike[str], waveform: Tensor | np.ndarray, sample_rate: float, comment: str | None = None
 ) -> None:
-    """Write a mono waveform [L] in the format that the suffix names (16-bit for WAV and FLAC), atomically. comment: for
-    the file's metadata."""
+    """Write a mono float waveform [L] in the format that the suffix names (16-bit for WAV and FLAC), atomically.
+
+    Samples beyond full scale, 1.0, are clipped. comment: for the file's metadata. Raises AudioError for other shapes,
+    for integers, and for NaN or infinite samples.
+    """
     write_blocks(path, [waveform], sample_rate, comment)
 
 
 def write_blocks(
-    path: str | os.PathLike[str], blocks: Iterable[Tensor | np.ndarray], sample_rate: int, comment: str | None = None
+    path: str | os.PathLike[str], blocks: Iterable[Tensor | np.ndarray], sample_rate: float, comment: str | None = None
 ) -> int:
     """Write what comes in blocks [n] as `write` does; returns the number of samples."""
     if Path(path).suffix.lstrip(".").upper() not in soundfile.available_formats():
         raise AudioError(f"{path}: unknown audio format; name the output .wav, .flac or .ogg")
+    rate = int(_checked_rate(sample_rate))
+    if rate != sample_rate:
+        raise AudioError(f"{path}: sample_rate is a whole number, not {sample_rate!r}")
     written = 0
-    with atomic_path(path) as temporary, soundfile.SoundFile(temporary, "w", sample_rate, 1) as file:
+    with atomic_path(path) as temporary, soundfile.SoundFile(_name(temporary), "w", rate, 1) as file:
         if comment is not None:
             file.comment = comment
         for block in blocks:
-            samples = block.detach().float().cpu().numpy() if isinstance(block, Tensor) else np.asarray(block)
+            if isinstance(block, Tensor):
+                block = block.detach().cpu()
+                block = (block.float() if block.is_floating_point() else block).numpy()
+            samples = np.asarray(block)
+            if samples.dtype.kind != "f":
+                raise AudioError(f"samples are floats with full scale 1.0, not {samples.dtype} (int16: / 32768)")
+            if samples.dtype != np.float64:
+                samples = samples.astype(np.float32, copy=False)
             if samples.ndim != 1:
                 raise AudioError(f"a mono waveform [L] is expected, not shape {list(samples.shape)}")
             if not np.isfinite(samples).all():
@@ -140,14 +189,22 @@ def write_blocks(
     return written
 
 
-def resample(waveform: np.ndarray, source_rate: int, target_rate: int) -> np.ndarray:
-    """Resample float32 [L] with soxr at its high-quality setting; at least one sample remains."""
-    if not isinstance(source_rate, (int, float)) or source_rate <= 0:
-        raise AudioError(f"sample_rate is a positive number, not {source_rate!r}")
-    if source_rate == target_rate:
+def resample(waveform: np.ndarray, source_rate: float, target_rate: float) -> np.ndarray:
+    """Resample float32 [L] with soxr at its high-quality setting; at least one sample remains.
+
+    Raises AudioError for rates in Hz that no recording has.
+    """
+    source, target = _checked_rate(source_rate), _checked_rate(target_rate)
+    if source == target:
         return waveform
-    resampled: np.ndarray = soxr.resample(waveform, source_rate, target_rate, quality="HQ")
+    resampled: np.ndarray = soxr.resample(waveform, source, target, quality="HQ")
     return resampled if len(resampled) else np.zeros(1, np.float32)
+
+
+def _checked_rate(rate: object) -> float:
+    if not isinstance(rate, Real) or not LOWEST_RATE <= float(rate) <= HIGHEST_RATE:
+        raise AudioError(f"a sample rate is a number of {LOWEST_RATE} to {HIGHEST_RATE} Hz, not {rate!r}")
+    return float(rate)
 
 
 def mel_filterbank(sample_rate: int, n_fft: int, n_mels: int) -> Tensor:
@@ -171,29 +228,56 @@ def _mel_filters(sample_rate: int, n_fft: int, n_mels: int) -> np.ndarray:
 _UNKNOWN_LENGTH = 2**62
 
 
-@contextlib.contextmanager
-def _open(path: Path) -> Iterator[soundfile.SoundFile]:
-    if not path.is_file():
-        raise AudioError(f"{path}: no such file")
-    try:
-        with soundfile.SoundFile(path) as file:
-            yield file
-    except AudioError:
-        raise
-    except (RuntimeError, OSError, TypeError, ValueError, MemoryError) as error:
-        raise AudioError(f"{path}: not readable as audio ({_reason(error)}); convert it to WAV or FLAC") from error
+class _Stream(soundfile.SoundFile):  # type: ignore[misc]
+    """A file that is read from front to back.
 
+    python-soundfile seeks after every read of one that it can seek in, which fails at the end of a FLAC file whose
+    length is unknown.
+    """
 
-def _wav_is_cut(path: Path) -> bool:
-    """Whether a RIFF file is shorter than its own header says (which a streamed one does not know)."""
-    with open(path, "rb") as file:
-        header = file.read(8)
-    if header[:4] != b"RIFF":
+    def seekable(self) -> bool:
         return False
-    promised = int.from_bytes(header[4:], "little")
-    # Some writers leave out the pad byte of the last chunk: allow one.
-    # A program that writes into a pipe does not know the length, and promises about the largest there is.
-    return 0 < promised < 0x7FFFF000 and path.stat().st_size + 1 < promised + 8
+
+
+@contextlib.contextmanager
+def _open(path: Path, *, thorough: bool = True) -> Iterator[soundfile.SoundFile]:
+    if not path.exists():
+        raise AudioError(f"{path}: no such file")
+    if not path.is_file():
+        raise AudioError(f"{path}: is a folder or a device, not a file")
+    with contextlib.ExitStack() as stack:
+        try:
+            readable = stack.enter_context(containers.whole(path, thorough=thorough))
+            file = stack.enter_context(_Stream(_name(readable)))
+        except containers.CutShort as error:
+            raise AudioError(_cut_short(path)) from error
+        except containers.Unreadable as error:
+            mend = "" if error.options is None else f"; convert it: {_conversion(path, error.options)}"
+            raise AudioError(f"{path}: {error}{mend}") from error
+        except (RuntimeError, TypeError, ValueError) as error:
+            reason = f"not readable as audio ({_reason(error)})"
+            raise AudioError(f"{path}: {reason}; convert it: {_conversion(path)}") from error
+        if not LOWEST_RATE <= file.samplerate <= HIGHEST_RATE:
+            raise AudioError(f"{path}: its header says {file.samplerate} Hz, which no speech has; correct it")
+        try:
+            yield file
+        except soundfile.LibsndfileError as error:
+            raise AudioError(f"{path}: damaged or cut short ({_reason(error)}); copy or download it again") from error
+
+
+def _name(path: Path) -> Path | bytes:
+    """A path as python-soundfile takes it, which on POSIX systems cannot encode every name."""
+    return path if sys.platform == "win32" else os.fsencode(path)
+
+
+def _cut_short(path: Path) -> str:
+    return f"{path}: the file is cut short; copy or download it again, or keep what is there: {_conversion(path)}"
+
+
+def _conversion(path: Path, options: str = "") -> str:
+    """The command that makes a file of it that can be read; without folders, as what is said goes into indices."""
+    made = path.with_suffix(".wav" if path.suffix.lower() == ".flac" else ".flac")
+    return " ".join(["ffmpeg", *options.split(), "-i", shlex.quote(path.name), shlex.quote(made.name)])
 
 
 def _reason(error: BaseException) -> str:

@@ -6,13 +6,14 @@ from pathlib import Path
 
 import typer
 
-from vocable.cli.options import check_speech_output, parse_layers
+from vocable.cli.options import SPEECH_SUFFIXES, check_speech_output, parse_layers
+from vocable.cli.pipes import incoming, outgoing
 
 
 def convert(
-    source: Path = typer.Argument(help="What is said: an audio file."),
+    source: Path = typer.Argument(help="What is said: an audio file, or - for standard input."),
     reference: Path = typer.Argument(help="How it sounds: an audio file of a second or more."),
-    out: Path = typer.Option(..., "-o", "--out", help="The audio file to write."),
+    out: Path = typer.Option(..., "-o", "--out", help="The audio file to write, or - for standard output."),
     method: str = typer.Option(
         "nar", help="nar: the speech models' NAR; swap: layers of the codes, which needs no models."
     ),
@@ -42,7 +43,8 @@ def convert(
     from vocable.lm.nar import GUIDANCE
 
     tok = load_codec(model, device)
-    said, voice = (audio.read(path, tok.sample_rate)[0] for path in (source, reference))
+    with incoming(source) as speech, incoming(reference) as example:
+        said, voice = (audio.read(path, tok.sample_rate)[0] for path in (speech, example))
     if method == "nar":
         converter = VoiceConverter(tok, load_models(models, tok).to(device))
         speaker = converter.prepare_voice(voice)
@@ -50,5 +52,6 @@ def convert(
         converted = converter.convert(said, speaker, text=text, language=language, guidance=strength)
     else:
         converted = swap_layers(tok, said, voice, layers=chosen)
-    audio.write(out, converted.waveform[0], tok.sample_rate, comment=audio.MADE_BY_MACHINE)
+    with outgoing(out, SPEECH_SUFFIXES[0]) as written:
+        audio.write(written, converted.waveform[0], tok.sample_rate, comment=audio.MADE_BY_MACHINE)
     typer.echo(f"{out}: {len(said) / tok.sample_rate:.1f} s, {tok.id}", err=True)

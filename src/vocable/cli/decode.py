@@ -7,12 +7,14 @@ from pathlib import Path
 import typer
 
 from vocable.cli import batch
-from vocable.cli.options import parse_layers
+from vocable.cli.options import SPEECH_SUFFIXES, parse_layers
 
 
 def decode(
-    inputs: list[str] = typer.Argument(metavar="TOKENS...", help="Token files, folders or globs."),
-    out: Path = typer.Option(..., "-o", "--out", help="A folder, or one audio file for one input."),
+    inputs: list[str] = typer.Argument(metavar="TOKENS...", help="Token files, folders, globs, - for standard input."),
+    out: Path = typer.Option(
+        ..., "-o", "--out", help="A folder; for one input an audio file, or - for standard output."
+    ),
     layers: str = typer.Option(None, help="Decode from these layers alone: :1, :4, ... (default: all in the file)."),
     model: str = typer.Option(None, "-m", "--model", help="A folder or a hub id (default: the embedded model)."),
     device: str = typer.Option("cpu", help="cpu, cuda, ..."),
@@ -24,7 +26,7 @@ def decode(
     from vocable.codec.model import SpeechTokenizer
     from vocable.codec.tokens import SUFFIXES, Encoded
 
-    pairs = batch.plan(inputs, out, SUFFIXES, (".wav", ".flac", ".ogg"))
+    plan = batch.plan(inputs, out, SUFFIXES, SPEECH_SUFFIXES)
     tokenizer = SpeechTokenizer.from_pretrained(model, device=device, parts="decoder")
     tokenizer.bitrate(chosen)  # a wrong --layers is said once, not for each file
 
@@ -34,4 +36,4 @@ def decode(
         blocks = (block for clip in clips for block in tokenizer.decode_long(clip, layers=chosen))
         return audio.write_blocks(target, blocks, tokenizer.sample_rate) / tokenizer.sample_rate
 
-    batch.run(pairs, work, "decoded")
+    batch.run(plan, work, "decoded")

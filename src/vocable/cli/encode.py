@@ -11,12 +11,14 @@ from vocable.cli.options import parse_layers
 
 
 def encode(
-    inputs: list[str] = typer.Argument(metavar="IN...", help="Audio files, folders or globs."),
-    out: Path = typer.Option(..., "-o", "--out", help="A folder, or one token file for one input."),
+    inputs: list[str] = typer.Argument(metavar="IN...", help="Audio files, folders, globs, - for standard input."),
+    out: Path = typer.Option(
+        ..., "-o", "--out", help="A folder; for one input a token file, or - for standard output."
+    ),
     layers: str = typer.Option(None, help="Which codes: :1 for RVQ-1, 1:4, ... (default: all)."),
     model: str = typer.Option(None, "-m", "--model", help="A folder or a hub id (default: the embedded model)."),
     device: str = typer.Option("cpu", help="cpu, cuda, ..."),
-    format: str = typer.Option("safetensors", help="For folders: safetensors, npz or jsonl."),
+    format: str = typer.Option("safetensors", help="For folders and pipes: safetensors, npz or jsonl."),
 ) -> None:
     """Speech to codes."""
     chosen = parse_layers(layers)
@@ -27,7 +29,7 @@ def encode(
 
     if f".{format}" not in SUFFIXES:
         raise ValueError(f"--format is safetensors, npz or jsonl, not {format!r}")
-    pairs = batch.plan(inputs, out, audio.SUFFIXES, sorted(SUFFIXES, key=lambda s: s != f".{format}"))
+    plan = batch.plan(inputs, out, audio.SUFFIXES, sorted(SUFFIXES, key=lambda s: s != f".{format}"))
     tokenizer = SpeechTokenizer.from_pretrained(model, device=device, parts="encoder")
     tokenizer.bitrate(chosen)  # a wrong --layers is said once, not for each file
 
@@ -36,4 +38,4 @@ def encode(
         encoded.save(target)
         return int(encoded.num_samples) / tokenizer.sample_rate
 
-    batch.run(pairs, work, "encoded")
+    batch.run(plan, work, "encoded")

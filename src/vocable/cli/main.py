@@ -6,8 +6,10 @@ there at once.
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
+import time
 import warnings
 from types import FrameType
 
@@ -28,6 +30,7 @@ from vocable.cli import (
     train,
     tts,
 )
+from vocable.cli.messages import complain, one_line, out_of_memory
 
 app = typer.Typer(
     name="vocable",
@@ -67,39 +70,49 @@ def _root(
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command and exit with its code; `arguments` default to the process's own."""
-    signal.signal(signal.SIGINT, _stop)
-    signal.signal(signal.SIGTERM, _stop)
+    stop = _Stop()
+    signal.signal(signal.SIGINT, stop)
+    signal.signal(signal.SIGTERM, stop)
     warnings.showwarning = _show_warning  # type: ignore[assignment]
     try:
         app(arguments)
-    except (ValueError, ImportError, OSError) as error:
-        _complain(_one_line(error))
+    except (ValueError, ImportError, OSError, MemoryError) as error:
+        complain(one_line(error))
         sys.exit(2)
     except RuntimeError as error:
-        if type(error).__name__ != "OutOfMemoryError":  # torch's, which is not imported here
+        if type(error).__name__ == "OutOfMemoryError":  # torch's, which is not imported here
+            complain(
+                "out of memory on the GPU: smaller batches; in training, lower data.batch_size or raise accumulate"
+            )
+        elif out_of_memory(error):
+            complain(one_line(error))
+        else:
             raise
-        _complain("out of memory on the GPU: smaller batches; in training, lower data.batch_size or raise accumulate")
         sys.exit(2)
 
 
-def _stop(number: int, frame: FrameType | None) -> None:
-    # An exception rather than a sudden end: temporary files are removed on the way out.
-    _complain("interrupted" if number == signal.SIGINT else "terminated")
-    sys.exit(128 + number)
+class _Stop:
+    """What Ctrl-C and SIGTERM do: end the command by an exception, so that temporary files are removed on the way out.
 
+    A second one within moments was meant as the same; one after that ends a clean-up that hangs.
+    """
 
-def _complain(message: str) -> None:
-    typer.echo(f"vocable: {message}", err=True)
+    _PATIENCE = 3.0  #: seconds
+
+    def __init__(self) -> None:
+        self.begun: float | None = None
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        if self.begun is None:
+            self.begun = time.monotonic()
+            complain("interrupted" if number == signal.SIGINT else "terminated")
+            sys.exit(128 + number)
+        if time.monotonic() - self.begun > self._PATIENCE:
+            os._exit(128 + number)
 
 
 def _show_warning(message: Warning | str, *_: object) -> None:
-    _complain(f"warning: {message}")
-
-
-def _one_line(error: BaseException) -> str:
-    if isinstance(error, OSError) and error.strerror:
-        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    return " ".join(str(error).split()) or type(error).__name__
+    complain(f"warning: {message}")
 
 
 if __name__ == "__main__":

@@ -6,6 +6,11 @@ import re
 from pathlib import Path
 from typing import Literal
 
+from vocable.cli.pipes import is_pipe
+
+#: Of files that speech is written into; the first is what goes into pipes.
+SPEECH_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
+
 
 def parse_layers(text: str | None) -> slice | None:
     """`:1`, `1:4`, `2:` as a slice; None for all layers."""
@@ -41,7 +46,9 @@ def parse_duration(text: str | None) -> float | None:
 
 def check_speech_output(out: Path, *inputs: Path | None) -> None:
     """Before any work: ValueError for an output that is an input, or that no audio format is named by."""
+    if is_pipe(out):
+        return
     if out.resolve() in {path.resolve() for path in inputs if path}:
         raise ValueError(f"{out} is an input itself: name another output")
-    if out.suffix.lower() not in (".wav", ".flac", ".ogg"):
-        raise ValueError(f"{out}: name the output .wav, .flac or .ogg")
+    if out.suffix.lower() not in SPEECH_SUFFIXES:
+        raise ValueError(f"{out}: name the output .wav, .flac, .ogg or .mp3, or - for standard output")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from vocable.cli.bars import bars
+from vocable.cli.messages import complain, printable
 
 if TYPE_CHECKING:
     from vocable.corpus.manifest import Utterance
@@ -138,12 +139,15 @@ def check(
     for problem, named in found.items():
         names = [utterance.id for utterance, _ in named]
         more = f" and {len(names) - FEW} more" if len(names) > FEW else ""
-        typer.echo(f"{problem.replace('_', ' '):14} {len(names):8}  {', '.join(names[:FEW])}{more}".rstrip())
+        few = printable(", ".join(names[:FEW]))
+        typer.echo(f"{problem.replace('_', ' '):14} {len(names):8}  {few}{more}".rstrip())
     good = checking.clean(utterances, found)
     if out:
         checking.write_report(out, utterances, found)
     if clean:
         write_manifest(clean, good)
+    if journal:
+        journal.unlink(missing_ok=True)
     typer.echo(f"{len(utterances)} utterances, {hours:.2f} h: {len(good)} are well", err=True)
     if len(good) < len(utterances):
         raise typer.Exit(2)
@@ -164,9 +168,9 @@ def _prepare(corpus: str, root: Path, out: Path, **options: Any) -> None:
 
 def _sum_up(utterances: Sequence[Utterance], unreadable: Sequence[str], out: Path) -> None:
     for reason in unreadable[:FEW]:
-        typer.echo(f"vocable: {reason}", err=True)
+        complain(reason)
     if len(unreadable) > FEW:
-        typer.echo(f"vocable: and {len(unreadable) - FEW} more that are left out", err=True)
+        complain(f"and {len(unreadable) - FEW} more that are left out")
     hours = sum(u.duration for u in utterances) / 3600
     speakers = len({u.speaker for u in utterances if u.speaker is not None})
     texts = sum(u.text is not None for u in utterances)

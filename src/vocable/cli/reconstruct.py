@@ -7,12 +7,14 @@ from pathlib import Path
 import typer
 
 from vocable.cli import batch
-from vocable.cli.options import parse_layers
+from vocable.cli.options import SPEECH_SUFFIXES, parse_layers
 
 
 def reconstruct(
-    inputs: list[str] = typer.Argument(metavar="IN...", help="Audio files, folders or globs."),
-    out: Path = typer.Option(..., "-o", "--out", help="A folder, or one audio file for one input."),
+    inputs: list[str] = typer.Argument(metavar="IN...", help="Audio files, folders, globs, - for standard input."),
+    out: Path = typer.Option(
+        ..., "-o", "--out", help="A folder; for one input an audio file, or - for standard output."
+    ),
     layers: str = typer.Option(None, help="Through these layers alone: :1, :4, ... (default: all)."),
     model: str = typer.Option(None, "-m", "--model", help="A folder or a hub id (default: the embedded model)."),
     device: str = typer.Option("cpu", help="cpu, cuda, ..."),
@@ -23,7 +25,7 @@ def reconstruct(
     from vocable import audio
     from vocable.codec.model import SpeechTokenizer
 
-    pairs = batch.plan(inputs, out, audio.SUFFIXES, (".wav", ".flac", ".ogg"))
+    plan = batch.plan(inputs, out, audio.SUFFIXES, SPEECH_SUFFIXES)
     tokenizer = SpeechTokenizer.from_pretrained(model, device=device)
     tokenizer.bitrate(chosen)  # a wrong --layers is said once, not for each file
 
@@ -32,4 +34,4 @@ def reconstruct(
         audio.write(target, tokenizer.reconstruct(waveform, layers=chosen).waveform[0], tokenizer.sample_rate)
         return len(waveform) / tokenizer.sample_rate
 
-    batch.run(pairs, work, "reconstructed")
+    batch.run(plan, work, "reconstructed")

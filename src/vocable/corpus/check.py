@@ -54,8 +54,8 @@ def check(
     """For each of PROBLEMS the utterances that have it, and in a few words how.
 
     Duplicates are sought among utterances without another problem, and the first of them is not one: so it is what
-    stays when those named here are left out. `journal` is a file that keeps what was decoded while this runs; another
-    call goes on from it. `progress` is called after each utterance.
+    stays when those named here are left out. `journal` is a file that keeps what was decoded; another call goes on from
+    it, so remove it when the results are written. `progress` is called after each utterance.
     """
     found: dict[str, list[tuple[Utterance, str]]] = {problem: [] for problem in PROBLEMS}
     first: dict[str, str] = {}
@@ -68,8 +68,6 @@ def check(
             for problem, detail in problems.items():
                 found[problem].append((utterance, detail))
             progress()
-    if journal:
-        Path(journal).unlink(missing_ok=True)
     return found
 
 
@@ -129,7 +127,7 @@ def _decode_all(utterances: Sequence[Utterance], journal: str | os.PathLike[str]
 
 def _read_journal(path: Path) -> Iterator[Decoded]:
     for line in path.read_text(encoding="utf-8").split("\n") if path.is_file() else ():
-        with suppress(ValueError, TypeError):
+        with suppress(ValueError, TypeError, RecursionError):  # of a line that a kill cut short, or that is no such
             yield Decoded(**json.loads(line))
 
 

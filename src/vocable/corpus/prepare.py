@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import os
 import re
+import warnings
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache
@@ -18,6 +20,7 @@ from typing import Any
 from vocable import audio
 from vocable.corpus.manifest import Utterance
 from vocable.corpus.parallel import in_threads
+from vocable.files import walk
 
 
 def librispeech(root: Path, subsets: Sequence[str] = ()) -> Iterator[Utterance]:
@@ -91,10 +94,15 @@ def folder(root: Path, speakers_from: str = "parent", language: str | None = Non
     """
     if speakers_from not in ("parent", "none"):
         raise ValueError(f"--speakers-from is parent or none, not {speakers_from!r}")
-    for path in _audio_files(root):
+    passed_over: Counter[str] = Counter()
+    for path in _audio_files(root, passed_over):
         speaker = path.parent.name if speakers_from == "parent" else None
         found = _utterance(path, root.name, speaker, _text(path.with_suffix(".txt")), language)
         yield replace(found, id=path.relative_to(root).with_suffix("").as_posix())
+    passed_over.pop(".txt", None)
+    if passed_over:
+        others = ", ".join(f"{n} {suffix or 'without suffix'}" for suffix, n in sorted(passed_over.items()))
+        warnings.warn(f"{root}: files that are no audio by their names were passed over: {others}", stacklevel=3)
 
 
 CORPORA: dict[str, Callable[..., Iterator[Utterance]]] = {
@@ -142,10 +150,14 @@ def measured(
 
 
 def with_unique_ids(utterances: Sequence[Utterance], root: Path) -> list[Utterance]:
-    """As they are, or, where an id occurs twice, all of them named by their paths below `root`."""
-    if len({u.id for u in utterances}) == len(utterances):
-        return list(utterances)
-    return [replace(u, id=u.path.relative_to(root).as_posix()) for u in utterances]
+    """As they are, but for those whose id is another's too: these are named by their paths below `root`."""
+    utterances, clashing = list(utterances), True
+    while clashing:
+        count = Counter(u.id for u in utterances)
+        paths = [u.path.relative_to(root).as_posix() if count[u.id] > 1 else u.id for u in utterances]
+        clashing = any(u.id != path for u, path in zip(utterances, paths, strict=True))
+        utterances = [replace(u, id=path) for u, path in zip(utterances, paths, strict=True)]
+    return utterances
 
 
 def _measure(utterance: Utterance) -> Utterance | str:
@@ -168,11 +180,15 @@ def _below(root: Path, subsets: Sequence[str]) -> list[Path]:
     return [root / subset for subset in dict.fromkeys(subsets)] or [root]
 
 
-def _audio_files(folder: Path) -> list[Path]:
-    """All below `folder`, in order. Hidden files and folders, macOS's "._" twins among them, are left out."""
-    named = (p for p in folder.rglob("*") if p.suffix.lower() in audio.SUFFIXES)
-    shown = (p for p in named if not any(part.startswith(".") for part in p.relative_to(folder).parts))
-    return sorted(p for p in shown if p.is_file())
+def _audio_files(folder: Path, passed_over: Counter[str] | None = None) -> list[Path]:
+    """All below `folder`, and folders that cannot be listed, in order. passed_over: counts other files by suffix."""
+    found = []
+    for path in walk(folder) if folder.is_dir() else ():
+        if path.suffix.lower() in audio.SUFFIXES or path.is_dir():
+            found.append(path)
+        elif passed_over is not None:
+            passed_over[path.suffix.lower()] += 1
+    return found
 
 
 @lru_cache(maxsize=1)  # the files of a chapter follow one another
