@@ -8,7 +8,7 @@ from pathlib import Path
 import vocable
 
 FLOORS = [
-    {"files", "extras"},
+    {"files", "extras", "lock"},
     {"audio"},
     {"codec"},
     {"corpus"},
