@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections import Counter
@@ -144,10 +145,8 @@ def write_manifest(path: str | os.PathLike[str], utterances: Iterable[Utterance]
             raise ValueError(f"{path}: not written, the id {utterance.id!r} occurs twice")
         seen.add(utterance.id)
         audio = Path(real(utterance.path.parent), utterance.path.name)
-        try:
+        with contextlib.suppress(ValueError):  # on another drive of Windows
             audio = Path(os.path.relpath(audio, folder))
-        except ValueError:  # on another drive of Windows
-            pass
         row = vars(utterance) | {"path": audio.as_posix()}
         lines.append(json.dumps({k: v for k, v in row.items() if v is not None}, ensure_ascii=False) + "\n")
     if not lines:
