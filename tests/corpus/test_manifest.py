@@ -11,7 +11,6 @@ from vocable.corpus.manifest import (
     groups_by_duration,
     read_manifest,
     read_manifests,
-    with_unique_ids,
     write_manifest,
 )
 
@@ -84,14 +83,6 @@ def test_what_is_no_manifest_is_said_in_one_line(tmp_path: Path) -> None:
         assert message in str(raised.value) and "\n" not in str(raised.value)
     path.write_bytes(b"\xef\xbb\xbf" + json.dumps(GOOD).encode() + b"\r\n")  # as PowerShell writes it
     assert [u.id for u in read_manifest(path)] == ["a"]
-
-
-def test_only_those_that_share_an_id_are_renamed() -> None:
-    root = Path("/root")
-    names = {"anna/0.mp3": "anna/0", "anna/0.wav": "anna/0", "bo/0.wav": "bo/0", "anna/0.wav.flac": "anna/0.wav"}
-    found = with_unique_ids([Utterance(name, root / path, 1.0) for path, name in names.items()], root)
-    assert [u.id for u in found] == ["anna/0.mp3", "anna/0.wav", "bo/0", "anna/0.wav.flac"]
-    assert with_unique_ids(found, root) == found
 
 
 def test_audio_on_another_drive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,8 +25,9 @@ from zipfile import BadZipFile
 import numpy as np
 
 from vocable import audio
-from vocable.corpus.manifest import Utterance, parse_json, with_unique_ids, write_manifest
+from vocable.corpus.manifest import Utterance, parse_json, write_manifest
 from vocable.corpus.parallel import in_threads
+from vocable.corpus.prepare import with_unique_ids
 from vocable.extras import need
 from vocable.files import atomic_path
 from vocable.lock import one_at_a_time
@@ -129,7 +130,7 @@ def _read_json(path: Path) -> dict[str, Any]:
         content = parse_json(path.read_bytes())
     except ValueError as error:
         raise ValueError(f"{path}: damaged; delete it and run the same command again") from error
-    if not isinstance(content, dict) or ("parts" == path.parent.name and not {"rows", "state"} <= content.keys()):
+    if not isinstance(content, dict) or (path.parent.name == "parts" and not {"rows", "state"} <= content.keys()):
         raise ValueError(f"{path}: damaged; delete it and run the same command again")
     return content
 
@@ -178,7 +179,7 @@ def _read(value: dict[str, Any] | None, source: str, sample_rate: int | None) ->
 
 
 def _fetch(path: str, source: str) -> bytes:
-    """The file that a row names. Raises ValueError for one that is not there or lies outside of the dataset, and OSError
+    """The file that a row names. Raises ValueError for one that is not there, or outside of the dataset, and OSError
     for what concerns all rows."""
     import fsspec
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
@@ -114,14 +113,6 @@ def read_manifests(paths: str | Sequence[str]) -> list[Utterance]:
             raise ValueError(f"the id {utterance.id!r} occurs in two of {', '.join(paths)}")
         seen.add(utterance.id)
     return utterances
-
-
-def with_unique_ids(utterances: Sequence[Utterance], root: Path) -> list[Utterance]:
-    """As they are; only those that share an id with another are named by their paths below `root`, suffix and all."""
-    counts = Counter(u.id for u in utterances)
-    renamed = [replace(u, id=u.path.relative_to(root).as_posix()) if counts[u.id] > 1 else u for u in utterances]
-    # A path may be what another was called: "a.wav" beside a file "a.wav.flac".
-    return renamed if renamed == list(utterances) else with_unique_ids(renamed, root)
 
 
 def spread(items: Sequence[T], count: int | None) -> list[T]:
