@@ -99,7 +99,7 @@ class TokenStream(IterableDataset[Example]):
         self._pass, self._done, self._end = 0, 0, passes  # where it stands: clips of this pass that were given out
         self._readers: int | None = None  # of all ranks, among whom the pass that it stands in was dealt out
         #: Whether workers of a DataLoader read copies of this object; in shared memory, where they can note it.
-        self._copies_read = torch.zeros(1, dtype=torch.bool).share_memory_()
+        self._copies_read = torch.zeros(1, dtype=torch.bool).share_memory_()  # type: ignore[no-untyped-call]
 
     def state_dict(self) -> dict[str, Any]:
         """Raises ValueError where the workers of a DataLoader stand elsewhere than this object."""
@@ -111,7 +111,7 @@ class TokenStream(IterableDataset[Example]):
         return self._order | {"pass": self._pass, "done": self._done, "end": self._end, "readers": self._readers}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Raises ValueError for a position in another order; reading on with another number of readers raises it too."""
+        """Raises ValueError for a position in another order; `iter()` does for another number of readers."""
         # Vocable 0.1 noted neither rank nor readers.
         if other := [key for key, value in self._order.items() if state.get(key, value) != value]:
             raise ValueError(f"this position is of a stream with another {', '.join(other)}")

@@ -167,7 +167,7 @@ def _read(value: dict[str, Any] | None, source: str, sample_rate: int | None) ->
     if content is None and path is None:
         raise ValueError("holds no audio")
     if content is None:
-        content = _fetch(path, source)
+        content = _fetch(str(path), source)
     with tempfile.TemporaryDirectory() as folder:
         # libsndfile goes by a file's content, and where that does not say by its suffix.
         copy = Path(folder, "audio").with_suffix(Path(path or "").suffix[:9])

@@ -266,7 +266,8 @@ class Worker:
         )
         if self.codec.token_id != plan.token_id:
             raise ValueError(
-                f"{plan.codec or 'the embedded codec'} makes {self.codec.token_id} here, and made {plan.token_id} when this was planned"
+                f"{plan.codec or 'the embedded codec'} makes {self.codec.token_id} here, "
+                f"and made {plan.token_id} when this was planned"
             )
 
     def __call__(self, shard: Shard) -> int:
