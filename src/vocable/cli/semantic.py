@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from pathlib import Path
 
 import typer
@@ -101,4 +102,6 @@ def phones(
     with one_at_a_time(out), stages() as progress:
         corpus = load_corpus(str(tokens), read_manifest(manifest), data, tok, loaded.aligner, loaded.table, progress)
         count = write_phones(corpus, loaded, out)
+    for reason, clips in Counter(corpus.left_out.values()).most_common():
+        typer.echo(f"vocable: {clips} left out: {reason}", err=True)
     typer.echo(f"phones of {count} utterances in {out}; {len(corpus.left_out)} left out", err=True)

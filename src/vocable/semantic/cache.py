@@ -99,7 +99,8 @@ class Shard:
         rows = np.lib.format.open_memmap(path, mode="r")  # checks the file's length too
         if rows.ndim == 0 or not rows.flags.c_contiguous:
             raise ValueError(f"{path}: not rows one after another")
-        self.path, self.shape, self.dtype, self._offset = path, rows.shape, rows.dtype, int(rows.offset)
+        self.path, self.dtype, self._offset = path, rows.dtype, int(rows.offset)
+        self.shape: tuple[int, ...] = rows.shape
 
     def __len__(self) -> int:
         return self.shape[0]
