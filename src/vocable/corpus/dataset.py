@@ -123,7 +123,6 @@ class TokenStream(IterableDataset[Example]):
         reader, readers = self.rank, self.world_size
         if worker is not None:
             reader, readers = reader * worker.num_workers + worker.id, readers * worker.num_workers
-        self._copies_read.fill_(worker is not None)
         if len(self._shards) < readers:
             raise ValueError(
                 f"{len(self._shards)} shards cannot be dealt out to {readers} readers: take fewer workers or ranks, or "
@@ -135,6 +134,7 @@ class TokenStream(IterableDataset[Example]):
                 "take as many workers and ranks as before"
             )
         self._readers = readers
+        self._copies_read.fill_(worker is not None)
         if self._end is not None and self._pass >= self._end:
             self._end = self._pass + (self.passes or 0)
         while self._end is None or self._pass < self._end:

@@ -454,15 +454,9 @@ def read_index(out: Path) -> dict[str, Any]:
         if "codec_id" in index["plan"]:
             index["plan"]["token_id"] = index["plan"].pop("codec_id")
         texts = [index["plan"][key] for key in ("token_id", "format", "manifest")]
-        whole = all(isinstance(text, str) for text in [*texts, *index.get("left_out", {}).values()])
-        whole = (
-            whole
-            and isinstance(index["shards"], list)
-            and all(
-                _is_part(row) and _is_count(row["clips"]) and isinstance(row["entry_sha256"], str)
-                for row in index["shards"]
-            )
-        )
+        whole = all(isinstance(text, str) for text in texts) and isinstance(index["shards"], list)
+        for row in index["shards"]:
+            whole = whole and _is_part(row) and _is_count(row["clips"]) and isinstance(row["entry_sha256"], str)
     except (KeyError, TypeError, AttributeError):
         whole = False
     if not whole:
