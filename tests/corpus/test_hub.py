@@ -212,7 +212,7 @@ def test_a_second_run_and_a_damaged_part(tmp_path: Path) -> None:
         hub.huggingface(str(source), out, split="train")
     hub.huggingface(str(source), out, split="train")
     part = out / "parts" / "00000.json"
-    for content in ("{", "[]", "{}", "[" * 100_000):
+    for content in ("{", "[]", "{}", '{"rows": 5, "state": {}}', '{"rows": [{"x": 1}], "state": {}}', "[" * 100_000):
         part.write_text(content)
         with pytest.raises(ValueError, match=r"00000\.json: damaged; delete it"):
             hub.huggingface(str(source), out, split="train")

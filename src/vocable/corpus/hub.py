@@ -10,6 +10,7 @@ samples: its own decoder needs FFmpeg and a package tied to the version of torch
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import tempfile
@@ -34,6 +35,8 @@ from vocable.lock import one_at_a_time
 
 #: Rows in a part: a kill loses at most the work on these.
 PART_ROWS = 1000
+
+DAMAGED = "damaged; delete it and run the same command again"
 
 #: The highest sample rate of FLAC.
 MOST_HZ = 655_350
@@ -95,7 +98,7 @@ def huggingface(
             temporary.write_text(json.dumps(plan), encoding="utf-8")
         parts: list[dict[str, Any]] = []
         while (path := _part(out, len(parts))).is_file():
-            parts.append(_read_json(path))
+            parts.append(_read_part(path))
             for _ in parts[-1]["rows"]:
                 progress()
         if parts:
@@ -124,14 +127,24 @@ def _part(out: Path, number: int) -> Path:
     return out / "parts" / f"{number:05d}.json"
 
 
+def _read_part(path: Path) -> dict[str, Any]:
+    part = _read_json(path)
+    lines = part.get("rows")
+    lines = [row for row in lines if not isinstance(row, str)] if isinstance(lines, list) else [None]
+    fields = {field.name for field in dataclasses.fields(Utterance)}
+    if "state" not in part or not all(isinstance(row, dict) and row.keys() <= fields for row in lines):
+        raise ValueError(f"{path}: {DAMAGED}")
+    return part
+
+
 def _read_json(path: Path) -> dict[str, Any]:
     """One of this module's own files. Raises ValueError for one that is damaged."""
     try:
         content = parse_json(path.read_bytes())
     except ValueError as error:
-        raise ValueError(f"{path}: damaged; delete it and run the same command again") from error
-    if not isinstance(content, dict) or (path.parent.name == "parts" and not {"rows", "state"} <= content.keys()):
-        raise ValueError(f"{path}: damaged; delete it and run the same command again")
+        raise ValueError(f"{path}: {DAMAGED}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: {DAMAGED}")
     return content
 
 

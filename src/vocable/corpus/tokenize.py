@@ -115,8 +115,7 @@ def tokenize(
         seconds = {shard.number: shard.seconds for shard in todo}
         for number in engine(plan, out, todo):
             progress(seconds[number])
-        clips = [[u.id, u.duration] for shard in shards for u in shard.utterances]
-        made = plan.decides() | {"manifest": hashlib.sha256(json.dumps(clips).encode()).hexdigest()}
+        made = plan.decides() | {"manifest": _digest([u for shard in shards for u in shard.utterances])}
         index: dict[str, Any] = {"plan": made, "clips": 0, "frames": 0, "hours": 0.0, "downmixed": 0, "left_out": {}}
         index["shards"] = []
         for shard in shards:
@@ -185,8 +184,7 @@ def _read_plan(path: Path, decides: dict[str, Any], utterances: Sequence[Utteran
     if other := [f"{key} {before.get(key)}, not {value}" for key, value in decides.items() if before.get(key) != value]:
         raise ValueError(f"{path.parent} was begun with {'; '.join(other)}: choose another folder")
     if "shards" not in before:  # of vocable 0.1: it has its manifest's hash
-        clips = [[u.id, u.duration] for u in utterances]
-        if before.get("manifest") != hashlib.sha256(json.dumps(clips).encode()).hexdigest():
+        if before.get("manifest") != _digest(utterances):
             raise ValueError(
                 f"{path.parent} was begun by vocable 0.1 with another manifest: run the command once with that one, "
                 "then the corpus can grow; or choose another folder"
@@ -198,6 +196,11 @@ def _read_plan(path: Path, decides: dict[str, Any], utterances: Sequence[Utteran
         return [[(str(name), float(duration)) for name, duration in clips] for clips in before["shards"]]
     except (TypeError, ValueError) as error:
         raise ValueError(f"{path}: damaged: choose another folder") from error
+
+
+def _digest(utterances: Sequence[Utterance]) -> str:
+    """SHA-256 of ids and durations."""
+    return hashlib.sha256(json.dumps([[u.id, u.duration] for u in utterances]).encode()).hexdigest()
 
 
 def _stands(out: Path, plan: Plan, shard: Shard) -> bool:
