@@ -8,7 +8,7 @@ from pathlib import Path
 import vocable
 
 FLOORS = [
-    {"files", "extras", "containers"},
+    {"files", "extras", "containers", "lock"},
     {"audio"},
     {"codec"},
     {"corpus"},

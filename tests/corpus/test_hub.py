@@ -5,7 +5,9 @@ from __future__ import annotations
 import io
 import json
 import tarfile
+import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,8 +18,19 @@ from conftest import SPEECH, run_command
 from vocable import audio
 from vocable.corpus import hub
 from vocable.corpus.manifest import read_manifest
+from vocable.lock import one_at_a_time
 
 datasets = pytest.importorskip("datasets", reason="datasets is not installed: pip install 'vocable[hub]'")
+
+pyarrow = pytest.importorskip("pyarrow")
+pytest.importorskip("pyarrow.parquet")
+TABLE = pyarrow.schema(
+    {
+        "audio": pyarrow.struct({"bytes": pyarrow.binary(), "path": pyarrow.string()}),
+        **dict.fromkeys(("id", "sentence"), pyarrow.string()),
+        "speaker_id": pyarrow.int64(),
+    }
+)
 
 SAMPLES = audio.read(SPEECH)[0]
 
@@ -115,6 +128,96 @@ def test_audio_files_and_webdataset(tmp_path: Path) -> None:
         assert huggingface(source, "--split", "train", "-o", out) == 0
         utterances = read_manifest(out / "manifest.jsonl")
         assert [(u.id, u.text) for u in utterances] == [("00000000", text), ("00000001", text)]
+
+
+def test_one_bad_row_does_not_stop_the_rest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is wrong with a row is said of that row, at once and at every resumption."""
+    folder = tmp_path / "set"
+    high = io.BytesIO()
+    soundfile.write(high, SAMPLES[:1600], 1_000_000, format="WAV")
+    cells = [
+        {"bytes": None, "path": str(folder / "absent.flac")},
+        {"bytes": None, "path": str(folder)},
+        {"bytes": None, "path": f"zip://absent.flac::{folder / 'a.zip'}"},
+        {"bytes": None, "path": f"zip://0.flac::{folder / '0.flac'}"},
+        {"bytes": high.getvalue(), "path": "high.wav"},
+        {"bytes": b"no audio", "path": "a." + 300 * "x"},
+        {"bytes": None, "path": str(folder / "0.flac")},
+        {"bytes": None, "path": f"zip://in/1.flac::{folder / 'a.zip'}"},
+    ]
+    folder.mkdir()
+    for i, cell in enumerate(cells):  # written without the library, which would look for the files
+        table = pyarrow.Table.from_pylist([row(i, audio=cell)], TABLE)
+        pyarrow.parquet.write_table(table, folder / f"train-{i:05d}.parquet")
+    out = tmp_path / "out"
+    (folder / "0.flac").write_bytes(encoded(0))
+    with zipfile.ZipFile(folder / "a.zip", "w") as archive:
+        archive.writestr("in/1.flac", encoded(1))
+    # The folder is named as a user in it would, and read again by way of a link, as the hub's cache is.
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "link").symlink_to(folder)
+    for _ in range(2):
+        utterances, unreadable = hub.huggingface("set", out, split="train")
+        assert [u.id for u in utterances] == ["u6", "u7"]
+        assert [line.split(":")[0] for line in unreadable] == [f"row {i}" for i in range(6)]
+        assert "absent.flac: not readable" in unreadable[0] and "--sample-rate" in unreadable[4]
+    assert not hub._inside(str(folder / "0.flac"), "link") and hub._inside("link/0.flac", "link")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "{outside}",
+        "{folder}/../outside.flac",
+        "file://{outside}",
+        "file:{outside}",
+        "~/outside.flac",
+        "http://127.0.0.1:9/a.flac",
+        "zip://a.flac::http://127.0.0.1:9/a.zip",
+        "reference://a::{folder}/a.json",
+        "simplecache::{folder}/a.flac",
+        "hf://datasets/a/b/c.flac",
+    ],
+)
+def test_rows_name_files_of_their_dataset_alone(path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "set"
+    folder.mkdir()
+    (tmp_path / "outside.flac").write_bytes(encoded(0))
+    monkeypatch.chdir(folder)
+    path = path.format(outside=tmp_path / "outside.flac", folder=folder)
+    with pytest.raises(ValueError, match="lies outside of the dataset"):
+        hub._fetch(path, str(folder))
+    assert hub._inside(path, "some/dataset") == path.startswith("hf://")
+
+
+def test_gone_from_the_hub_is_one_row_and_a_lost_connection_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    import fsspec
+
+    def fails(path: str, mode: str) -> None:
+        error = OSError("HTTP error")
+        error.response = SimpleNamespace(status_code=int(path[-3:]))  # type: ignore[attr-defined]
+        raise error
+
+    monkeypatch.setattr(fsspec, "open", fails)
+    with pytest.raises(ValueError, match="not on the hub any more"):
+        hub._fetch("hf://datasets/a/b/404", "a/b")
+    for number in (401, 429, 503):
+        with pytest.raises(OSError, match="HTTP error"):
+            hub._fetch(f"hf://datasets/a/b/{number}", "a/b")
+
+
+def test_a_second_run_and_a_damaged_part(tmp_path: Path) -> None:
+    source, out = parquet(tmp_path / "set", [row(i) for i in range(3)]), tmp_path / "out"
+    with one_at_a_time(out), pytest.raises(ValueError, match="another run is at work here"):
+        hub.huggingface(str(source), out, split="train")
+    hub.huggingface(str(source), out, split="train")
+    part = out / "parts" / "00000.json"
+    for content in ("{", "[]", "{}", '{"rows": 5, "state": {}}', '{"rows": [{"x": 1}], "state": {}}', "[" * 100_000):
+        part.write_text(content)
+        with pytest.raises(ValueError, match=r"00000\.json: damaged; delete it"):
+            hub.huggingface(str(source), out, split="train")
+    part.unlink()
+    assert len(hub.huggingface(str(source), out, split="train")[0]) == 3
 
 
 def test_errors_say_what_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

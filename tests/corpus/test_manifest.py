@@ -6,7 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from vocable.corpus.manifest import Utterance, groups_by_duration, read_manifest, read_manifests, write_manifest
+from vocable.corpus.manifest import (
+    Utterance,
+    groups_by_duration,
+    read_manifest,
+    read_manifests,
+    write_manifest,
+)
 
 
 def test_read(tmp_path: Path) -> None:
@@ -33,6 +39,61 @@ def test_bad_lines_are_named(tmp_path: Path) -> None:
         read_manifest(path)
     with pytest.raises(ValueError, match="no such manifest"):
         read_manifest(tmp_path / "absent.jsonl")
+
+
+GOOD = {"id": "a", "path": "a.wav", "duration": 1}
+
+
+def written(path: Path, *rows: object) -> Path:
+    path.write_text("\n".join(map(json.dumps, rows)))
+    return path
+
+
+def test_speakers_that_are_numbers_are_speakers(tmp_path: Path) -> None:
+    rows = [GOOD | {"id": i, "speaker": i // 2, "text": 5, "corpus": 1.5, "language": ""} for i in range(4)]
+    utterances = read_manifest(written(tmp_path / "m.jsonl", *rows))
+    assert [u.speaker_key for u in utterances] == ["0", "0", "1", "1"]
+    assert (utterances[0].text, utterances[0].corpus, utterances[0].language) == ("5", "1.5", None)
+
+
+@pytest.mark.parametrize("field", ["id", "path", "duration", "speaker", "text", "corpus", "language"])
+@pytest.mark.parametrize("value", [["x"], {"x": 1}, True], ids=["list", "object", "bool"])
+def test_a_field_of_another_type_is_named(tmp_path: Path, field: str, value: object) -> None:
+    with pytest.raises(ValueError, match=f'line 2: "{field}" is '):
+        read_manifest(written(tmp_path / "m.jsonl", GOOD, GOOD | {"id": "b"} | {field: value}))
+
+
+def test_what_is_no_manifest_is_said_in_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "m.jsonl"
+    nemo = json.dumps({"audio_filepath": "a.wav", "duration": 1, "text": "hi"}).encode()
+    deep = json.dumps(GOOD).encode()[:-1] + b', "unread": ' + b"[" * 100_000 + b"]" * 100_000 + b"}"
+    for content, message in (
+        (nemo, 'line 1: no "id"; each line is a JSON object with "id", "path" and "duration"'),
+        (b"a.wav\nb.wav", "line 1: not JSON"),
+        (deep, "line 1: JSON that is nested too deep"),
+        ("café".encode("latin-1"), "not UTF-8"),
+        (json.dumps(GOOD).encode("utf-16"), "not UTF-8"),
+        (b'{"id": null, "path": "a", "duration": 1}', 'no "id"'),
+        (b'{"id": "a", "path": "", "duration": 1}', "\"path\" is '', not text"),
+        (b'{"id": "a", "path": "a", "duration": ' + b"9" * 400 + b"}", "not a number"),
+    ):
+        path.write_bytes(content)
+        with pytest.raises(ValueError) as raised:
+            read_manifest(path)
+        assert message in str(raised.value) and "\n" not in str(raised.value)
+    path.write_bytes(b"\xef\xbb\xbf" + json.dumps(GOOD).encode() + b"\r\n")  # as PowerShell writes it
+    assert [u.id for u in read_manifest(path)] == ["a"]
+
+
+def test_audio_on_another_drive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def relpath(path: object, start: object) -> str:
+        raise ValueError("path is on mount 'D:', start on mount 'C:'")
+
+    monkeypatch.setattr("os.path.relpath", relpath)
+    utterances = [Utterance("a", tmp_path / "a.wav", 1.0)]
+    write_manifest(tmp_path / "m.jsonl", utterances)
+    monkeypatch.undo()
+    assert [u.path.resolve() for u in read_manifest(tmp_path / "m.jsonl")] == [u.path.resolve() for u in utterances]
 
 
 def test_several_manifests_are_one(tmp_path: Path) -> None:

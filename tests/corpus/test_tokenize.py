@@ -27,6 +27,7 @@ from conftest import SPEECH, make_tiny, run_command
 from vocable import audio
 from vocable.codec.model import SpeechTokenizer
 from vocable.codec.tokens import Encoded
+from vocable.corpus import engines
 from vocable.corpus import tokenize as module
 from vocable.corpus.dataset import TokenDataset, TokenStream, collate
 from vocable.corpus.engines import Local
@@ -53,7 +54,6 @@ def write_corpus(folder: Path, clips: int, bad: Sequence[int] = ()) -> Path:
 
 @pytest.fixture(autouse=True, scope="module")
 def threads() -> Iterator[None]:
-    """A worker takes one thread; the tests that follow get theirs back."""
     before = torch.get_num_threads()
     yield
     torch.set_num_threads(before)
@@ -162,11 +162,101 @@ def test_a_full_disk_costs_one_shard(
 
 def test_another_plan_is_refused(corpus: Path, tokens: Path) -> None:
     utterances, plan = planned(corpus, shard_seconds=5.0)
-    with pytest.raises(ValueError, match="begun with another"):
+    with pytest.raises(ValueError, match=r"was begun with shard_seconds 4\.0, not 5\.0: choose another folder"):
         tokenize(utterances, tokens, plan, one_after_another)
     utterances, plan = planned(corpus)
-    with pytest.raises(ValueError, match="begun with another"):
+    with pytest.raises(ValueError, match=r"manifest lacks 1 of its clips \(clip-0\)"):
         tokenize(utterances[1:], tokens, plan, one_after_another)
+    longer = [replace(u, duration=u.duration + 1) for u in utterances[:5]]
+    with pytest.raises(ValueError, match=r"another length for 5 of its clips \(clip-0, clip-1, clip-2, \.\.\.\)"):
+        tokenize([*longer, *utterances[5:]], tokens, plan, one_after_another)
+
+
+# ---- growth ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_corpus_grows(corpus: Path, tmp_path: Path) -> None:
+    """Clips that come later become further shards, wherever the manifest lists them; the others are not touched."""
+    utterances, plan = planned(corpus)
+    first = [u for i, u in enumerate(utterances) if i % 3 and u.id != "clip-7"]
+    before = tokenize(first, tmp_path, plan, one_after_another)
+    stood = digests(tmp_path)
+    assert before == tokenize(first, tmp_path, plan, one_after_another)
+    made: list[int] = []
+
+    def noting(plan: Plan, out: Path, shards: Sequence[Shard]) -> Iterator[int]:
+        made.extend(shard.number for shard in shards)
+        return one_after_another(plan, out, shards)
+
+    index = tokenize(utterances, tmp_path, plan, noting)
+    shards = len(before["shards"])
+    assert made == list(range(shards, len(index["shards"]))) and index["shards"][:shards] == before["shards"]
+    assert {name: digest for name, digest in digests(tmp_path).items() if name in stood} | {
+        "index.json": stood["index.json"]
+    } == stood
+    assert index["clips"] == 23 and list(index["left_out"]) == ["clip-7"] and verify(tmp_path) == []
+    assert index["plan"]["manifest"] != before["plan"]["manifest"], (
+        "positions in a stream of the smaller one are no more"
+    )
+    assert sorted(TokenDataset(tmp_path).ids) == sorted(e["id"] for e in TokenStream(tmp_path, passes=1))
+    assert len(set(TokenDataset(tmp_path).ids)) == 23
+    with pytest.raises(ValueError, match="was begun with stop 4, not 1"):
+        tokenize(utterances, tmp_path, replace(plan, stop=1), one_after_another)
+
+
+def test_an_interrupted_growth_goes_on_and_may_grow(corpus: Path, tmp_path: Path) -> None:
+    utterances, plan = planned(corpus)
+    utterances = [u for u in utterances if u.id != "clip-7"]
+
+    def stops_after_one(plan: Plan, out: Path, shards: Sequence[Shard]) -> Iterator[int]:
+        yield from one_after_another(plan, out, shards[:1])
+        raise KeyboardInterrupt
+
+    stages = utterances[:8], utterances[:15], utterances
+    for undisturbed in stages:
+        tokenize(undisturbed, tmp_path / "whole", plan, one_after_another)
+    for stage in stages:
+        with pytest.raises(KeyboardInterrupt):
+            tokenize(stage, tmp_path / "stopped", plan, stops_after_one)
+    assert not (tmp_path / "stopped" / "index.json").exists()
+    tokenize(utterances, tmp_path / "stopped", plan, one_after_another)
+    assert digests(tmp_path / "stopped") == digests(tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):  # what was whole stays readable while it grows
+        tokenize([*utterances, replace(utterances[0], id="more")], tmp_path / "whole", plan, stops_after_one)
+    assert len(TokenDataset(tmp_path / "whole")) == 23 and verify(tmp_path / "whole") == []
+
+
+def test_a_corpus_that_vocable_0_1_began(corpus: Path, tokens: Path, tmp_path: Path) -> None:
+    """Its plan has a hash of the manifest, and no clips."""
+    utterances, plan = planned(corpus)
+    shutil.copytree(tokens, tmp_path / "old")
+    index = read_index(tokens)
+    (tmp_path / "old" / "plan.json").write_text(json.dumps(index["plan"]))
+    more = [*utterances, replace(utterances[0], id="more")]
+    with pytest.raises(ValueError, match="run the command once with that one"):
+        tokenize(more, tmp_path / "old", plan, one_after_another)
+    assert tokenize(utterances, tmp_path / "old", plan, one_after_another) == index
+    assert tokenize(more, tmp_path / "old", plan, one_after_another)["clips"] == 24
+
+
+def test_a_folder_that_got_more_files(
+    corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engines, "Local", lambda workers: one_after_another)
+    recordings, out = tmp_path / "recordings", tmp_path / "out"
+    (recordings / "anna").mkdir(parents=True)
+    speech, rate = audio.read(SPEECH, 16_000)
+    call = ("tokenize", recordings, "-o", out, "--model", corpus / "codec")
+    for number in (5, 2):
+        soundfile.write(recordings / "anna" / f"{number}.wav", np.stack([speech[: 1600 * number]] * 2, 1), rate)
+        capsys.readouterr()
+        assert run_command(*call) == 0
+    stereo, summary = capsys.readouterr().err.splitlines()
+    assert stereo == "vocable: 2 clips of several channels, which were averaged to mono" and "2 clips" in summary
+    assert TokenDataset(out).ids == ["anna/5", "anna/2"]
+    (recordings / "anna" / "5.wav").unlink()
+    assert run_command(*call) == 2
+    assert "this manifest lacks 1 of its clips (anna/5)" in capsys.readouterr().err
 
 
 def test_what_cannot_be_planned(corpus: Path, tmp_path: Path) -> None:
@@ -175,6 +265,7 @@ def test_what_cannot_be_planned(corpus: Path, tmp_path: Path) -> None:
         ({"duration": 0.0}, "lasts 0.0 s"),
         ({"duration": float("nan")}, "lasts nan"),
         ({"id": "caf\udce9"}, "not UTF-8"),
+        ({"id": "clip-3"}, "occurs twice"),
     ):
         with pytest.raises(ValueError, match=said):
             tokenize([*utterances[1:], replace(utterances[0], **bad)], tmp_path, plan, one_after_another)
@@ -197,6 +288,74 @@ def test_loud_long_and_oddly_named_clips(corpus: Path, tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "out" / "shards" / "00000.tar") as tar:
         assert all("/" not in name and name.count(".") == 1 for name in tar.getnames())
     assert verify(tmp_path / "out") == []
+
+
+def test_clips_that_memory_does_not_hold(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One of them does not stop the rest, whether it is read, encoded in a batch or alone."""
+    utterances, plan = planned(corpus)
+    read, encode, encode_long = audio.read, SpeechTokenizer.encode, SpeechTokenizer.encode_long
+
+    def reads(path: Path, rate: int) -> tuple[np.ndarray, int]:
+        if path.stem == "3":
+            raise MemoryError
+        return read(path, rate)
+
+    def encodes(self: SpeechTokenizer, waveforms: object, **options: object) -> Encoded:
+        if isinstance(waveforms, list):
+            raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory")
+        return encode(self, waveforms, **options)
+
+    def encodes_long(self: SpeechTokenizer, waveform: np.ndarray, **options: object) -> Encoded:
+        if len(waveform) == round(utterances[5].duration * 16_000):
+            raise MemoryError
+        return encode_long(self, waveform, **options)
+
+    monkeypatch.setattr(audio, "read", reads)
+    monkeypatch.setattr(SpeechTokenizer, "encode", encodes)
+    monkeypatch.setattr(SpeechTokenizer, "encode_long", encodes_long)
+    index = tokenize(utterances, tmp_path / "a", plan, one_after_another)
+    assert sorted(index["left_out"]) == ["clip-3", "clip-5", "clip-7"] and index["clips"] == 21
+    assert (
+        index["left_out"]["clip-3"]
+        == index["left_out"]["clip-5"]
+        == ("not enough memory for it: cut it into shorter recordings")
+    )
+
+    def is_a_bug(self: SpeechTokenizer, waveforms: object, **options: object) -> Encoded:
+        raise RuntimeError("sizes do not match")
+
+    monkeypatch.setattr(SpeechTokenizer, "encode", is_a_bug)
+    with pytest.raises(RuntimeError, match="sizes do not match"):
+        tokenize(utterances, tmp_path / "b", plan, one_after_another)
+
+
+def test_recordings_of_several_channels_are_counted(
+    corpus: Path, tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    speech, rate = audio.read(SPEECH, 16_000)
+    for i in range(3):
+        soundfile.write(tmp_path / f"{i}.wav", np.stack([speech[:8000]] * (1 + i % 2), 1), rate)
+    utterances = [Utterance(str(i), tmp_path / f"{i}.wav", 0.5) for i in (0, 1, 1, 2)]
+    utterances[2] = replace(utterances[2], id="1 again")
+    _, plan = planned(corpus)
+    assert tokenize(utterances, tmp_path / "out", plan, one_after_another)["downmixed"] == 2
+    assert not recwarn.list
+
+
+def test_a_worker_leaves_torch_s_threads_as_they_were(corpus: Path, tmp_path: Path) -> None:
+    utterances, plan = planned(corpus)
+    torch.set_num_threads(2)
+    tokenize(utterances[:2], tmp_path, plan, one_after_another)
+    assert torch.get_num_threads() == 2
+
+
+def test_the_embedded_codec_is_no_folder(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without --model, workers take the embedded codec, also where a folder has the name of its preset."""
+    monkeypatch.setattr(engines, "Local", lambda workers: one_after_another)
+    (tmp_path / "fast").mkdir()
+    audio.write(tmp_path / "in" / "a.wav", audio.read(SPEECH, 16_000)[0][:8000], 16_000)
+    monkeypatch.chdir(tmp_path)
+    assert run_command("tokenize", "in", "-o", "out", "--layers", ":1") == 0
 
 
 def test_one_run_at_a_time(corpus: Path, tmp_path: Path) -> None:
@@ -251,7 +410,7 @@ def test_verify_finds_what_is_wrong(corpus: Path, tmp_path: Path, capsys: pytest
     said = capsys.readouterr().err
     assert "00001.tar: its checksum" in said and "00002.tar" in said and "2 complaints" in said
     entry = tmp_path / "shards" / "00000.json"
-    entry.write_text(entry.read_text().replace('"seconds"', '"second"'))
+    entry.write_text(entry.read_text() + "\n")
     assert any("00000.json: its checksum" in line for line in verify(tmp_path))
 
 

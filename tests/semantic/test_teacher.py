@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vocable.corpus.manifest import Utterance
+from vocable.lock import one_at_a_time
 from vocable.semantic.cache import FeatureCache, extract
 from vocable.semantic.teacher import Teacher, canonical_layer, pack
 
@@ -231,7 +232,30 @@ def test_damaged_caches(corpus: list[Utterance], tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"7 frames, not the"):
         FeatureCache(tmp_path / "cache")
     shard.write_bytes(whole)
-    for content in ("{", "[]", "{}", known.replace("mean", "median")):
+    np.save(shard, np.load(shard).astype(np.float32))
+    with pytest.raises(ValueError, match=r"not float16 of 16 dimensions"):
+        FeatureCache(tmp_path / "cache")
+    shard.write_bytes(whole)
+    negative = known.replace("[0, 0, ", "[0, -1, ", 1)
+    assert negative != known
+    for content in ("{", "[]", "{}", "[" * 100_000, known.replace("mean", "median"), negative):
         index.write_text(content)
         with pytest.raises(ValueError, match=r"index.json: not the index of a feature cache"):
             FeatureCache(tmp_path / "cache")
+
+
+def test_features_that_float16_does_not_hold(
+    corpus: list[Utterance], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    teacher = Teacher(str(save_teacher("hubert", tmp_path / "teacher")), 1)
+    for value in (70_000.0, float("nan")):
+        monkeypatch.setattr(Teacher, "__call__", lambda self, w, v=value: [torch.full((3, 16), v) for _ in w])
+        with pytest.raises(ValueError, match=r"0.wav: layer 1 of .* which float16 does not hold"):
+            extract(teacher, corpus, tmp_path / "cache")
+    assert not list((tmp_path / "cache").glob("*.npy"))
+
+
+def test_one_run_in_a_cache(corpus: list[Utterance], tmp_path: Path) -> None:
+    teacher = Teacher(str(save_teacher("hubert", tmp_path / "teacher")), 1)
+    with one_at_a_time(tmp_path / "cache"), pytest.raises(ValueError, match="another run is at work here"):
+        extract(teacher, corpus, tmp_path / "cache")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from pathlib import Path
 
 import typer
@@ -90,6 +91,7 @@ def phones(
     from vocable.lm.model import load_models
     from vocable.lm.phones import write_phones
     from vocable.lm.recipe import Data
+    from vocable.lock import one_at_a_time
 
     tok = load_codec(codec)
     loaded = load_models(models, tok)
@@ -97,7 +99,9 @@ def phones(
         raise ValueError("these language models have no aligner: train them with one")
     data = Data(str(tokens), str(manifest), "", "", str(out / "work"), language=loaded.language, longest=longest)
     data = dataclasses.replace(data, front_end=loaded.front_end)  # type: ignore[arg-type]
-    with stages() as progress:
+    with one_at_a_time(out), stages() as progress:
         corpus = load_corpus(str(tokens), read_manifest(manifest), data, tok, loaded.aligner, loaded.table, progress)
-    count = write_phones(corpus, loaded, out)
+        count = write_phones(corpus, loaded, out)
+    for reason, clips in Counter(corpus.left_out.values()).most_common():
+        typer.echo(f"vocable: {clips} left out: {reason}", err=True)
     typer.echo(f"phones of {count} utterances in {out}; {len(corpus.left_out)} left out", err=True)

@@ -59,7 +59,7 @@ def tokenize(
     codec.bitrate(chosen)  # a wrong --layers is said here
     start, stop, _ = (chosen or slice(None)).indices(codec.num_quantizers)
     plan = Plan(
-        str(model or "fast"),
+        model,
         codec.token_id,
         start,
         stop,
@@ -85,6 +85,8 @@ def tokenize(
             bar.update(task, advance=seconds, description=text)
 
         index = run(utterances, out, plan, works, progress)
+    if index["downmixed"]:
+        typer.echo(f"vocable: {index['downmixed']} clips of several channels, which were averaged to mono", err=True)
     left_out = len(index["left_out"]) + len(unreadable)
     for clip, why in index["left_out"].items():
         typer.echo(f"vocable: {clip}: {why}", err=True)

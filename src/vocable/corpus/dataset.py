@@ -1,7 +1,11 @@
-"""A tokenized corpus for training: by index, or as a shuffled stream that several ranks and workers share."""
+"""A tokenized corpus for training: by index, or as a shuffled stream that several ranks and workers share.
+
+Clips come with their ids; what else is known of them is in the manifest: `{u.id: u for u in read_manifest(path)}`.
+"""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
-from vocable.codec.tokens import Encoded
+from vocable.codec.tokens import Encoded, TokensError
 from vocable.corpus.tokenize import read_entry, read_index, read_shard
 
 #: "id": str, "codes": int64 [K', T], "num_samples": int; "gain": float, of a codec that brings clips to a level
@@ -46,9 +50,12 @@ class TokenDataset(Dataset[Example]):
 
     def __getitem__(self, item: int) -> Example:
         shard, start, size = self._places[item].tolist()
+        name = f"{self._shards[shard]}, {self.ids[item]}"
         with open(self._shards[shard], "rb") as file:
+            if start + size > os.fstat(file.fileno()).st_size:
+                raise TokensError(f"{name}: lies behind the shard's end; run `vocable tokenize verify`")
             file.seek(start)
-            clip = Encoded.from_bytes(file.read(size), f"{self._shards[shard]}, {self.ids[item]}")
+            clip = Encoded.from_bytes(file.read(size), name)
         return _example(self.ids[item], clip)
 
 
@@ -59,8 +66,9 @@ class TokenStream(IterableDataset[Example]):
     shard is read whole when its first clip is due, and kept until its last was given out.
 
     `state_dict()` is where this reader stands, and `load_state_dict` goes on from there with the same clips; what was
-    given out before is not read again. Each worker of a DataLoader is a reader of its own: torchdata's
-    StatefulDataLoader keeps their states; with torch's and workers, every `iter()` begins where this object stands.
+    given out before is not read again. A position is one rank's, and within a pass one of a number of readers. Each
+    worker of a DataLoader is a reader of its own: torchdata's StatefulDataLoader keeps their states. With torch's and
+    workers, every `iter()` begins where this object stands, which does not move; `state_dict` then raises ValueError.
     """
 
     def __init__(
@@ -84,19 +92,31 @@ class TokenStream(IterableDataset[Example]):
         if not 0 <= rank < world_size:
             raise ValueError(f"rank {rank} is none of {world_size}")
         self.buffer, self.rank, self.world_size, self.passes = buffer, rank, world_size, passes
-        #: What an order follows from: a position is worth nothing under another.
+        #: What the order of clips follows from: a position is valid only for the same values.
         self._order = {"corpus": index["plan"]["manifest"], "seed": seed, "buffer": buffer, "world_size": world_size}
+        self._order["rank"] = rank
         self.seed = seed
         self._pass, self._done, self._end = 0, 0, passes  # where it stands: clips of this pass that were given out
+        self._readers: int | None = None  # of all ranks, among whom the pass that it stands in was dealt out
+        #: Whether workers of a DataLoader read copies of this object; in shared memory, where they can note it.
+        self._copies_read = torch.zeros(1, dtype=torch.bool).share_memory_()  # type: ignore[no-untyped-call]
 
     def state_dict(self) -> dict[str, Any]:
-        return self._order | {"pass": self._pass, "done": self._done, "end": self._end}
+        """Raises ValueError where the workers of a DataLoader stand elsewhere than this object."""
+        if get_worker_info() is None and bool(self._copies_read):
+            raise ValueError(
+                "the workers of a DataLoader gave out clips, and each stands elsewhere: take torchdata's "
+                "StatefulDataLoader and keep its state_dict(), or num_workers=0"
+            )
+        return self._order | {"pass": self._pass, "done": self._done, "end": self._end, "readers": self._readers}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Raises ValueError for a position in a stream of another order."""
-        if other := [key for key, value in self._order.items() if state[key] != value]:
+        """Raises ValueError for a position in another order; `iter()` does for another number of readers."""
+        # Vocable 0.1 noted neither rank nor readers.
+        if other := [key for key, value in self._order.items() if state.get(key, value) != value]:
             raise ValueError(f"this position is of a stream with another {', '.join(other)}")
         self._pass, self._done, self._end = state["pass"], state["done"], state["end"]
+        self._readers = state.get("readers")
 
     def __iter__(self) -> Iterator[Example]:
         worker = get_worker_info()
@@ -105,8 +125,16 @@ class TokenStream(IterableDataset[Example]):
             reader, readers = reader * worker.num_workers + worker.id, readers * worker.num_workers
         if len(self._shards) < readers:
             raise ValueError(
-                f"{len(self._shards)} shards cannot be dealt out to {readers} readers: make smaller shards"
+                f"{len(self._shards)} shards cannot be dealt out to {readers} readers: take fewer workers or ranks, or "
+                "tokenize with smaller shards (--shard-minutes)"
             )
+        if self._done and self._readers not in (None, readers):
+            raise ValueError(
+                f"this position is of one of {self._readers} readers, and there are {readers} now: "
+                "take as many workers and ranks as before"
+            )
+        self._readers = readers
+        self._copies_read.fill_(worker is not None)
         if self._end is not None and self._pass >= self._end:
             self._end = self._pass + (self.passes or 0)
         while self._end is None or self._pass < self._end:
@@ -125,6 +153,9 @@ class TokenStream(IterableDataset[Example]):
             if number >= self._done:
                 if shard not in held:
                     held[shard] = list(read_shard(path))
+                    if len(held[shard]) != clips:
+                        found = f"holds {len(held[shard])} clips, not the {clips} of the index"
+                        raise TokensError(f"{path}: {found}; run `vocable tokenize verify`")
                 yield _example(*held[shard][clip])
             if not left[shard]:
                 held.pop(shard, None)

@@ -79,9 +79,10 @@ class Ray:
                 context.execution_no_progress_timeout_s = -1  # a shard may take long
             # A block for each shard, so that each is a task of its own. Actors start in another folder.
             rows = [{"shard": _as_json(shard)} for shard in shards]
-            kind = KIND if plan.codec.startswith(KIND) else ""
-            folder = Path(plan.codec.removeprefix(KIND))
-            if folder.is_dir():
+            codec = plan.codec or ""
+            kind = KIND if codec.startswith(KIND) else ""
+            folder = Path(codec.removeprefix(KIND))
+            if codec and folder.is_dir():
                 plan = dataclasses.replace(plan, codec=f"{kind}{folder.resolve()}")
             made = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
                 _Actor,

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from vocable.files import atomic_path
 
@@ -33,30 +34,39 @@ class Utterance:
         return self.speaker or self.id
 
 
+def parse_json(text: str | bytes) -> Any:
+    """What a JSON text says. Raises ValueError also where it is nested deeper than Python can follow."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"not JSON ({error.msg})") from error
+    except RecursionError:
+        raise ValueError("JSON that is nested too deep") from None
+
+
 def read_manifest(path: str | os.PathLike[str], root: str | os.PathLike[str] | None = None) -> list[Utterance]:
-    """Read a JSONL manifest; audio paths are relative to `root`, or to its folder. ValueError names the bad line."""
+    """Read a JSONL manifest; audio paths are relative to `root`, or to its folder, and may lie anywhere.
+
+    Id, speaker, text, corpus and language are text, and numbers are taken for text; null and "" are unknown. Raises
+    ValueError that names the bad line.
+    """
     path = Path(path)
     folder = path.parent if root is None else Path(root)
     if not path.is_file():
         raise ValueError(f"{path}: no such manifest")
+    try:
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not UTF-8; convert it") from error
     utterances, seen = [], set()
-    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), 1):
+    for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
-            utterance = Utterance(
-                id=str(row["id"]),
-                path=folder / row["path"],
-                duration=float(row["duration"]),
-                speaker=row.get("speaker"),
-                text=row.get("text"),
-                corpus=row.get("corpus"),
-                language=row.get("language"),
-            )
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            utterance = _utterance(parse_json(line), folder)
+        except ValueError as error:
             raise ValueError(
-                f'{path}, line {number}: each line needs "id", "path" and "duration" ({error!r})'
+                f'{path}, line {number}: {error}; each line is a JSON object with "id", "path" and "duration"'
             ) from error
         if utterance.id in seen:
             raise ValueError(f"{path}, line {number}: the id {utterance.id!r} occurs twice")
@@ -65,6 +75,32 @@ def read_manifest(path: str | os.PathLike[str], root: str | os.PathLike[str] | N
     if not utterances:
         raise ValueError(f"{path}: the manifest is empty")
     return utterances
+
+
+def _utterance(row: Any, folder: Path) -> Utterance:
+    """Raises ValueError that says which field is missing or of another type."""
+    if not isinstance(row, dict):
+        raise ValueError("not an object")
+    texts = {field: _text(row, field) for field in ("id", "speaker", "text", "corpus", "language")}
+    path, duration = row.get("path"), row.get("duration")
+    if texts["id"] is None:
+        raise ValueError('no "id"')
+    if not isinstance(path, str) or not path:
+        raise ValueError(f'"path" is {path!r:.40}, not text' if "path" in row else 'no "path"')
+    if not isinstance(duration, (int, float, str)) or isinstance(duration, bool):
+        raise ValueError(f'"duration" is {duration!r:.40}, not a number' if "duration" in row else 'no "duration"')
+    try:
+        seconds = float(duration)
+    except (ValueError, OverflowError):
+        raise ValueError(f'"duration" is {duration!r:.40}, not a number of seconds') from None
+    return Utterance(path=folder / path, duration=seconds, **texts)  # type: ignore[arg-type]
+
+
+def _text(row: dict[str, Any], field: str) -> str | None:
+    value = row.get(field)
+    if isinstance(value, bool) or not isinstance(value, (str, int, float, type(None))):
+        raise ValueError(f'"{field}" is {value!r:.40}, not text')
+    return None if value is None or value == "" else str(value)
 
 
 def read_manifests(paths: str | Sequence[str]) -> list[Utterance]:
@@ -99,8 +135,10 @@ def write_manifest(path: str | os.PathLike[str], utterances: Iterable[Utterance]
         if utterance.id in seen:
             raise ValueError(f"{path}: not written, the id {utterance.id!r} occurs twice")
         seen.add(utterance.id)
-        relative = Path(os.path.relpath(Path(real(utterance.path.parent), utterance.path.name), folder)).as_posix()
-        row = vars(utterance) | {"path": relative}
+        audio = Path(real(utterance.path.parent), utterance.path.name)
+        with contextlib.suppress(ValueError):  # on another drive of Windows
+            audio = Path(os.path.relpath(audio, folder))
+        row = vars(utterance) | {"path": audio.as_posix()}
         lines.append(json.dumps({k: v for k, v in row.items() if v is not None}, ensure_ascii=False) + "\n")
     if not lines:
         raise ValueError(f"{path}: not written, there are no utterances")

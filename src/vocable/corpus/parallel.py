@@ -38,7 +38,6 @@ def in_threads(function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
 def processes(workers: int, start: Callable[..., None], arguments: tuple[Any, ...]) -> Iterator[ProcessPoolExecutor]:
     """A pool, each process of which begins with `start(*arguments)`. After Ctrl-C or a failure its processes are ended
     in the middle of their work: it may take minutes, and nobody waits for it."""
-    others = set(multiprocessing.active_children())
     # Spawned, because torch's threads and CUDA do not survive a fork.
     pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), start, arguments)
     try:
@@ -46,7 +45,7 @@ def processes(workers: int, start: Callable[..., None], arguments: tuple[Any, ..
     except BrokenProcessPool:
         raise
     except BaseException:
-        for process in set(multiprocessing.active_children()) - others:
+        for process in list((pool._processes or {}).values()):  # Python 3.14 has terminate_workers for it
             process.terminate()
         raise
     finally:

@@ -1,6 +1,6 @@
 """A corpus as tokens: shards whose bytes follow from the manifest and the plan alone.
 
-    OUT/plan.json             token id, layers, format, sizes, the manifest's hash: what decides the bytes
+    OUT/plan.json             token id, layers, format, sizes, and the clips of each shard: what decides the bytes
     OUT/shards/00000.tar ...  a token file for each clip, ID.safetensors, as `Encoded.load` reads them; or 00000.parquet
     OUT/shards/00000.json     its checksum, its clips and their places; clips that were left out, and why
     OUT/index.json            when all are there: shards, checksums, sums
@@ -8,16 +8,19 @@
 A shard is the atomic unit. Its members, their order and the batches that they are encoded in follow from manifest and
 plan, each batch runs on one thread, and nothing of the clock or of users is written: so an interrupted and resumed run,
 one worker or many, here or on a cluster of like machines, gives the same bytes.
+
+A corpus may grow: clips that a later manifest adds become further shards, and those that stand are not touched.
 """
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import io
 import json
 import math
+import re
 import tarfile
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -33,11 +36,14 @@ from vocable.audio import AudioError
 from vocable.codec.encodec import load_codec
 from vocable.codec.layers import Recurrence
 from vocable.codec.tokens import Encoded, TokensError
-from vocable.corpus.manifest import Utterance, groups_by_duration
+from vocable.corpus.manifest import Utterance, groups_by_duration, parse_json
 from vocable.extras import need
-from vocable.files import atomic_path, file_digest, same_plan_or_refuse
+from vocable.files import atomic_path, file_digest
+from vocable.lock import one_at_a_time
 
 Format = Literal["tar", "parquet"]
+#: How the warning of a recording of several channels ends (`audio.read`): it is counted instead of shown.
+DOWNMIXED = "channels averaged to mono"
 Entry = dict[str, Any]  #: of the index: one shard, as JSON
 
 
@@ -45,7 +51,7 @@ Entry = dict[str, Any]  #: of the index: one shard, as JSON
 class Plan:
     """What decides the bytes of a tokenized corpus, besides its manifest."""
 
-    codec: str  #: as load_codec takes it; where it lies decides nothing
+    codec: str | None  #: as load_codec takes it; where it lies decides nothing
     token_id: str  #: of the codec
     start: int  #: of the layers
     stop: int
@@ -90,19 +96,16 @@ def tokenize(
 ) -> dict[str, Any]:
     """Write OUT; shards that stand already are kept. Returns the index.
 
-    A shard with clips that were left out is made again: what was wrong may be mended. progress: called with the seconds
-    of speech that are ready, at once with those of shards that stand. Raises ValueError if OUT was begun with another
-    plan or manifest, or the manifest cannot be planned from.
+    Utterances that the corpus does not have yet, by their ids, become further shards. A shard with clips that were left
+    out is made again: what was wrong may be mended. progress: called with the seconds of speech that are ready, at once
+    with those of shards that stand. Raises ValueError if OUT was begun with another plan, if it has utterances that are
+    not among these, or of another duration, or if the manifest cannot be planned from.
     """
     check_manifest(utterances)
-    manifest = hashlib.sha256(json.dumps([[u.id, u.duration] for u in utterances]).encode()).hexdigest()
-    decides = plan.decides() | {"manifest": manifest}
-    (out / "shards").mkdir(parents=True, exist_ok=True)
     with one_at_a_time(out):
-        same_plan_or_refuse(out, decides, "codec, manifest or setting", parts="shards/*")
+        shards = _plan_shards(out, plan, utterances)
         for stale in (out / "shards").glob(".*.tmp.*"):  # of workers that were killed
             stale.unlink(missing_ok=True)
-        shards = [Shard(i, group) for i, group in enumerate(groups_by_duration(utterances, plan.shard_seconds))]
         todo = []
         for shard in shards:
             if _stands(out, plan, shard):
@@ -112,12 +115,15 @@ def tokenize(
         seconds = {shard.number: shard.seconds for shard in todo}
         for number in engine(plan, out, todo):
             progress(seconds[number])
-        index: dict[str, Any] = {"plan": decides, "clips": 0, "frames": 0, "hours": 0.0, "left_out": {}, "shards": []}
+        made = plan.decides() | {"manifest": _digest([u for shard in shards for u in shard.utterances])}
+        index: dict[str, Any] = {"plan": made, "clips": 0, "frames": 0, "hours": 0.0, "downmixed": 0, "left_out": {}}
+        index["shards"] = []
         for shard in shards:
             entry, digest = read_entry(out, shard.name)
             index["clips"] += len(entry["clips"])
             index["frames"] += entry["frames"]
             index["hours"] += entry["seconds"] / 3600
+            index["downmixed"] += entry.get("downmixed", 0)
             index["left_out"] |= entry["left_out"]
             kept = {key: entry[key] for key in ("shard", "sha256", "seconds", "frames")}
             index["shards"].append(kept | {"clips": len(entry["clips"]), "entry_sha256": digest})
@@ -129,6 +135,7 @@ def tokenize(
 
 def check_manifest(utterances: Sequence[Utterance]) -> None:
     """Raises ValueError for durations that nothing can be planned from, and for ids that no file can be named after."""
+    seen = set()
     for utterance in utterances:
         if not 0 < utterance.duration < math.inf:
             raise ValueError(f"{utterance.id}: lasts {utterance.duration} s: run `vocable prepare` for a manifest")
@@ -136,24 +143,64 @@ def check_manifest(utterances: Sequence[Utterance]) -> None:
             utterance.id.encode()
         except UnicodeEncodeError:
             raise ValueError(f"{utterance.id!r} is not UTF-8: rename its file") from None
+        if utterance.id in seen:
+            raise ValueError(f"the id {utterance.id!r} occurs twice")
+        seen.add(utterance.id)
 
 
-@contextlib.contextmanager
-def one_at_a_time(out: Path) -> Iterator[None]:
-    """Refuse a second run in the same folder, where the file system can tell."""
+def _plan_shards(out: Path, plan: Plan, utterances: Sequence[Utterance]) -> list[Shard]:
+    """The corpus's shards: those that OUT/plan.json lists, then those of new utterances, which are noted there."""
+    path, decides = out / "plan.json", plan.decides()
+    (out / "shards").mkdir(exist_ok=True)
+    if not path.exists() and any((out / "shards").iterdir()):
+        raise ValueError(f"{out} holds other results; choose another folder")
+    listed = _read_plan(path, decides, utterances) if path.exists() else []
+    known = {u.id: u for u in utterances}
+    planned = {name: duration for clips in listed for name, duration in clips}
+    for fault, names in (
+        ("lacks", [name for name in planned if name not in known]),
+        (
+            "has another length for",
+            [n for n, duration in planned.items() if n in known and known[n].duration != duration],
+        ),
+    ):
+        if names:
+            few = ", ".join(names[:3]) + ", ..." * (len(names) > 3)
+            raise ValueError(
+                f"{out}: this manifest {fault} {len(names)} of its clips ({few}); mend it, or choose another folder"
+            )
+    groups = [[known[name] for name, _ in clips] for clips in listed]
+    groups += groups_by_duration([u for u in utterances if u.id not in planned], plan.shard_seconds)
+    # Also where nothing is new: vocable 0.1 listed no clips.
+    clips = [[[u.id, u.duration] for u in group] for group in groups]
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(decides | {"shards": clips}) + "\n", encoding="utf-8")
+    return [Shard(number, group) for number, group in enumerate(groups)]
+
+
+def _read_plan(path: Path, decides: dict[str, Any], utterances: Sequence[Utterance]) -> list[list[tuple[str, float]]]:
+    """Ids and durations of the clips of each shard that was planned. Raises ValueError if another plan decided them."""
+    before = _read_object(path, f"choose another folder than {path.parent}")
+    if other := [f"{key} {before.get(key)}, not {value}" for key, value in decides.items() if before.get(key) != value]:
+        raise ValueError(f"{path.parent} was begun with {'; '.join(other)}: choose another folder")
+    if "shards" not in before:  # of vocable 0.1: it has its manifest's hash
+        if before.get("manifest") != _digest(utterances):
+            raise ValueError(
+                f"{path.parent} was begun by vocable 0.1 with another manifest: run the command once with that one, "
+                "then the corpus can grow; or choose another folder"
+            )
+        return [
+            [(u.id, u.duration) for u in group] for group in groups_by_duration(utterances, decides["shard_seconds"])
+        ]
     try:
-        import fcntl
-    except ImportError:  # Windows
-        yield
-        return
-    with open(out / ".lock", "w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ValueError(f"{out}: another run is at work here") from None
-        except OSError:  # a file system without locks
-            pass
-        yield
+        return [[(str(name), float(duration)) for name, duration in clips] for clips in before["shards"]]
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path}: damaged: choose another folder") from error
+
+
+def _digest(utterances: Sequence[Utterance]) -> str:
+    """SHA-256 of ids and durations."""
+    return hashlib.sha256(json.dumps([[u.id, u.duration] for u in utterances]).encode()).hexdigest()
 
 
 def _stands(out: Path, plan: Plan, shard: Shard) -> bool:
@@ -168,41 +215,78 @@ def _stands(out: Path, plan: Plan, shard: Shard) -> bool:
 def read_entry(out: Path, name: str) -> tuple[Entry, str]:
     """A shard's .json, and its SHA-256. Raises ValueError for one that is damaged."""
     path = out / "shards" / f"{name}.json"
-    data = path.read_bytes()
+    again = "delete it and run `vocable tokenize` again"
+    entry = _read_object(path, again)
     try:
-        entry: Entry = json.loads(data)
+        whole = (
+            _is_part(entry)
+            and all(len(place) == 3 and all(map(_is_count, place)) for place in entry["clips"].values())
+            and all(isinstance(why, str) for why in entry["left_out"].values())
+            and _is_count(entry.get("downmixed", 0))
+        )
+    except (KeyError, TypeError, AttributeError):
+        whole = False
+    if not whole:
+        raise ValueError(f"{path}: damaged: {again}")
+    return entry, file_digest(path)
+
+
+def _read_object(path: Path, advice: str) -> dict[str, Any]:
+    """Raises ValueError, with `advice`, for a file that holds no JSON object."""
+    try:
+        content = parse_json(path.read_bytes())
     except ValueError as error:
-        raise ValueError(f"{path}: damaged: delete it and run `vocable tokenize` again") from error
-    return entry, hashlib.sha256(data).hexdigest()
+        raise ValueError(f"{path}: damaged ({error}): {advice}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: damaged: {advice}")
+    return content
+
+
+def _is_part(entry: dict[str, Any]) -> bool:
+    """Whether the fields that a shard's .json and its row of the index share are as `Worker` writes them.
+
+    The shard's name is a plain one: no index leads out of the folder.
+    """
+    return (
+        re.fullmatch(r"\d{5,}\.(tar|parquet)", entry["shard"]) is not None
+        and isinstance(entry["sha256"], str)
+        and isinstance(entry["seconds"], (int, float))
+        and _is_count(entry["frames"])
+    )
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 2**63
 
 
 class Worker:
-    """A codec, and what it makes of shards. One a process: on a CPU it takes one thread."""
+    """A codec, and what it makes of shards, on one thread of torch's: with more, sums come out in another order."""
 
     def __init__(self, plan: Plan, out: Path) -> None:
-        torch.set_num_threads(1)
         self.plan, self.out = plan, out
         self.codec = load_codec(
             plan.codec, device=plan.device, parts="encoder", recurrence=plan.recurrence, compile=plan.compile
         )
         if self.codec.token_id != plan.token_id:
             raise ValueError(
-                f"{plan.codec} makes {self.codec.token_id} here, and made {plan.token_id} when this was planned"
+                f"{plan.codec or 'the embedded codec'} makes {self.codec.token_id} here, "
+                f"and made {plan.token_id} when this was planned"
             )
 
     def __call__(self, shard: Shard) -> int:
         """Write a shard; returns its number."""
-        tokens: dict[str, Encoded] = {}
-        left_out: dict[str, str] = {}
-        batches = batches_of(shard.utterances, self.plan.batch_seconds)
-        # The next batch is read while this one is encoded: decoders and resamplers let go of Python's lock.
-        with ThreadPoolExecutor(1) as reader:
-            coming = reader.submit(self._read, batches[0])
-            for i in range(len(batches)):
-                waveforms, unreadable = coming.result()
-                coming = reader.submit(self._read, batches[i + 1] if i + 1 < len(batches) else [])
-                left_out |= unreadable
-                tokens |= self._encode(waveforms, left_out)
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.filterwarnings("always", f"(?s).*{DOWNMIXED}")
+                tokens, left_out = self._tokenize(shard.utterances)
+        finally:
+            torch.set_num_threads(threads)
+        downmixed = [str(warning.message).endswith(DOWNMIXED) for warning in caught]
+        for warning, counted in zip(caught, downmixed, strict=True):
+            if not counted:
+                warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
         tokens = {u.id: tokens[u.id] for u in shard.utterances if u.id in tokens}
         path = self.out / "shards" / f"{shard.name}.{self.plan.format}"
         with atomic_path(path) as temporary:
@@ -214,14 +298,30 @@ class Worker:
             "seconds": round(sum(int(t.num_samples) for t in tokens.values()) / self.codec.sample_rate, 6),
             "frames": sum(int(t.num_frames) for t in tokens.values()),
             "clips": {name: [*place, int(tokens[name].num_frames)] for name, place in places.items()},
+            "downmixed": sum(downmixed),
             "left_out": {u.id: left_out[u.id] for u in shard.utterances if u.id in left_out},
         }
         with atomic_path(path.with_suffix(".json")) as temporary:
             temporary.write_text(json.dumps(entry, indent=1) + "\n", encoding="utf-8")
         return shard.number
 
+    def _tokenize(self, utterances: Sequence[Utterance]) -> tuple[dict[str, Encoded], dict[str, str]]:
+        """Tokens of the clips, and why others are left out."""
+        tokens: dict[str, Encoded] = {}
+        left_out: dict[str, str] = {}
+        batches = batches_of(utterances, self.plan.batch_seconds)
+        # The next batch is read while this one is encoded: decoders and resamplers let go of Python's lock.
+        with ThreadPoolExecutor(1) as reader:
+            coming = reader.submit(self._read, batches[0])
+            for i in range(len(batches)):
+                waveforms, unreadable = coming.result()
+                coming = reader.submit(self._read, batches[i + 1] if i + 1 < len(batches) else [])
+                left_out |= unreadable
+                tokens |= self._encode(waveforms, left_out)
+        return tokens, left_out
+
     def _encode(self, waveforms: Mapping[str, np.ndarray], left_out: dict[str, str]) -> dict[str, Encoded]:
-        """Tokens of each clip; what the codec refuses goes to `left_out`."""
+        """Tokens of each clip; what the codec refuses, or memory does not hold, goes to `left_out`."""
         layers = slice(self.plan.start, self.plan.stop)
         most = self.plan.batch_seconds * self.codec.sample_rate
         padded = len(waveforms) * max(map(len, waveforms.values()), default=0)
@@ -229,14 +329,18 @@ class Worker:
             try:
                 encoded = self.codec.encode(list(waveforms.values()), layers=layers)
                 return dict(zip(waveforms, encoded.clips(), strict=True))
-            except AudioError:  # one of them is bad: which?
-                pass
+            except (AudioError, MemoryError, RuntimeError) as error:
+                if not _is_of_clips(error):
+                    raise
+                # One of them is bad: which?
         tokens = {}
         for name, waveform in waveforms.items():
             try:
                 tokens[name] = self.codec.encode_long(waveform, layers=layers)
-            except AudioError as error:
-                left_out[name] = " ".join(str(error).split())
+            except (AudioError, MemoryError, RuntimeError) as error:
+                if not _is_of_clips(error):
+                    raise
+                left_out[name] = _reason(error)
         return tokens
 
     def _read(self, batch: Sequence[Utterance]) -> tuple[dict[str, np.ndarray], dict[str, str]]:
@@ -244,10 +348,26 @@ class Worker:
         for utterance in batch:
             try:
                 waveforms[utterance.id] = audio.read(utterance.path, self.codec.sample_rate)[0]
-            except (ValueError, OSError, RuntimeError) as error:
+            except (ValueError, OSError, RuntimeError, MemoryError) as error:
                 # Without the path: the same corpus elsewhere has the same index.
-                unreadable[utterance.id] = " ".join(str(error).replace(f"{utterance.path}: ", "").split())
+                unreadable[utterance.id] = _reason(error).replace(f"{utterance.path}: ", "")
         return waveforms, unreadable
+
+
+def _is_of_clips(error: Exception) -> bool:
+    """Whether an error of encoding lies in the clips, or in their length."""
+    return isinstance(error, AudioError) or _is_out_of_memory(error)
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    # numpy and soxr raise MemoryError, torch RuntimeError("... can't allocate memory ...", "... out of memory ...").
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "memory" in str(error))
+
+
+def _reason(error: Exception) -> str:
+    if _is_out_of_memory(error):
+        return "not enough memory for it: cut it into shorter recordings"
+    return " ".join(str(error).split())
 
 
 def batches_of(utterances: Sequence[Utterance], seconds: float) -> list[list[Utterance]]:
@@ -293,20 +413,35 @@ def _write_parquet(path: Path, tokens: dict[str, Encoded]) -> dict[str, tuple[in
 def read_shard(path: Path) -> Iterator[tuple[str, Encoded]]:
     """The clips of a shard, in its order. Raises TokensError naming what cannot be read."""
     try:
-        if path.suffix == ".parquet":
-            for row in need("pyarrow.parquet", "parquet").read_table(path).to_pylist():
-                yield row["id"], Encoded.from_bytes(row["tokens"], f"{path}, {row['id']}")
-        else:
-            with tarfile.open(path) as tar:
-                for member in tar:
-                    name, file = unquote(member.name.removesuffix(".safetensors")), tar.extractfile(member)
-                    yield name, Encoded.from_bytes(file.read() if file else b"", f"{path}, {name}")
-    except (tarfile.TarError, OSError) as error:
+        for name, data in (_read_parquet if path.suffix == ".parquet" else _read_tar)(path):
+            yield name, Encoded.from_bytes(data, f"{path}, {name}")
+    except (tarfile.TarError, OSError, MemoryError, OverflowError) as error:
+        raise TokensError(f"{path}: not a whole shard ({error or type(error).__name__})") from error
+
+
+def _read_tar(path: Path) -> Iterator[tuple[str, bytes]]:
+    size = path.stat().st_size
+    with tarfile.open(path, "r:") as tar:  # not compressed: what is read is no larger than the file
+        for member in tar:
+            file = tar.extractfile(member) if member.isreg() and not member.issparse() else None
+            if file is None or member.offset_data + member.size > size:
+                raise TokensError(f"{path}: {member.name!r} is not a plain file of this shard")
+            yield unquote(member.name.removesuffix(".safetensors")), file.read()
+
+
+def _read_parquet(path: Path) -> Iterator[tuple[str, bytes]]:
+    pyarrow, parquet = need("pyarrow", "parquet"), need("pyarrow.parquet", "parquet")
+    try:
+        for row in parquet.read_table(path, columns=["id", "tokens"]).to_pylist():
+            if not (isinstance(row.get("id"), str) and isinstance(row.get("tokens"), bytes)):
+                raise TokensError(f"{path}: a row without an id and tokens")
+            yield row["id"], row["tokens"]
+    except pyarrow.ArrowException as error:
         raise TokensError(f"{path}: not a whole shard ({error})") from error
 
 
 def read_index(out: Path) -> dict[str, Any]:
-    """The index of a corpus that `tokenize` finished.
+    """The index of a corpus that `tokenize` finished. Raises ValueError where there is none, or a damaged one.
 
     Vocable 0.1 wrote the codec's id, "codec_id", into the plan; it is given as the "token_id", as in `Encoded`.
     """
@@ -316,28 +451,40 @@ def read_index(out: Path) -> dict[str, Any]:
         raise ValueError(
             f"{out}: {'not finished: run the same command again' if unfinished else 'no tokenized corpus'}"
         )
-    index: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    if "codec_id" in index["plan"]:
-        index["plan"]["token_id"] = index["plan"].pop("codec_id")
+    again = "run `vocable tokenize` again"
+    index = _read_object(path, again)
+    try:
+        if "codec_id" in index["plan"]:
+            index["plan"]["token_id"] = index["plan"].pop("codec_id")
+        texts = [index["plan"][key] for key in ("token_id", "format", "manifest")]
+        whole = all(isinstance(text, str) for text in texts) and isinstance(index["shards"], list)
+        for row in index["shards"]:
+            whole = whole and _is_part(row) and _is_count(row["clips"]) and isinstance(row["entry_sha256"], str)
+    except (KeyError, TypeError, AttributeError):
+        whole = False
+    if not whole:
+        raise ValueError(f"{path}: damaged: {again}")
     return index
 
 
 def verify(out: Path, progress: Callable[[], None] = lambda: None) -> list[str]:
     """What is wrong with a tokenized corpus: lines on shards that are not what the index says; none if all is well.
 
-    progress: called after each shard.
+    progress: called after each shard. Raises ValueError for an index that cannot be read.
     """
     index = read_index(out)
     wrong = []
-    for entry in index["shards"]:
-        path = out / "shards" / entry["shard"]
+    for row in index["shards"]:
+        path = out / "shards" / row["shard"]
         try:
             again = "delete it and run `vocable tokenize` again"
             listed, digest = read_entry(out, path.stem)
-            if file_digest(path) != entry["sha256"]:
+            if file_digest(path) != row["sha256"]:
                 wrong.append(f"{path}: its checksum is another: {again}")
-            elif digest != entry["entry_sha256"]:
+            elif digest != row["entry_sha256"]:
                 wrong.append(f"{path.with_suffix('.json')}: its checksum is another: {again}")
+            elif len(listed["clips"]) != row["clips"]:
+                wrong.append(f"{path}: holds {len(listed['clips'])} clips, not the index's {row['clips']}: {again}")
             else:
                 frames = {name: int(clip.num_frames) for name, clip in read_shard(path)}
                 if frames != {name: place[2] for name, place in listed["clips"].items()}:

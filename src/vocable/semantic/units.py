@@ -20,6 +20,7 @@ import numpy as np
 
 from vocable.extras import need
 from vocable.files import atomic_path, same_plan_or_refuse
+from vocable.lock import one_at_a_time
 from vocable.semantic.cache import FeatureCache, read_folder
 from vocable.semantic.distillation import NO_UNIT
 from vocable.semantic.teacher import Layer, canonical_layer
@@ -53,7 +54,7 @@ def make_units(
 
     k-means is fitted on `sample_frames` frames drawn from the whole cache (default: 256 for each unit). `progress` is
     called with each share of the work that is done; the shares add up to 1. Raises ValueError if there are fewer
-    frames than units, or if `out` was begun from something else.
+    frames than units, if `out` was begun from something else, or if another run is at work in it.
     """
     out = Path(out)
     total = sum(map(len, features.shards))
@@ -62,7 +63,19 @@ def make_units(
         raise ValueError(
             f"{num_units} units from {sample_frames} frames: there must be 2 units or more, and a frame for each"
         )
-    out.mkdir(parents=True, exist_ok=True)
+    with one_at_a_time(out):
+        return _make_units(features, out, num_units, sample_frames, seed, progress)
+
+
+def _make_units(
+    features: FeatureCache,
+    out: Path,
+    num_units: int,
+    sample_frames: int,
+    seed: int,
+    progress: Callable[[float], None],
+) -> UnitSummary:
+    total = sum(map(len, features.shards))
     digest = hashlib.sha256(json.dumps([features.mean.tolist(), features.places]).encode()).hexdigest()
     plan = {"teacher": features.teacher, "layer": features.layer, "features": digest}
     plan |= {"num_units": num_units, "sample_frames": sample_frames, "seed": seed}
@@ -80,7 +93,7 @@ def make_units(
     metrics = need("sklearn.metrics", "train")
     counts, inertia = np.zeros(num_units), 0.0
     for shard, stored in enumerate(features.shards):
-        frames = stored.astype(np.float32) - features.mean
+        frames = np.asarray(stored, np.float32) - features.mean
         path = out / f"{shard:05d}.npy"
         if not path.exists():
             units = metrics.pairwise_distances_argmin(frames, centroids)
@@ -113,7 +126,9 @@ def _fit(
     shares = np.split(chosen, np.searchsorted(chosen, ends[:-1]))
     starts = ends - [len(shard) for shard in features.shards]
     rows = zip(features.shards, shares, starts, strict=True)
-    sample = np.concatenate([shard[share - start] for shard, share, start in rows]).astype(np.float32)
+    sample = np.concatenate([np.asarray(shard)[share - start] for shard, share, start in rows if len(share)]).astype(
+        np.float32
+    )
     sample -= features.mean
     # No reassignment: a unit that was moved to a random frame in the last batch would stay there.
     kmeans = need("sklearn.cluster", "train").MiniBatchKMeans(num_units, random_state=seed, reassignment_ratio=0.0)
@@ -135,6 +150,8 @@ class UnitCache:
         self.teacher: str = index["teacher"]
         self.layer: Layer = canonical_layer(index["layer"])
         self.num_units: int = index["num_units"]
+        if any(len(shard.shape) != 1 or shard.dtype.kind not in "iu" for shard in self.shards):
+            raise ValueError(f"{folder}: its shards are not sequences of units; make them again")
         self.places: dict[str, list[int]] = index["utterances"]
 
     def __contains__(self, utterance_id: str) -> bool:
@@ -146,7 +163,7 @@ class UnitCache:
         out = np.full(frames, NO_UNIT, np.int64)
         stop = min(start + frames, length)
         if stop > start:
-            out[: stop - start] = self.shards[shard][offset + start : offset + stop]
+            out[: stop - start] = self.shards[shard].rows(offset + start, offset + stop)
         return out
 
 

@@ -1,0 +1,39 @@
+"""One run at a time in a folder, where the system and the file system can tell."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+if sys.platform == "win32":
+    import msvcrt
+
+    def _lock(file: IO[str]) -> None:
+        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+else:
+    import fcntl
+
+    def _lock(file: IO[str]) -> None:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+@contextlib.contextmanager
+def one_at_a_time(folder: str | os.PathLike[str]) -> Iterator[None]:
+    """Make `folder` if it is not there, and hold FOLDER/.lock until the block ends; a killed process lets go of it.
+
+    Raises ValueError if another process, or another thread of this one, holds it.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / ".lock", "w") as file:
+        try:
+            _lock(file)
+        except (BlockingIOError, PermissionError):  # the second is Windows'
+            raise ValueError(f"{folder}: another run is at work here; wait for it, or choose another folder") from None
+        except OSError:  # a file system without locks
+            pass
+        yield
