@@ -8,7 +8,7 @@ from pathlib import Path
 import vocable
 
 FLOORS = [
-    {"files", "extras", "containers", "lock"},
+    {"files", "extras", "containers", "lock", "terminal"},
     {"audio"},
     {"codec"},
     {"corpus"},

@@ -13,9 +13,10 @@ from pathlib import Path
 import typer
 
 from vocable.cli.bars import bars
-from vocable.cli.messages import one_line, printable
+from vocable.cli.messages import one_line
 from vocable.cli.pipes import STANDARD, incoming, is_pipe, outgoing
 from vocable.files import UNWRITABLE, walk
+from vocable.terminal import printable
 
 
 @dataclass(frozen=True)

@@ -7,16 +7,12 @@ import traceback
 
 import typer
 
+from vocable.terminal import printable
+
 
 def complain(message: str) -> None:
     """Print a line, in which names of files cannot command the terminal."""
     typer.echo(f"vocable: {printable(message)}", err=True)
-
-
-def printable(text: str) -> str:
-    """`text` on one line, with control characters, and bytes that are not UTF-8, as escapes."""
-    line = " ".join(text.split())
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in line)
 
 
 def one_line(error: BaseException) -> str:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from vocable.cli.bars import bars
-from vocable.cli.messages import complain, printable
+from vocable.cli.messages import complain
+from vocable.terminal import printable
 
 if TYPE_CHECKING:
     from vocable.corpus.manifest import Utterance

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import typer
 
 from vocable.cli.bars import bars
+from vocable.terminal import printable
 
 if TYPE_CHECKING:
     from vocable.corpus.manifest import Utterance
@@ -78,7 +79,7 @@ def show(suite: Suite, summary: dict[str, Any]) -> None:
         typer.echo(heading)
         print_table(*table)
     for line in suite.notes(summary):
-        typer.echo(line)
+        typer.echo(printable(line))
 
 
 def print_table(columns: list[str], rows: list[list[Cell]]) -> None:

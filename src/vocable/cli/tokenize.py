@@ -8,6 +8,7 @@ from pathlib import Path
 import typer
 
 from vocable.cli.bars import bars
+from vocable.cli.messages import complain
 from vocable.cli.options import parse_layers
 
 
@@ -51,7 +52,7 @@ def tokenize(
     if path.is_dir():
         utterances, unreadable = prepare.measured(prepare.recordings("folder", path))
         for line in unreadable:
-            typer.echo(f"vocable: {line}", err=True)
+            complain(line)
     else:
         utterances, unreadable = read_manifest(path, root), []
     here = device if engine == "local" else "cpu"  # a device that is not there is said here
@@ -86,10 +87,10 @@ def tokenize(
 
         index = run(utterances, out, plan, works, progress)
     if index["downmixed"]:
-        typer.echo(f"vocable: {index['downmixed']} clips of several channels, which were averaged to mono", err=True)
+        complain(f"{index['downmixed']} clips of several channels, which were averaged to mono")
     left_out = len(index["left_out"]) + len(unreadable)
     for clip, why in index["left_out"].items():
-        typer.echo(f"vocable: {clip}: {why}", err=True)
+        complain(f"{clip}: {why}")
     typer.echo(
         f"{index['clips']} clips, {index['hours']:.2f} h, in {len(index['shards'])} shards of {out}; "
         f"{left_out} left out; {time.monotonic() - begun:.0f} s",
@@ -107,7 +108,7 @@ def verify(out: Path) -> None:
         task = bar.add_task("shards", total=shards)
         wrong = corpus.verify(out, lambda: bar.advance(task))
     for line in wrong:
-        typer.echo(f"vocable: {line}", err=True)
+        complain(line)
     typer.echo(f"{shards} shards, {len(wrong)} complaints", err=True)
     if wrong:
         raise typer.Exit(2)

@@ -41,10 +41,10 @@ def tts(
 
     from vocable import audio
     from vocable.cli.bars import bars
-    from vocable.cli.messages import printable
     from vocable.codec.tokens import Encoded
     from vocable.lm.sampling import Sampling
     from vocable.lm.uslm import USLM, Speech, with_pauses
+    from vocable.terminal import printable
 
     words = text if file is None else _read_text(file)
     sampling = Sampling(temperature, top_p=top_p)

@@ -32,7 +32,7 @@ import numpy as np
 import torch
 
 from vocable import audio
-from vocable.audio import AudioError
+from vocable.audio import AudioError, ChannelsWarning
 from vocable.codec.encodec import load_codec
 from vocable.codec.layers import Recurrence
 from vocable.codec.tokens import Encoded, TokensError
@@ -42,8 +42,6 @@ from vocable.files import atomic_path, file_digest
 from vocable.lock import one_at_a_time
 
 Format = Literal["tar", "parquet"]
-#: How the warning of a recording of several channels ends (`audio.read`): it is counted instead of shown.
-DOWNMIXED = "channels averaged to mono"
 Entry = dict[str, Any]  #: of the index: one shard, as JSON
 
 
@@ -279,11 +277,11 @@ class Worker:
         torch.set_num_threads(1)
         try:
             with warnings.catch_warnings(record=True) as caught:
-                warnings.filterwarnings("always", f"(?s).*{DOWNMIXED}")
+                warnings.simplefilter("always", ChannelsWarning)
                 tokens, left_out = self._tokenize(shard.utterances)
         finally:
             torch.set_num_threads(threads)
-        downmixed = [str(warning.message).endswith(DOWNMIXED) for warning in caught]
+        downmixed = [warning.category is ChannelsWarning for warning in caught]
         for warning, counted in zip(caught, downmixed, strict=True):
             if not counted:
                 warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)

@@ -22,10 +22,10 @@ import torch
 import vocable
 from vocable.corpus.manifest import Utterance
 from vocable.corpus.parallel import end_with_parent, processes
-from vocable.corpus.tokenize import one_at_a_time
 from vocable.evaluation.metrics import METRICS
 from vocable.evaluation.metrics.base import language_code
 from vocable.files import atomic_path
+from vocable.lock import one_at_a_time
 
 ENGLISH = "en"  #: what is taken for the language of clips that do not say theirs; summaries count them
 #: What reading, coding and judging one clip may raise: the clip is left out and named. Any other error is no fault of
