@@ -27,7 +27,9 @@ def test_the_embedded_model_has_a_name(
     monkeypatch.chdir(tmp_path)
     assert SpeechTokenizer.from_pretrained("fast").id == fast.id
     tiny.save_pretrained("fast")
-    assert SpeechTokenizer.from_pretrained("fast").id == tiny.id, "a folder of that name comes first"
+    assert SpeechTokenizer.from_pretrained("fast").id == fast.id, "the name is never a folder"
+    for folder in ("./fast", Path("fast"), tmp_path / "fast"):
+        assert SpeechTokenizer.from_pretrained(folder).id == tiny.id
 
 
 def test_a_half_precision_file_gives_codes(tiny: SpeechTokenizer, tmp_path: Path) -> None:
