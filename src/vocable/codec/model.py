@@ -80,6 +80,14 @@ class _LeftOut(nn.Module):
         raise ValueError(f"this codec was loaded without its {self.part}: load it with parts='all'")
 
 
+#: What the official package's model calls differently (docs/official.md).
+_OFFICIAL_NAMES = {
+    "n_q": "num_quantizers",
+    "downsample_rate": "hop_length",
+    "forward_feature": "embed(encode(waveform).codes)",
+}
+
+
 class SpeechTokenizer(Identified):
     """A neural speech codec whose first code of each frame carries content (arXiv 2308.16692).
 
@@ -102,6 +110,11 @@ class SpeechTokenizer(Identified):
         self.transform = nn.Linear(config.dimension, config.semantic_dimension)
         #: Number format of its recurrent layers; other than float32 it is for inference alone.
         self.recurrence: Recurrence = "float32"
+
+    def __getattr__(self, name: str) -> Any:
+        if name in _OFFICIAL_NAMES:
+            raise AttributeError(f"{name} of the official package is {_OFFICIAL_NAMES[name]} here")
+        return super().__getattr__(name)
 
     # ---- where it comes from -------------------------------------------------------------------------------------
 
