@@ -82,9 +82,9 @@ class SEANetConfig:
     strides: tuple[int, ...] = (8, 5, 4, 2)  #: the decoder's, first to last; the encoder's are the reverse
     kernel_size: int = _at_most(1024, 7)  #: of the first and the last convolution
     residual_kernel_size: int = _at_most(1024, 3)
-    residual_layers: int = _at_most(64, 1)  #: blocks before each stride
+    residual_layers: int = _at_most(16, 1)  #: blocks before each stride
     dilation_base: int = 2  #: block j of a stage is dilated by dilation_base ** j
-    lstm_layers: int = _at_most(64, 2)
+    lstm_layers: int = _at_most(16, 2)
     bidirectional: bool = True  #: the encoder's recurrence; the decoder's runs forward only, as the authors' does
     activation: Literal["ELU", "Snake"] = "ELU"
     weight_norm: bool = True  #: False once weight norm is folded into the weights, for inference
