@@ -112,8 +112,15 @@ def test_a_part_whose_weights_changed_has_the_ids_that_it_can_have(tiny_folder: 
     decoder.quantizer.codebooks += 1
     with pytest.raises(ValueError, match="its token_id takes all parts"):
         decoder.decode(tokens)
-    with pytest.raises(TokensError, match="load that one"):
-        encoder.check_token_id("tokens-0123456789", "codes")
+    for other in ("tokens-0123456789", "paper-0123456789", None):
+        with pytest.raises(TokensError, match=f"codes of {other}, but .*: load that one"):
+            encoder.check_token_id(other, "codes")  # type: ignore[arg-type]
+
+
+def test_a_codec_without_weights_or_in_two_places(tiny_folder: Path) -> None:
+    codec = SpeechTokenizer.from_pretrained(tiny_folder)
+    codec.decoder.to("meta")  # stands for another device
+    assert codec.to("meta").config == make_tiny().config
 
 
 def test_inference_mode(tiny_folder: Path) -> None:

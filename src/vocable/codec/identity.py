@@ -17,8 +17,7 @@ class Identified(nn.Module):
 
     Hashing all weights takes too long for every call, so an id is kept together with a fingerprint of the weights that
     it names. It outlives what changes no weight: another device or dtype, train() and eval(), a copy, a pickle, and
-    load_state_dict of the weights that are there already, all of them also where they come from a module around this
-    one.
+    load_state_dict of the weights that are there already, whether called on this module or on one around it.
     """
 
     def __init__(self) -> None:
@@ -82,5 +81,6 @@ def fingerprint(weights: Iterable[Tensor]) -> object:
     """
     tensors = [tensor.detach() for tensor in weights]
     places = [(t.data_ptr(), 0 if t.is_inference() else t._version) for t in tensors]
-    values = [t.flatten()[:: -(-t.numel() // SAMPLES)].float() for t in tensors]
-    return places, torch.cat(values).cpu().numpy().tobytes()
+    values = [t.flatten()[:: -(-t.numel() // SAMPLES)] for t in tensors if not t.is_meta]
+    together = [v.to(values[0].device, torch.float32) for v in values]
+    return places, torch.cat(together).cpu().numpy().tobytes() if together else b""

@@ -223,7 +223,7 @@ class SpeechTokenizer(Identified):
 
         It does if it is the codec's token id, or its id, which files of vocable 0.1 name ("NAME-HASH").
         """
-        by_name = token_id.startswith(f"{self.config.name}-")
+        by_name = str(token_id).startswith(f"{self.config.name}-")
         if token_id != self.token_id and not (by_name and token_id == self.id):
             raise TokensError(f"{what} of {token_id}, but those of this codec are {self.token_id}: load that one")
 
