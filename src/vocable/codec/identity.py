@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 SAMPLES = 16  #: values of each tensor that a fingerprint holds, about
+SPREAD = 2**20  #: of larger tensors the first values are taken: others would draw pages of a mapped file into memory
 
 
 class Identified(nn.Module):
@@ -81,6 +82,10 @@ def fingerprint(weights: Iterable[Tensor]) -> object:
     """
     tensors = [tensor.detach() for tensor in weights]
     places = [(t.data_ptr(), 0 if t.is_inference() else t._version) for t in tensors]
-    values = [t.flatten()[:: -(-t.numel() // SAMPLES)] for t in tensors if not t.is_meta]
+    values = [_some(t.flatten()) for t in tensors if not t.is_meta]
     together = [v.to(values[0].device, torch.float32) for v in values]
     return places, torch.cat(together).cpu().numpy().tobytes() if together else b""
+
+
+def _some(values: Tensor) -> Tensor:
+    return values[:SAMPLES] if len(values) > SPREAD else values[:: -(-len(values) // SAMPLES)]
