@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -48,9 +49,9 @@ def test_rates(tok) -> None:
     assert converted.waveform.shape == (1, 16_000)
 
 
-@pytest.mark.parametrize("layers", [slice(0, 4), slice(4, 2), slice(1, 9), slice(8, 9)])
+@pytest.mark.parametrize("layers", [slice(0, 4), slice(4, 2), slice(1, 9), slice(8, 9), slice(1, 4, 2), 2, "1:4"])
 def test_layers_that_make_no_sense(tok, layers: slice) -> None:
-    with pytest.raises(ValueError, match="1:2 to 1:8"):
+    with pytest.raises(ValueError, match=r"layers above RVQ-1|selects no run|layers is a slice"):
         swap_layers(tok, noise(16_000, 0), noise(16_000, 1), layers=layers)
 
 
@@ -76,6 +77,20 @@ def test_the_layers_that_a_model_writes(uslm) -> None:
     assert len(symbols) == content.shape[1] and not torch.equal(told, converted)
     codes = uslm.nar.fill(content[0], voice.codes[0], symbols)
     torch.testing.assert_close(told, uslm.codec.decode(codes[None], [40_001]).waveform)
+
+
+def test_eight_threads_share_a_converter(uslm) -> None:
+    converter = VoiceConverter(uslm.codec, uslm.models)
+    voices = [converter.prepare_voice(noise(20_000 + 3_000 * i, i)) for i in range(3)]
+
+    def one(i: int) -> torch.Tensor:
+        text = "a few words." if i % 2 else None
+        return converter.convert(noise(16_000 + 1_000 * i, i), voices[i % 3], text=text).waveform
+
+    with ThreadPoolExecutor(8) as pool:
+        together = list(pool.map(one, [*range(8)] * 2))
+    alone = [one(i) for i in range(8)]
+    assert all(torch.equal(a, b) for a, b in zip(alone * 2, together, strict=True))
 
 
 def test_what_a_converter_refuses(uslm, tok) -> None:

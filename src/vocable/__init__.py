@@ -2,29 +2,32 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from vocable.audio import AudioError as AudioError
+    from vocable.codec.checkpoint import CheckpointError as CheckpointError
     from vocable.codec.model import SpeechTokenizer as SpeechTokenizer
+    from vocable.codec.tokens import TokensError as TokensError
     from vocable.conversion import VoiceConverter as VoiceConverter
     from vocable.lm.uslm import USLM as USLM
 
 __version__ = "0.1.0"
-__all__ = ["USLM", "SpeechTokenizer", "VoiceConverter", "__version__"]
+__all__ = ["USLM", "AudioError", "CheckpointError", "SpeechTokenizer", "TokensError", "VoiceConverter", "__version__"]
+
+_MODULES = {
+    "AudioError": "vocable.audio",
+    "CheckpointError": "vocable.codec.checkpoint",
+    "SpeechTokenizer": "vocable.codec.model",
+    "TokensError": "vocable.codec.tokens",
+    "USLM": "vocable.lm.uslm",
+    "VoiceConverter": "vocable.conversion",
+}
 
 
 def __getattr__(name: str) -> object:
     # Importing torch takes seconds; `vocable --help` and `vocable.__version__` do without.
-    if name == "SpeechTokenizer":
-        from vocable.codec.model import SpeechTokenizer
-
-        return SpeechTokenizer
-    if name == "VoiceConverter":
-        from vocable.conversion import VoiceConverter
-
-        return VoiceConverter
-    if name == "USLM":
-        from vocable.lm.uslm import USLM
-
-        return USLM
-    raise AttributeError(f"module 'vocable' has no attribute {name!r}")
+    if name not in _MODULES:
+        raise AttributeError(f"module 'vocable' has no attribute {name!r}")
+    return getattr(importlib.import_module(_MODULES[name]), name)

@@ -13,7 +13,7 @@ import os
 
 import torch
 
-from vocable.codec.clips import Waveforms
+from vocable.codec.clips import Waveforms, layer_range
 from vocable.codec.encodec import Codec, load_codec
 from vocable.codec.model import Decoded
 from vocable.codec.tokens import Encoded
@@ -37,9 +37,9 @@ def swap_layers(
     are the source's, and those above are left out. A reference that is shorter than the source is repeated, a longer
     one cut. Raises ValueError for other layers or a reference under a second, AudioError for audio that is none.
     """
-    start, stop, step = (layers or slice(1, None)).indices(tok.num_quantizers)
-    if not (0 < start < stop and step == 1) or (layers and (layers.stop or 0) > tok.num_quantizers):
-        raise ValueError(f"the reference gives layers 1:2 to 1:{tok.num_quantizers}, not {start}:{stop}")
+    start, stop = layer_range(slice(1, None) if layers is None else layers, tok.num_quantizers)
+    if start == 0:
+        raise ValueError(f"the reference gives layers above RVQ-1, slice(1, {stop}) say, not {layers}")
     content = tok.encode(source, sample_rate, layers=slice(0, start))
     voice = tok.encode(reference, reference_rate, layers=slice(0, stop))
     if len(content.num_frames) != 1 or len(voice.num_frames) != 1:

@@ -13,7 +13,7 @@ import torch
 
 from vocable import audio
 from vocable.codec.model import SpeechTokenizer
-from vocable.codec.tokens import Encoded
+from vocable.codec.tokens import Encoded, TokensError
 
 SPEECH = 0.1 * np.random.default_rng(0).normal(size=4000).astype(np.float32)
 
@@ -33,7 +33,8 @@ def bad_waveforms() -> Iterator[Any]:
             yield np.stack([SPEECH, poisoned(value, at)])
     yield from (np.zeros(0, np.float32), torch.zeros(0), [], [np.zeros(0, np.float32)], [SPEECH, np.zeros(0)])
     yield from (np.zeros((2, 0), np.float32), np.zeros((0, 100), np.float32), torch.zeros(0, 0))
-    yield from (SPEECH[None, None], torch.zeros(1, 1, 100), torch.tensor(1.0), np.float32(1), [SPEECH[None]])
+    yield from (SPEECH[None, None, None], torch.zeros(1, 2, 100), torch.tensor(1.0), np.float32(1), [SPEECH[None]])
+    yield from (SPEECH.reshape(-1, 2), torch.zeros(1000, 6), torch.zeros(2, 1000, 1, 1), torch.zeros(0, 1, 100))
     for kind in (np.int16, np.int32, np.uint8, np.int64, bool, np.complex64):
         yield SPEECH.astype(kind)
         yield [SPEECH.astype(kind)]
@@ -50,6 +51,7 @@ def bad_codes() -> Iterator[Any]:
     yield from (good[:0], torch.zeros(1, 9, 5, dtype=torch.int64), torch.tensor(3), torch.zeros(0, dtype=torch.int64))
     yield from ("codes.npz", None, {}, [1, 2], 3)
     yield from (np.zeros((5,), np.int64), np.zeros((8, 5), np.int64), torch.full((1, 8, 5), 32))
+    yield from (torch.zeros(8, 1, 5, dtype=torch.int64), np.array([[["a"]]]), np.array([[[None]]]))
 
 
 def bad_layers() -> Iterator[Any]:
@@ -89,6 +91,9 @@ def test_two_hundred_broken_inputs(tiny: SpeechTokenizer) -> None:
             print(name, call())
         message = str(caught.value)
         assert message and "\n" not in message, name
+        what, *rest = name.split()
+        if what in ("encode", "latents", "reconstruct", "decode", "embed") and len(rest) == 1:
+            assert type(caught.value) is (TokensError if what in ("decode", "embed") else audio.AudioError), name
         count += 1
     assert count >= 200, count
 

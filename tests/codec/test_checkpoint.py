@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -9,7 +11,7 @@ import safetensors.torch
 import torch
 
 from conftest import make_tiny, make_tiny_paper
-from vocable.codec.checkpoint import CheckpointError, export_official
+from vocable.codec.checkpoint import CheckpointError, export_official, locate
 from vocable.codec.model import SpeechTokenizer
 from vocable.codec.tokens import TokensError
 
@@ -27,7 +29,9 @@ def test_the_embedded_model_has_a_name(
     monkeypatch.chdir(tmp_path)
     assert SpeechTokenizer.from_pretrained("fast").id == fast.id
     tiny.save_pretrained("fast")
-    assert SpeechTokenizer.from_pretrained("fast").id == tiny.id, "a folder of that name comes first"
+    assert SpeechTokenizer.from_pretrained("fast").id == fast.id, "the name is never a folder"
+    for folder in ("./fast", Path("fast"), tmp_path / "fast"):
+        assert SpeechTokenizer.from_pretrained(folder).id == tiny.id
 
 
 def test_a_half_precision_file_gives_codes(tiny: SpeechTokenizer, tmp_path: Path) -> None:
@@ -80,12 +84,97 @@ def test_wrong_checkpoints_are_refused(tiny_folder: Path, tmp_path: Path) -> Non
         "cut file": {"model": (tiny_folder / "model.safetensors").read_bytes()[:5000]},
         "empty file": {"model": b""},
         "pickle": {"model": pickled.read_bytes()},
+        "deep config": {"config": b"[" * 100_000},
+        "deep key": {"config": encoded(config)[:-1] + b', "name": ' + b"[" * 100_000 + b"}"},
+        "a key that moves the cursor": {"config": encoded(config)[:-1] + b', "\\u001b[2J": 1}'},
+        "a tensor that moves the cursor": {"model": safetensors.torch.save(tensors | {"\x1b[2J": torch.zeros(1)})},
+        **{
+            f"{value} in {key}": {
+                "model": safetensors.torch.save(tensors | {key: torch.full_like(tensors[key], value)})
+            }
+            for value in (float("nan"), float("inf"))
+            for key in ("quantizer.codebooks", "decoder.head.bias")
+        },
     }
     for name, files in cases.items():
         folder = broken(tmp_path / name, tiny_folder, **files)
         with pytest.raises(CheckpointError) as caught:
             SpeechTokenizer.from_pretrained(folder)
-        assert str(folder) in str(caught.value), name
+        assert str(folder) in str(caught.value) and str(caught.value).isprintable(), name
+
+
+@torch.no_grad()
+def test_one_number_that_is_none_is_refused(tmp_path: Path) -> None:
+    codec = make_tiny()
+    codec.encoder.embed.weight[3, 4] = float("nan")
+    codec.save_pretrained(tmp_path)
+    for parts in ("all", "decoder"):
+        with pytest.raises(CheckpointError, match=r"encoder.embed.weight holds NaN"):
+            SpeechTokenizer.from_pretrained(tmp_path, parts=parts)
+    codec.encoder.embed.weight.fill_(3e38)  # whose sum is infinite
+    codec.save_pretrained(tmp_path)
+    assert SpeechTokenizer.from_pretrained(tmp_path).id == codec.id
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="counts mappings as Linux lists them")
+@pytest.mark.parametrize("make", [make_tiny, make_tiny_paper])
+def test_a_file_is_mapped_once(make: Callable[[], SpeechTokenizer], tmp_path: Path) -> None:
+    make().save_pretrained(tmp_path)
+    codec = SpeechTokenizer.from_pretrained(tmp_path)
+    mapped = [line for line in Path("/proc/self/maps").read_text().splitlines() if str(tmp_path) in line]
+    # A private mapping that was written to may be listed in pieces.
+    size = sum(int(end, 16) - int(start, 16) for start, end in (line.split()[0].split("-") for line in mapped))
+    assert size <= (tmp_path / "model.safetensors").stat().st_size + 8192 and codec.id == make().id
+
+
+def test_weights_and_config_are_replaced_together(
+    tiny: SpeechTokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny.save_pretrained(tmp_path)
+    before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    for target in (f"{type(tiny.config).__module__}.CodecConfig.to_dict", "safetensors.torch.save_file"):
+        with monkeypatch.context() as broken, pytest.raises(KeyboardInterrupt):
+            broken.setattr(target, stop)
+            make_tiny(seed=1, level=-26.0).save_pretrained(tmp_path)
+        assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
+
+
+def test_a_file_that_is_no_checkpoint_is_named(tiny_folder: Path) -> None:
+    for name in ("config.json", "model.safetensors"):
+        with pytest.raises(CheckpointError, match=f"{name}: name the folder that holds it"):
+            SpeechTokenizer.from_pretrained(tiny_folder / name)
+
+
+@pytest.mark.parametrize("kind", ["ours", "official", "official with safetensors", "neither"])
+def test_pickles_are_fetched_only_where_nothing_else_will_do(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def download(repository: str, allow_patterns: list[str], ignore_patterns: object) -> str:
+        assert repository == "owner/name"
+        asked.extend(allow_patterns)
+        return str(tmp_path)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    config = {"n_filters": 4} if kind.startswith("official") else {"name": "x"}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    if kind in ("ours", "official with safetensors"):
+        (tmp_path / "model.safetensors").touch()
+    assert locate("owner/name") == tmp_path
+    assert any(pattern.endswith(".pt") for pattern in asked) == (kind == "official")
+    assert "config.json" in asked and "model.safetensors" in asked
+
+
+def test_the_oldest_torch_has_a_safe_unpickler() -> None:
+    """CVE-2025-32434: before 2.6, torch.load(weights_only=True) runs code."""
+    pyproject = (Path(__file__).parents[2] / "pyproject.toml").read_text()
+    oldest = re.search(r'"torch>=(\d+)\.(\d+)"', pyproject)
+    assert oldest and (int(oldest[1]), int(oldest[2])) >= (2, 6)
 
 
 def test_a_name_that_is_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,12 +2,15 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from conftest import tiny_config
+from vocable.codec.checkpoint import CheckpointError
 from vocable.codec.config import PRESETS, CodecConfig, SpectralConfig
+from vocable.codec.model import SpeechTokenizer
 from vocable.training.recipe import from_dict
 
 
@@ -75,3 +78,59 @@ def test_recipes_give_the_same_answers() -> None:
     values = {"name": "x", "data": {"train": "a", "dev": "b"}, "codec": {"high_pass": 9000.0}}
     with pytest.raises(ValueError, match="high_pass must be 0 to less than 8000 Hz"):
         from_dict(values)
+
+
+@pytest.mark.parametrize("name", ["", "a b", "x" * 65, "-x", "../up", "\x1b[2J", "a\nb", 5, None, ["x"], "é"])
+def test_names_that_may_not_be_printed(name: object) -> None:
+    with pytest.raises(ValueError, match=r"^name must be 1 to 64 letters") as refused:
+        tiny_config(name=name)
+    assert str(refused.value).isprintable()
+
+
+def test_names_of_today() -> None:
+    for name in ("fast", "fast-2", "paper", "tiny-paper", "uslm_2.1", "X"):
+        assert tiny_config(name=name).name == name
+
+
+SEANET = {"architecture": "seanet", "seanet": {}}
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"codebook_size": 65_537},
+        {"num_quantizers": 10**9},
+        {"dimension": 10**9},
+        {"semantic_dimension": 10**9},
+        {"sample_rate": 10**9},
+        {"hop_length": 10**9},
+        *({"spectral": {"n_fft": n}} for n in (16_000, 64_000, 10**12)),
+        {"spectral": {"synthesis_n_fft": 160_000}},
+        *({"spectral": {f"{side}_blocks": 10**9}} for side in ("encoder_fine", "decoder_frame", "content")),
+        *({"spectral": {name: 10**9}} for name in ("fine_dim", "frame_dim", "expansion")),
+        {"spectral": {"kernel_size": 10**9 + 1}},
+        {"spectral": {"phase_noise": 1e30}},
+        *({**SEANET, "seanet": {name: 10**9}} for name in ("n_filters", "lstm_layers", "residual_layers")),
+        *({**SEANET, "seanet": {name: 10**9}} for name in ("kernel_size", "residual_kernel_size", "dilation_base")),
+        {**SEANET, "seanet": {"residual_layers": 40}},
+        {**SEANET, "seanet": {"strides": [1] * 1000 + [320]}},
+        {**SEANET, "seanet": {"strides": [10**9]}, "hop_length": 10**9},
+        {"level": -1e6},
+        {"level": 10**400},
+        {"high_pass": 1e-9},
+        {"high_pass": 7999.9999},
+    ],
+)
+def test_sizes_have_bounds_so_that_a_file_cannot_take_all_memory(values: dict[str, Any], tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="must be") as refused:
+        CodecConfig.from_dict(values)
+    assert "\n" not in str(refused.value)
+    (tmp_path / "config.json").write_text(json.dumps(values))
+    with pytest.raises(CheckpointError, match="must be"):
+        SpeechTokenizer.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("values", [None, [], "fast", {"spectral": "fast"}, {"spectral": [1]}, {"architecture": []}])
+def test_what_is_no_config(values: object) -> None:
+    with pytest.raises(ValueError, match="must be"):
+        CodecConfig.from_dict(values)  # type: ignore[arg-type]

@@ -74,7 +74,18 @@ def test_batched_equals_single(codec: Encodec, speech: np.ndarray) -> None:
     spoken = codec.decode(batch)
     for clip, row in zip(clips, spoken.clips(), strict=True):
         torch.testing.assert_close(row, codec.decode(codec.encode(clip)).waveform[0])
-    assert codec.encode(speech[:9_000], 48_000).num_samples.tolist() == [4_500]
+    assert codec.encode(speech[:9_000], np.int64(48_000)).num_samples.tolist() == [4_500]
+    for same in (speech[None, None], speech[None]):
+        assert torch.equal(codec.encode(same).codes, codec.encode(speech).codes)
+        assert torch.equal(codec.encode_long(same).codes, codec.encode(speech).codes)
+
+
+def test_autocast_and_a_default_device_change_nothing(codec: Encodec, speech: np.ndarray) -> None:
+    encoded = codec.encode(speech)
+    decoded = codec.decode(encoded).waveform
+    with torch.autocast("cpu", torch.bfloat16), torch.device("meta"):
+        assert torch.equal(codec.encode(speech).codes, encoded.codes)
+        assert torch.equal(codec.decode(encoded.codes.numpy(), [len(speech)]).waveform, decoded)
 
 
 def test_what_it_refuses(codec: Encodec, folder: Path, speech: np.ndarray, tmp_path: Path) -> None:
@@ -90,6 +101,20 @@ def test_what_it_refuses(codec: Encodec, folder: Path, speech: np.ndarray, tmp_p
         load_codec(f"encodec:{folder}", "cuda")
     with pytest.raises(ValueError, match="leave out compile and dtype"):
         load_codec("encodec:x", parts="encoder", compile=True, recurrence="float32", dtype=torch.bfloat16)
+    codes = codec.encode(speech).codes
+    for bad, why in (
+        (codes + 32, "codes must be 0 to 31, found"),
+        (codes - 32, "codes must be 0 to 31, found"),
+        (codes.float(), "codes are integers"),
+        (codes[0], r"shape \[B, K, T\]"),
+        (codes.transpose(0, 1), r"give codes.transpose\(0, 1\)"),
+        ([1], "not list"),
+    ):
+        for call in (codec.decode, codec.embed):
+            with pytest.raises(TokensError, match=why):
+                call(bad)
+    with pytest.raises(AudioError, match="channels"):
+        codec.encode(np.stack([speech, speech], 1))
     with pytest.raises(TokensError, match="leave out layers"):
         codec.decode(codec.encode(speech), layers=slice(0, 2))
     with pytest.raises(CheckpointError, match="no EnCodec there"):

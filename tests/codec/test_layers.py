@@ -15,27 +15,29 @@ def plain(layer: LSTM, x: torch.Tensor) -> torch.Tensor:
 
 
 @torch.no_grad()
-def test_kept_arrangements_change_no_bit() -> None:
-    torch.manual_seed(0)
-    layer = LSTM(24, 40).eval()
-    for length in (1, 7, 50):
-        for batch in (1, 3):
-            x = torch.randn(batch, length, 24)
-            assert torch.equal(layer(x), plain(layer, x))
-    assert torch.backends.mkldnn.is_available() == (layer._arranged is not None)
-
-
-@torch.no_grad()
-def test_kept_arrangements_follow_the_weights() -> None:
+def test_every_way_of_writing_weights_counts_at_once() -> None:
     torch.manual_seed(0)
     layer, x = LSTM(24, 40).eval(), torch.randn(1, 9, 24)
-    before = layer(x)
-    layer.weight_hh_l0.mul_(2)
-    assert torch.equal(layer(x), plain(layer, x)) and not torch.equal(layer(x), before)
-    layer.load_state_dict(LSTM(24, 40).state_dict())
-    assert torch.equal(layer(x), plain(layer, x))
-    layer.weight_ih_l0.data = torch.randn(160, 24)
-    assert torch.equal(layer(x), plain(layer, x))
+
+    def write(name: str) -> None:
+        weight = layer.weight_hh_l0
+        if name == "in place":
+            weight.mul_(2)
+        elif name == "state dict":
+            layer.load_state_dict(LSTM(24, 40).state_dict())
+        elif name == "data":
+            layer.weight_ih_l0.data = torch.randn(160, 24)
+        elif name == "data in place":
+            weight.data.mul_(3)
+        elif name == "average":
+            weight.data.copy_(torch.randn_like(weight))
+        elif name == "one value":
+            weight.data[3, 4] += 5
+
+    for name in ("in place", "state dict", "data", "data in place", "average", "one value"):
+        before = layer(x)
+        write(name)
+        assert torch.equal(layer(x), plain(layer, x)) and not torch.equal(layer(x), before), name
     for other in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
         assert torch.equal(other(x), layer(x))
     layer.double()
@@ -43,10 +45,10 @@ def test_kept_arrangements_follow_the_weights() -> None:
 
 
 @pytest.mark.parametrize("mode", ["gradients", "autocast", "inference mode"])
-def test_the_plain_way_where_weights_may_not_be_kept(mode: str) -> None:
+def test_where_layers_run(mode: str) -> None:
     torch.manual_seed(0)
     if mode == "inference mode":
-        with torch.inference_mode():  # weights that are born there count no changes
+        with torch.inference_mode():
             layer, x = LSTM(24, 40).eval(), torch.randn(1, 9, 24)
             assert torch.equal(layer(x), plain(layer, x))
     else:
@@ -54,4 +56,3 @@ def test_the_plain_way_where_weights_may_not_be_kept(mode: str) -> None:
         with torch.autocast("cpu", torch.bfloat16, enabled=mode == "autocast"):
             layer(x).float().sum().backward()
         assert layer.weight_hh_l0.grad is not None
-    assert layer._arranged is None

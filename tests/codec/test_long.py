@@ -92,7 +92,73 @@ def test_what_cannot_be_used() -> None:
     with pytest.raises(AudioError, match="NaN"):
         codec.encode_long([np.zeros(500, np.float32), np.full(5, np.nan, np.float32)])
     two = codec.encode([torch.randn(900), torch.randn(500)])
+    # At the call, not at the first block.
     with pytest.raises(TokensError, match="one by one"):
-        next(codec.decode_long(two))
+        codec.decode_long(two)
     with pytest.raises(TokensError, match="load that one"):
-        next(CODECS["seanet"].decode_long(two.clips()[0]))
+        CODECS["seanet"].decode_long(two.clips()[0])
+    with pytest.raises(TokensError, match="an Encoded, not Tensor"):
+        codec.decode_long(two.codes)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="chunk_frames must be at least 1"):
+        codec.decode_long(two.clips()[0], chunk_frames=0)
+    for bad, why in (
+        (None, "not NoneType"),
+        ("speech.wav", "not str"),
+        ([0.1, 0.2], "not float"),
+        (np.zeros((900, 2), np.float32), r"not \[900, 2\]; drop or average the channel axis"),
+        ([np.zeros((900, 2), np.float32)], "channels"),
+        ([np.zeros((2, 900), np.float32)], "not"),
+    ):
+        with pytest.raises(AudioError, match=why):
+            codec.encode_long(bad)  # type: ignore[arg-type]
+
+
+def test_a_recording_as_a_whole_has_any_accepted_shape() -> None:
+    codec, clip = CODECS["spectral"], 0.1 * torch.randn(5_000, generator=torch.Generator().manual_seed(0))
+    codes = codec.encode_long([clip]).codes
+    for same in (clip, clip[None], clip[None, None], clip.numpy(), [clip[None, None, :3000], clip[3000:].numpy()]):
+        assert torch.equal(codec.encode_long(same).codes, codes)
+
+
+@pytest.mark.parametrize("size", [50, 1_000])
+def test_a_long_block_is_not_copied_window_by_window(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is joined grows with the recording, not with its square."""
+    joined, cat = 0, torch.cat
+
+    def counted(tensors: list[torch.Tensor]) -> torch.Tensor:
+        nonlocal joined
+        joined += sum(len(t) for t in tensors)
+        return cat(tensors)
+
+    monkeypatch.setattr(long.torch, "cat", counted)
+    rows = torch.arange(4_000.0)
+    blocks = rows.split(size) if size == 50 else [rows]
+    windows = list(long._windows(blocks, 1, (3, 4), 10))
+    assert len(windows) == 400 and joined <= (2 * len(rows) if size == 50 else 0)
+    assert torch.equal(cat([window[lead : lead + own] for window, _, lead, own in windows]), rows)
+
+
+@pytest.mark.parametrize("kind", ["seanet", "seanet, forward only", "bfloat16"])
+def test_forward_recurrences_are_not_spooled(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first samples come before all chunks are read."""
+    codec = CODECS.get(kind)
+    if codec is None:
+        make_tiny_paper(bidirectional=False).save_pretrained(tmp_path)
+        codec = SpeechTokenizer.from_pretrained(tmp_path, recurrence=kind)
+    clip = 0.1 * torch.randn(64_000, generator=torch.Generator().manual_seed(0))
+    encoded = codec.encode(clip)
+    monkeypatch.setattr(long, "_Spool", None)
+    searched, decode = 0, codec.quantizer.decode
+
+    def counted(codes: torch.Tensor, first: int) -> torch.Tensor:
+        nonlocal searched
+        searched += codes.shape[2]
+        return decode(codes, first)
+
+    monkeypatch.setattr(codec.quantizer, "decode", counted)
+    blocks = codec.decode_long(encoded, chunk_frames=10)
+    heard = len(next(blocks))
+    assert heard > 0 and searched < 80 < 200
+    assert heard + sum(map(len, blocks)) == 64_000 and searched == 200
+    if kind != "seanet":
+        assert codec.encode_long(clip, chunk_frames=10).codes.shape == encoded.codes.shape

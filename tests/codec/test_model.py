@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
 
+import vocable
 from conftest import make_tiny, tiny_config
+from vocable.audio import AudioError
 from vocable.codec.config import PRESETS, CodecConfig
 from vocable.codec.model import SpeechTokenizer
 from vocable.codec.tokens import TokensError
@@ -105,8 +109,59 @@ def test_resampling_only_when_the_rate_is_named(tiny: SpeechTokenizer) -> None:
 
 def test_inputs_of_every_accepted_kind_agree(tiny: SpeechTokenizer, clip: torch.Tensor) -> None:
     codes = tiny.encode(clip).codes
-    for same in (clip.numpy(), clip.double(), clip[None], [clip], [clip.numpy()], clip.numpy()[None]):
-        assert torch.equal(tiny.encode(same).codes, codes)
+    stuck = clip.numpy().copy()
+    stuck.flags.writeable = False
+    other = clip.numpy().astype(">f4")  # as formats of other machines have it
+    backwards = clip.numpy()[::-1].copy()[::-1]
+    batches = (clip[None], clip.numpy()[None], clip[None, None], clip.numpy()[None, None])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for same in (clip.numpy(), clip.double(), [clip], [clip.numpy()], stuck, [stuck], other, backwards, *batches):
+            assert torch.equal(tiny.encode(same).codes, codes)
+        held = codes.numpy().astype(np.uint16)
+        held.flags.writeable = False
+        assert torch.equal(tiny.embed(held), tiny.embed(codes))
+    assert torch.equal(tiny(clip[None, None]).codes, tiny(clip[None]).codes)
+    assert torch.equal(tiny.latents(clip[None, None]), tiny.latents(clip))
+
+
+def test_errors_name_the_axis_that_is_wrong(tiny: SpeechTokenizer, clip: torch.Tensor) -> None:
+    stereo = torch.stack([clip, clip], 1)
+    for call in (tiny.encode, tiny.latents, tiny.reconstruct, tiny):
+        with pytest.raises(AudioError, match=r"\[7000, 2\] looks like 7000 samples of 2 channels.*waveform.mean\(1\)"):
+            call(stereo)
+        with pytest.raises(AudioError, match=r"not \[1, 2, 7000\]; drop or average the channel axis"):
+            call(stereo.T[None])
+    assert len(tiny.encode(stereo[:40], num_samples=[2] * 40)) == 40, "told, it is a batch"
+    assert len(tiny.encode(clip[:4, None])) == 4
+    codes = tiny.encode(clip).codes
+    for call in (tiny.decode, tiny.embed):
+        with pytest.raises(TokensError, match=r"\[K, B, T\], as the official package has it: give codes.transpose"):
+            call(codes.transpose(0, 1))
+        with pytest.raises(TokensError, match=r"one clip is codes\[None\]"):
+            call(codes[0])
+
+
+@pytest.mark.parametrize("rate", [np.int64(44_100), np.int32(44_100), np.float32(44_100), np.array(44_100)[()]])
+def test_rates_of_any_library(tiny: SpeechTokenizer, rate: object) -> None:
+    tone = np.sin(np.arange(4_410) * 0.05).astype(np.float32)
+    assert tiny.encode(tone, rate).num_samples.tolist() == [1_600]
+    assert tiny.encode(tone, np.int64(16_000), num_samples=np.array([4_000])).num_samples.tolist() == [4_000]
+
+
+def test_results_are_compared_as_objects(tiny: SpeechTokenizer, clip: torch.Tensor) -> None:
+    a, b = tiny.encode(clip), tiny.encode(clip)
+    assert a == a and a != b and len({a, b}) == 2
+    speech = tiny.decode(a)
+    assert speech == speech != tiny.decode(a) and hash(speech)
+
+
+def test_errors_are_at_the_top() -> None:
+    assert vocable.TokensError is TokensError and vocable.AudioError is AudioError
+    assert issubclass(vocable.CheckpointError, ValueError)
+    assert all(hasattr(vocable, name) for name in vocable.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'spam'"):
+        _ = vocable.spam
 
 
 def test_bfloat16_leaves_quantizer_and_stft_in_float32(clip: torch.Tensor) -> None:

@@ -205,6 +205,15 @@ def test_parts(exported: Path) -> None:
         SpeechTokenizer.from_pretrained(parts="head")  # type: ignore[arg-type]
 
 
+def test_names_of_the_official_package_are_told_apart(tiny: SpeechTokenizer) -> None:
+    for name, ours in (("n_q", "num_quantizers"), ("downsample_rate", "hop_length"), ("forward_feature", "embed")):
+        assert not hasattr(tiny, name)
+        with pytest.raises(AttributeError, match=f"{name} of the official package is {ours}"):
+            getattr(tiny, name)
+    with pytest.raises(AttributeError, match="no attribute 'spam'"):
+        _ = tiny.spam
+
+
 def test_rvq_1_alone_costs_no_search_above(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = SpeechTokenizer.from_pretrained(exported)
     searched = []

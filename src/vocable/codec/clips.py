@@ -1,4 +1,4 @@
-"""What users hand in, checked: waveforms of any accepted form as a list of clips, their lengths; and layers."""
+"""Validation of what users hand in: waveforms as a list of clips, lengths, codes, and layers."""
 
 from __future__ import annotations
 
@@ -8,29 +8,29 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vocable import audio
 from vocable.audio import AudioError
 from vocable.codec.tokens import TokensError
 
-#: A waveform [L], a batch [B, L], or a list of [L]: float, full scale at 1.0.
+#: A waveform [L], a batch [B, L] or [B, 1, L], or a list of [L]: float, full scale at 1.0.
 Waveforms = Tensor | np.ndarray | Sequence[Tensor | np.ndarray]
+MOST_CHANNELS = 64  #: of a recording; [L, C] with more is taken for a batch
 
 
 def check_fit(lengths: Tensor, frames: int, hop: int) -> None:
+    """Raise TokensError unless each clip has 1 to `frames * hop` samples."""
     if int(lengths.max()) > frames * hop or int(lengths.min()) < 1:
         raise TokensError(f"num_samples must be 1 to {frames * hop} for {frames} frames, not {lengths.tolist()}")
 
 
 def as_clips(waveform: Waveforms, num_samples: Tensor | Sequence[int] | None) -> list[Tensor]:
-    """The clips of a batch as checked float32 [L] tensors."""
+    """The clips of a batch as checked float32 [L] tensors. Raises AudioError for anything else."""
     if isinstance(waveform, (Tensor, np.ndarray)):
-        whole = _as_tensor(waveform)
-        if whole.ndim not in (1, 2):
-            raise AudioError(f"a waveform is [L] or [B, L], not {list(whole.shape)}; drop or average the channel axis")
-        clips = list(whole) if whole.ndim == 2 else [whole]
+        clips = list(as_batch(_samples(waveform), num_samples))
     elif isinstance(waveform, Sequence) and not isinstance(waveform, (str, bytes)):
         if not all(isinstance(w, (Tensor, np.ndarray)) for w in waveform):
             raise AudioError("a list of waveforms holds tensors or arrays [L]; read files with vocable.audio.read")
-        clips = [_as_tensor(w) for w in waveform]
+        clips = [_samples(w) for w in waveform]
     else:
         raise AudioError(f"a waveform is a tensor or a numpy array, not {type(waveform).__name__}")
     if not clips:
@@ -42,7 +42,7 @@ def as_clips(waveform: Waveforms, num_samples: Tensor | Sequence[int] | None) ->
         clips = [c[:n] for c, n in zip(clips, lengths, strict=True)]
     for i, clip in enumerate(clips):
         if clip.ndim != 1:
-            raise AudioError(f"waveform {i} has shape {list(clip.shape)}; each one in a list is [L]")
+            raise AudioError(f"waveform {i} has shape {list(clip.shape)}; each one in a list is [L]: average channels")
         if not clip.dtype.is_floating_point:
             raise AudioError(f"waveform {i} is {clip.dtype}; floats with full scale 1.0 are expected (int16: / 32768)")
         if len(clip) == 0:
@@ -55,19 +55,41 @@ def as_clips(waveform: Waveforms, num_samples: Tensor | Sequence[int] | None) ->
     return [c.detach().float() for c in clips]
 
 
-def _as_tensor(waveform: Tensor | np.ndarray) -> Tensor:
-    try:
-        tensor = torch.as_tensor(waveform)
-    except TypeError as error:  # an array of objects, strings, long doubles
-        raise AudioError(f"a waveform of {waveform.dtype} cannot be used; use float32") from error
-    if tensor.ndim == 0:
-        raise AudioError("a waveform has at least one axis, this is a single number")
-    return tensor
+def as_batch(waveform: Tensor, num_samples: Tensor | Sequence[int] | None) -> Tensor:
+    """[L], [B, L] or [B, 1, L] as [B, L]. Raises AudioError for other shapes, and for what looks like [L, channels].
+
+    num_samples: not looks, but says that the first axis is a batch's.
+    """
+    if waveform.ndim == 1:
+        return waveform[None]
+    if waveform.ndim == 3 and waveform.shape[1] == 1:
+        return waveform.squeeze(1)
+    if waveform.ndim != 2:
+        raise AudioError(
+            f"a waveform is [L], [B, L] or [B, 1, L], not {list(waveform.shape)}; drop or average the channel axis"
+        )
+    rows, columns = waveform.shape
+    if num_samples is None and columns <= MOST_CHANNELS and rows >= 10 * columns > 0:
+        raise AudioError(
+            f"a waveform [{rows}, {columns}] looks like {rows} samples of {columns} channels, whose axis is the last: "
+            "average it, waveform.mean(1); a batch is [B, L]"
+        )
+    return waveform
+
+
+def at_rate(clips: list[Tensor], sample_rate: float | None, target: int) -> list[Tensor]:
+    """Clips [L] resampled from `sample_rate` to `target` Hz; None: they are at that rate."""
+    if isinstance(sample_rate, np.generic):
+        sample_rate = sample_rate.item()
+    if sample_rate is None or sample_rate == target:
+        return clips
+    return [torch.from_numpy(audio.resample(c.cpu().numpy(), sample_rate, target)) for c in clips]  # type: ignore[arg-type]
 
 
 def checked_lengths(num_samples: Tensor | Sequence[int], batch: int) -> Tensor:
+    """Lengths of `batch` clips as int64 [B] on the CPU. Raises ValueError for anything but whole numbers."""
     try:
-        lengths = torch.as_tensor(num_samples).cpu()
+        lengths = torch.as_tensor(num_samples, device="cpu")
     except (TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"num_samples are whole numbers, not {num_samples!r}") from error
     if lengths.dtype.is_floating_point and lengths.numel():
@@ -78,8 +100,45 @@ def checked_lengths(num_samples: Tensor | Sequence[int], batch: int) -> Tensor:
     return lengths
 
 
+def checked_codes(
+    codes: Tensor | np.ndarray, layers: slice | None, num_quantizers: int, codebook_size: int, device: torch.device
+) -> tuple[Tensor, int]:
+    """Codes as int64 [B, K', T] on `device`, and the layer of their first row. Raises TokensError for anything else."""
+    start, stop = layer_range(layers, num_quantizers)
+    rows = stop - start
+    if not isinstance(codes, (Tensor, np.ndarray)):
+        raise TokensError(f"codes are a tensor, an array or an Encoded, not {type(codes).__name__}")
+    try:
+        codes = as_tensor(codes)
+    except TypeError as error:  # an array of objects or strings
+        raise TokensError(f"codes are integers, not {codes.dtype}") from error
+    if codes.dtype.is_floating_point or codes.dtype.is_complex or codes.dtype == torch.bool:
+        raise TokensError(f"codes are integers, not {codes.dtype}")
+    shape = list(codes.shape)
+    if codes.ndim != 3 or 0 in shape:
+        hint = "; one clip is codes[None]" if codes.ndim == 2 and shape[0] == rows else ""
+        raise TokensError(f"codes have shape [B, K, T], none of them 0, not {shape}{hint}")
+    if shape[1] != rows and shape[0] == rows:
+        raise TokensError(
+            f"codes have shape {shape}, which is [K, B, T], as the official package has it: give codes.transpose(0, 1)"
+        )
+    if shape[1] != rows:
+        raise TokensError(
+            f"codes have {shape[1]} rows, layers {start}:{stop} selects {rows}; "
+            f"name their layers, slice(0, {shape[1]}) say"
+        )
+    codes = codes.to(device, torch.int64)
+    low, high = int(codes.min()), int(codes.max())
+    if low < 0 or high >= codebook_size:
+        raise TokensError(f"codes must be 0 to {codebook_size - 1}, found {low} to {high}")
+    return codes, start
+
+
 def layer_range(layers: slice | None, num_quantizers: int) -> tuple[int, int]:
-    """`layers` of a codec that has so many, as (start, stop); None: all. ValueError for what is no run of them."""
+    """Resolve a layer slice to (start, stop); None means all.
+
+    Raises ValueError unless it is a non-empty contiguous range of the `num_quantizers` layers.
+    """
     if layers is None:
         return 0, num_quantizers
     if not isinstance(layers, slice):
@@ -91,3 +150,23 @@ def layer_range(layers: slice | None, num_quantizers: int) -> tuple[int, int]:
     if step != 1 or start >= stop or (layers.stop or 0) > num_quantizers:
         raise ValueError(f"{layers} selects no run of the {num_quantizers} layers")
     return start, stop
+
+
+def as_tensor(array: Tensor | np.ndarray) -> Tensor:
+    """An array as a tensor in the same memory; a copy where that is read-only, reversed or of another byte order."""
+    if isinstance(array, Tensor):
+        return array
+    native = array.dtype.newbyteorder("=")
+    if not array.flags.writeable or array.dtype != native or min(array.strides, default=0) < 0:
+        array = np.array(array, native, order="C")
+    return torch.from_numpy(array)
+
+
+def _samples(waveform: Tensor | np.ndarray) -> Tensor:
+    try:
+        tensor = as_tensor(waveform)
+    except TypeError as error:  # an array of objects, strings, long doubles
+        raise AudioError(f"a waveform of {waveform.dtype} cannot be used; use float32") from error
+    if tensor.ndim == 0:
+        raise AudioError("a waveform has at least one axis, this is a single number")
+    return tensor

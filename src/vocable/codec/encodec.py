@@ -16,11 +16,11 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from vocable import audio
 from vocable.audio import AudioError
 from vocable.codec.checkpoint import CheckpointError
-from vocable.codec.clips import Waveforms, as_clips, check_fit, checked_lengths, layer_range
-from vocable.codec.layers import Recurrence
+from vocable.codec.clips import Waveforms, as_clips, at_rate, check_fit, checked_codes, checked_lengths, layer_range
+from vocable.codec.layers import Recurrence, inference
+from vocable.codec.long import blocks_of
 from vocable.codec.model import Decoded, SpeechTokenizer
 from vocable.codec.rvq import ResidualVectorQuantizer
 from vocable.codec.tokens import Encoded, TokensError
@@ -72,14 +72,12 @@ class Encodec:
     def device(self) -> torch.device:
         return self.quantizer.codebooks.device
 
-    @torch.no_grad()
+    @inference
     def encode(self, waveform: Waveforms, sample_rate: int | None = None, *, layers: slice | None = None) -> Encoded:
         """As `SpeechTokenizer.encode`."""
         start, stop = layer_range(layers, self.num_quantizers)
-        clips = as_clips(waveform, None)
-        if sample_rate not in (None, self.sample_rate):
-            clips = [torch.from_numpy(audio.resample(c.cpu().numpy(), sample_rate, self.sample_rate)) for c in clips]
-        lengths = torch.tensor([len(clip) for clip in clips])
+        clips = at_rate(as_clips(waveform, None), sample_rate, self.sample_rate)
+        lengths = torch.tensor([len(clip) for clip in clips], device="cpu")
         frames = -(-lengths // self.hop_length)
         codes = torch.zeros(len(clips), stop - start, int(frames.max()), dtype=torch.int64, device=self.device)
         for row, clip, count in zip(codes, clips, frames.tolist(), strict=True):
@@ -88,15 +86,16 @@ class Encodec:
         return Encoded(codes, frames, lengths, slice(start, stop), self.token_id, self.sample_rate, self.frame_rate)
 
     def encode_long(self, waveform: Tensor | np.ndarray, layers: slice | None = None) -> Encoded:
-        """As `encode`, whole: AudioError for a recording over five minutes."""
-        if len(waveform) > LONGEST * self.sample_rate:
+        """As `encode`, whole, one recording [L]: AudioError for one over five minutes."""
+        samples = sum(len(block) for block in blocks_of(waveform))
+        if samples > LONGEST * self.sample_rate:
             raise AudioError(f"longer than {LONGEST} s, which EnCodec would take in one piece: cut it")
         return self.encode(waveform, layers=layers)
 
-    @torch.no_grad()
+    @inference
     def decode(
         self,
-        codes: Encoded | Tensor,
+        codes: Encoded | Tensor | np.ndarray,
         num_samples: Tensor | Sequence[int] | None = None,
         layers: slice | None = None,
     ) -> Decoded:
@@ -107,22 +106,26 @@ class Encodec:
                 raise TokensError("an Encoded is decoded with all the layers that it holds: leave out layers")
             num_samples = codes.num_samples if num_samples is None else num_samples
             layers, codes = codes.layers, codes.codes
+        codes, first = self._checked(codes, layers)
         batch, _, width = codes.shape
-        whole = torch.full((batch,), width * self.hop_length)
+        whole = torch.full((batch,), width * self.hop_length, device="cpu")
         lengths = whole if num_samples is None else checked_lengths(num_samples, batch)
         check_fit(lengths, width, self.hop_length)
         waveform = torch.zeros(batch, int(lengths.max()), device=self.device)
         for row, clip, length in zip(waveform, codes, lengths.tolist(), strict=True):
             frames = -(-length // self.hop_length)
-            row[:length] = self.model.decoder(self.embed(clip[None, :, :frames], layers))[0, 0, :length]
+            latents = self.quantizer.decode(clip[None, :, :frames], first).transpose(1, 2)
+            row[:length] = self.model.decoder(latents)[0, 0, :length]
         return Decoded(waveform, lengths)
 
-    def embed(self, codes: Tensor, layers: slice | None = None) -> Tensor:
-        """The sum of the codebook vectors: int64 [B, K', T] -> float32 [B, D, T]."""
-        start, stop = layer_range(layers, self.num_quantizers)
-        if codes.shape[1] != stop - start:
-            raise TokensError(f"{codes.shape[1]} rows of codes for layers {start} to {stop}")
-        return self.quantizer.decode(codes.to(self.device), start).transpose(1, 2)
+    @inference
+    def embed(self, codes: Tensor | np.ndarray, layers: slice | None = None) -> Tensor:
+        """The sum of the codebook vectors: int [B, K', T] -> float32 [B, D, T]."""
+        codes, first = self._checked(codes, layers)
+        return self.quantizer.decode(codes, first).transpose(1, 2)
+
+    def _checked(self, codes: Tensor | np.ndarray, layers: slice | None) -> tuple[Tensor, int]:
+        return checked_codes(codes, layers, self.num_quantizers, self.codebook_size, self.device)
 
     def check_token_id(self, token_id: str, what: str) -> None:
         """As `SpeechTokenizer.check_token_id`."""

@@ -2,14 +2,45 @@
 
 from __future__ import annotations
 
-import warnings
-from typing import Any, Literal
+import contextlib
+import functools
+from collections.abc import Callable
+from typing import Concatenate, Literal, ParamSpec, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-#: Of the products in recurrent layers.
-Recurrence = Literal["float32", "bfloat16", "int8"]
+#: Number format of the weights of recurrent layers, and of the matrix products with them.
+Recurrence = Literal["float32", "bfloat16"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class _OnDevice(Protocol):
+    @property
+    def device(self) -> torch.device: ...
+
+
+C = TypeVar("C", bound=_OnDevice)
+
+
+def no_autocast(device: torch.device) -> contextlib.AbstractContextManager[object]:
+    """Switch autocast off on a device. (Not every type of device has one, and torch.autocast refuses those.)"""
+    if not torch.amp.is_autocast_available(device.type):
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, enabled=False)
+
+
+def inference(method: Callable[Concatenate[C, P], R]) -> Callable[Concatenate[C, P], R]:
+    """Run a codec's method without gradients and without autocast: a codec's tokens do not depend on what calls it."""
+
+    @functools.wraps(method)
+    def run(codec: C, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        with torch.no_grad(), no_autocast(codec.device):
+            return method(codec, *args, **kwargs)
+
+    return run
 
 
 def frame_mask(lengths: Tensor | None, width: int, like: Tensor) -> Tensor | None:
@@ -19,73 +50,31 @@ def frame_mask(lengths: Tensor | None, width: int, like: Tensor) -> Tensor | Non
     """
     if lengths is None or int(lengths.min()) >= width:
         return None
-    return (torch.arange(width) < lengths[:, None]).unsqueeze(2).to(like)
+    return (torch.arange(width, device="cpu") < lengths[:, None]).unsqueeze(2).to(like)
 
 
 class LSTM(nn.LSTM):
-    """One layer, [B, T, inputs] -> [B, T, hidden].
-
-    On a CPU torch rearranges the weights for oneDNN in every call: 12 of 60 ms for 2 s at 1,024 units. In inference on
-    a single clip the arrangement is kept from call to call here; the result is bit-equal. It costs as much memory as
-    the weights.
-    """
+    """One layer, [B, T, inputs] -> [B, T, hidden]."""
 
     def __init__(self, inputs: int, hidden: int) -> None:
         super().__init__(inputs, hidden, batch_first=True)
-        self._arranged: tuple[list[tuple[int, int]], list[Tensor]] | None = None
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:  # type: ignore[override]
         # What lies behind a clip's end comes after it, so there is nothing to mask.
-        weights: list[Tensor] = [self.weight_ih_l0, self.weight_hh_l0]  # type: ignore[list-item]
-        if not self._arranges(x, weights):
-            y: Tensor = self.go_on(x, None)[0]
-            return y
-        state = [(w.data_ptr(), w._version) for w in weights]
-        if self._arranged is None or self._arranged[0] != state:
-            # The operators are those of torch's compiler for frozen models.
-            detached = (w.detach() for w in weights)
-            arranged = torch.ops.mkldnn._reorder_mkldnn_rnn_layer_weight(
-                *detached, self.hidden_size, False, True, False
-            )
-            self._arranged = state, arranged
-        start = x.new_zeros(1, self.hidden_size)
-        lstm, one_layer, in_training = 2, 1, False
-        y = torch.ops.aten.mkldnn_rnn_layer(
-            *(x.transpose(0, 1), *self._arranged[1], self.bias_ih_l0, self.bias_hh_l0, start, start, False),
-            *([], lstm, self.hidden_size, one_layer, True, False, False, in_training),
-        )[0]
-        return y.transpose(0, 1)
+        y: Tensor = self.go_on(x, None)[0]
+        return y
 
     def go_on(self, x: Tensor, state: tuple[Tensor, Tensor] | None) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """The next stretch of a clip, from where the last one ended (None: from the start), and where this one ends."""
-        if x.device.type != "cpu" or not torch.is_autocast_enabled("cpu"):
+        """Run the layer on the next chunk of a clip from `state` (None: zeros); return the output and the new state."""
+        if x.device.type != "cpu":
             y, state = super().forward(x, state)
             return y, state
-        # Not every CPU has a bfloat16 recurrence, and where it has none autocast's fails.
-        with torch.autocast("cpu", enabled=False):
-            weights: Tensor = self.weight_ih_l0  # type: ignore[assignment]
+        # Not every CPU has a bfloat16 recurrence, and where it has none autocast's fails. The weights alone may be
+        # bfloat16 (`reduce_recurrence`): what goes out is then float32, as what comes in.
+        weights: Tensor = self.weight_ih_l0  # type: ignore[assignment]
+        with no_autocast(x.device):
             y, state = super().forward(x.to(weights.dtype), state)
-        return y, state
-
-    def _arranges(self, x: Tensor, weights: list[Tensor]) -> bool:
-        return (
-            len(x) == 1
-            and x.device.type == "cpu"
-            and all(t.dtype == torch.float32 and not t.is_inference() for t in weights)
-            and x.dtype == torch.float32
-            and not (torch.is_grad_enabled() or torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling())
-            and bool(torch.backends.mkldnn.enabled)
-            and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-            and hasattr(torch.ops.mkldnn, "_reorder_mkldnn_rnn_layer_weight")
-        )
-
-    def train(self, mode: bool = True) -> LSTM:
-        self._arranged = None
-        super().train(mode)
-        return self
-
-    def __getstate__(self) -> dict[str, object]:
-        return {**super().__getstate__(), "_arranged": None}  # type: ignore[no-untyped-call]
+        return y.to(torch.promote_types(x.dtype, y.dtype)), state
 
 
 class BiLSTM(nn.Module):
@@ -113,40 +102,12 @@ class BiLSTM(nn.Module):
         return torch.cat([ahead, back], -1)
 
 
-class ReducedLSTM(nn.Module):
-    """An LSTM layer, for inference on a CPU, whose weights are bfloat16 or int8. What goes in and out stays as it was.
+def reduce_recurrence(module: nn.Module) -> None:
+    """Round the weights of every LSTM layer below `module` to bfloat16, for inference on a CPU.
 
-    Weights are what a recurrence reads at every frame: fewer bytes, less time. States that go from chunk to chunk are
-    rounded too, and int8 rounds what the weights are multiplied with, over a whole batch alike: a clip's codes then
-    depend a little on how it is cut, and on the clips beside it.
+    Weights are what a recurrence reads at every frame: half the bytes, less time. States that go from chunk to chunk
+    are rounded too, so codes depend a little on how a clip is cut.
     """
-
-    def __init__(self, lstm: LSTM, recurrence: Recurrence) -> None:
-        super().__init__()
-        plain = nn.LSTM(lstm.input_size, lstm.hidden_size, batch_first=True)
-        plain.load_state_dict(lstm.state_dict())
-        self.dtype = torch.bfloat16 if recurrence == "bfloat16" else torch.float32
-        self.lstm: nn.Module = plain.to(self.dtype)
-        if recurrence == "int8":
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # torch's, of the module's move to another package
-                from torch.ao.quantization import quantize_dynamic
-
-                self.lstm = quantize_dynamic(nn.Sequential(plain), {nn.LSTM}, torch.qint8)[0]  # type: ignore[no-untyped-call]
-
-    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        return self.go_on(x, None)[0]
-
-    def go_on(self, x: Tensor, state: Any) -> tuple[Tensor, Any]:
-        """As LSTM's."""
-        y, state = self.lstm(x.to(self.dtype), state)
-        return y.to(x.dtype), state
-
-
-def reduce_recurrence(module: nn.Module, recurrence: Recurrence) -> None:
-    """Put a ReducedLSTM in the place of every LSTM layer below `module`."""
-    for name, child in list(module.named_children()):
-        if isinstance(child, LSTM):
-            setattr(module, name, ReducedLSTM(child, recurrence))
-        else:
-            reduce_recurrence(child, recurrence)
+    for layer in module.modules():
+        if isinstance(layer, LSTM):
+            layer.to(torch.bfloat16)

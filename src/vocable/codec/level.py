@@ -31,7 +31,7 @@ def active_level(waveform: Tensor | Iterable[Tensor], sample_rate: int) -> float
     of the strongest. The last frame is as long as what is left, so any clip has a level.
     """
     frame = round(FRAME_SECONDS * sample_rate)
-    rest = torch.zeros(0)
+    rest = torch.zeros(0, device="cpu")
     energies = []
     for block in [waveform] if isinstance(waveform, Tensor) else waveform:
         held = torch.cat([rest.to(block), block])
@@ -103,7 +103,8 @@ def _impulse_response(cutoff: float, sample_rate: int) -> Tensor:
     response = [0.0, 0.0]
     for n in range(length):
         response.append((b[n] if n < 3 else 0.0) - a1 * response[-1] - a2 * response[-2])
-    return torch.tensor(response[2:], dtype=torch.float64).float()
+    with torch.inference_mode(False):  # it is kept, and must not be of the mode of the first call
+        return torch.tensor(response[2:], dtype=torch.float64, device="cpu").float()
 
 
 def condition(clip: Tensor, config: CodecConfig) -> tuple[Tensor, float]:

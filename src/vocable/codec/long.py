@@ -18,11 +18,27 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vocable.audio import AudioError
 from vocable.codec.layers import LSTM, BiLSTM
+from vocable.codec.level import PIECE
 from vocable.codec.staged import Staged
 
 CHUNK_FRAMES = 1500  #: 30 s
+BLOCK = 16 * PIECE  #: samples, 30 s: what is checked and filtered at once of a recording that comes as a whole
 SPOOL_BYTES = 256 * 2**20  #: of one spool in memory, before it goes to a file
+
+
+def blocks_of(recording: Tensor | np.ndarray | Iterable[Tensor | np.ndarray]) -> Iterable[Tensor | np.ndarray]:
+    """One recording as blocks [n]: an array [L], [1, L] or [1, 1, L] is cut, in its own memory; blocks stay."""
+    if isinstance(recording, (Tensor, np.ndarray)):
+        while recording.ndim > 1 and len(recording) == 1:
+            recording = recording[0]
+        if recording.ndim != 1:
+            raise AudioError(f"one recording is [L], not {list(recording.shape)}; drop or average the channel axis")
+        return [recording[at : at + BLOCK] for at in range(0, len(recording), BLOCK)]
+    if not isinstance(recording, Iterable) or isinstance(recording, (str, bytes)):
+        raise AudioError(f"blocks are arrays or tensors [n], not {type(recording).__name__}")
+    return recording
 
 
 def run_staged(staged: Staged, blocks: Iterable[Tensor], chunk: int) -> Iterator[Tensor]:
@@ -67,7 +83,7 @@ def _windows(
     def ready(ended: bool) -> Iterator[tuple[Tensor, int, int, int]]:
         nonlocal coming, first, start
         while rows > start * unit and (ended or rows >= (start + chunk + right) * unit):
-            held = torch.cat(coming)
+            held = coming[0] if len(coming) == 1 else torch.cat(coming)  # one long block is not copied every time
             begin, last = max(0, start - left), start + chunk + right
             own = min(chunk, -(-rows // unit) - start)
             yield held[(begin - first) * unit : (last - first) * unit], begin, start - begin, own

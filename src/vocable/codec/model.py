@@ -12,13 +12,22 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vocable import audio
 from vocable.audio import AudioError
-from vocable.codec.clips import Waveforms, as_clips, check_fit, checked_lengths, layer_range
+from vocable.codec.clips import (
+    Waveforms,
+    as_batch,
+    as_clips,
+    at_rate,
+    check_fit,
+    checked_codes,
+    checked_lengths,
+    layer_range,
+)
 from vocable.codec.config import CodecConfig
-from vocable.codec.layers import Recurrence, frame_mask, reduce_recurrence
+from vocable.codec.identity import Identified
+from vocable.codec.layers import Recurrence, frame_mask, inference, no_autocast, reduce_recurrence
 from vocable.codec.level import HighPass, condition, level_gain
-from vocable.codec.long import CHUNK_FRAMES, run_staged
+from vocable.codec.long import CHUNK_FRAMES, blocks_of, run_staged
 from vocable.codec.rvq import Quantized, ResidualVectorQuantizer
 from vocable.codec.seanet import SEANetDecoder, SEANetEncoder
 from vocable.codec.spectral import SpectralDecoder, SpectralEncoder
@@ -34,9 +43,9 @@ _ARCHITECTURES: dict[str, tuple[Callable[[CodecConfig], Staged], Callable[[Codec
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Decoded:
-    """A batch of clips as speech."""
+    """A batch of clips as speech. Compare `waveform`: two of them are equal only if they are the same object."""
 
     waveform: Tensor  #: float32 [B, L], 0 behind a clip's end
     num_samples: Tensor  #: int64 [B]
@@ -49,7 +58,7 @@ class Decoded:
         return [w[:n] for w, n in zip(self.waveform, self.num_samples.tolist(), strict=True)]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class CodecOutput:
     """What `SpeechTokenizer.forward` returns. All but `codes` carry gradients."""
 
@@ -71,7 +80,15 @@ class _LeftOut(nn.Module):
         raise ValueError(f"this codec was loaded without its {self.part}: load it with parts='all'")
 
 
-class SpeechTokenizer(nn.Module):
+#: What the official package's model calls differently (docs/official.md).
+_OFFICIAL_NAMES = {
+    "n_q": "num_quantizers",
+    "downsample_rate": "hop_length",
+    "forward_feature": "embed(encode(waveform).codes)",
+}
+
+
+class SpeechTokenizer(Identified):
     """A neural speech codec whose first code of each frame carries content (arXiv 2308.16692).
 
     `layers` is a slice of the K quantizer layers everywhere: slice(0, 1) is RVQ-1, None is all of them.
@@ -91,10 +108,13 @@ class SpeechTokenizer(nn.Module):
         self.decoder = decoder(config) if parts != "encoder" else _LeftOut("decoder")
         #: Maps RVQ-1 to the teacher's channels; used in training alone.
         self.transform = nn.Linear(config.dimension, config.semantic_dimension)
-        self._id: str | None = None
-        self._token_id: str | None = None
-        #: What its recurrent layers run in; a reduced one is for inference alone.
+        #: Number format of its recurrent layers; other than float32 it is for inference alone.
         self.recurrence: Recurrence = "float32"
+
+    def __getattr__(self, name: str) -> Any:
+        if name in _OFFICIAL_NAMES:
+            raise AttributeError(f"{name} of the official package is {_OFFICIAL_NAMES[name]} here")
+        return super().__getattr__(name)
 
     # ---- where it comes from -------------------------------------------------------------------------------------
 
@@ -111,10 +131,11 @@ class SpeechTokenizer(nn.Module):
     ) -> SpeechTokenizer:
         """Load the embedded model (None or "fast"), a folder, or a hub id, in eval mode.
 
-        name: a folder written by `save_pretrained`, or one with a checkpoint of the official package; on the hub,
-        "owner/name" or "owner/name/subfolder". parts: "encoder" leaves the decoder unbuilt, "decoder" the encoder.
+        name: a folder written by `save_pretrained`, or one with a checkpoint of the official package (a folder called
+        fast is "./fast"); on the hub, "owner/name" or "owner/name/subfolder". parts: "encoder" leaves the decoder
+        unbuilt, "decoder" the encoder.
         weight_norm: keep the weight norm of a `paper` codec, for training; else it is folded into the weights.
-        recurrence: "bfloat16" or "int8" weights of the recurrent layers, for a CPU that they keep waiting; some codes
+        recurrence: "bfloat16" rounds the weights of the recurrent layers, for a CPU that they keep waiting; some codes
         differ (benchmarks/README.md says how many). compile: torch.compile encoder and decoder, a minute's work at the
         first calls; it needs a C++ compiler.
         Raises CheckpointError when there is no such model, or its files are not a codec of this version.
@@ -131,8 +152,10 @@ class SpeechTokenizer(nn.Module):
         except (RuntimeError, AssertionError) as error:  # what torch says of a device it has not
             raise ValueError(f"device {device!r} cannot be used here: {str(error).splitlines()[0]}") from error
         if recurrence != "float32":
-            reduce_recurrence(model.requires_grad_(False), recurrence)
-            model.eval().recurrence = recurrence
+            ids = model.current_ids()
+            reduce_recurrence(model.requires_grad_(False))
+            model.keep_ids(ids)  # a way to run the same codec
+            model.recurrence = recurrence
         if compile:
             for part in (model.encoder, model.decoder):
                 if isinstance(part, Staged):  # what lies between is one call of a library's recurrence for each layer
@@ -155,45 +178,53 @@ class SpeechTokenizer(nn.Module):
         checkpoint.save(self, folder, dtype)
 
     def train(self, mode: bool = True) -> SpeechTokenizer:
-        if mode and self.recurrence != "float32":
-            raise ValueError(f"this codec's recurrence was made {self.recurrence}: load it as it is to train it")
-        if mode:
-            self._id = self._token_id = None  # its weights are about to change
-        super().train(mode)
+        """Set training mode, as of any module. A codec of reduced recurrence stays in evaluation mode."""
+        super().train(mode and self.recurrence == "float32")
         return self
-
-    def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
-        self._id = self._token_id = None
-        return super().load_state_dict(*args, **kwargs)
 
     # ---- what it is ----------------------------------------------------------------------------------------------
 
     @property
     def id(self) -> str:
-        """The config's name and a hash of config and weights.
+        """The config's name and a hash of config and weights: those of the files that a codec was loaded from.
 
-        A codec that was loaded keeps it; one whose weights may change hashes them at every call (0.4 s for `paper`).
+        It is kept as long as the weights stay (a new hash takes 0.4 s for `paper`). Raises ValueError for a codec that
+        was loaded in parts and whose weights have changed.
         """
-        from vocable.codec import checkpoint
-
-        return self._id or checkpoint.codec_id(self.config, self.state_dict())
+        return self._hashed("id")
 
     @property
     def token_id(self) -> str:
         """A hash of what decides codes, encoder and quantizer; tokens name it, and codecs that share it share tokens.
 
-        Kept or hashed at every call, as the id is.
+        Kept as the id is, as long as encoder and quantizer stay.
         """
+        return self._hashed("token_id")
+
+    def weights_of(self, name: str) -> list[Tensor]:
+        """The weights that "id" or "token_id" names."""
+        modules = self.children() if name == "id" else (self.encoder, self.quantizer)
+        return [*(p for module in modules for p in module.parameters()), self.quantizer.codebooks]
+
+    def _hashed(self, name: str) -> str:
         from vocable.codec import checkpoint
 
-        return self._token_id or checkpoint.token_id(self.config, self.state_dict())
+        def compute() -> str:
+            if self.parts == "decoder" or (self.parts == "encoder" and name == "id"):
+                raise ValueError(
+                    f"this codec holds its {self.parts} alone, and its weights have changed: its {name} takes all parts"
+                )
+            return (checkpoint.codec_id if name == "id" else checkpoint.token_id)(self.config, self.state_dict())
+
+        return self.id_of_weights(name, compute)
 
     def check_token_id(self, token_id: str, what: str) -> None:
         """Raise TokensError, which says `what`, unless `token_id` names tokens of this codec.
 
-        It does if it is the codec's token id, or its id, which files of vocable 0.1 name.
+        It does if it is the codec's token id, or its id, which files of vocable 0.1 name ("NAME-HASH").
         """
-        if token_id != self.token_id and token_id != self.id:
+        by_name = str(token_id).startswith(f"{self.config.name}-")
+        if token_id != self.token_id and not (by_name and token_id == self.id):
             raise TokensError(f"{what} of {token_id}, but those of this codec are {self.token_id}: load that one")
 
     @property
@@ -248,7 +279,7 @@ class SpeechTokenizer(nn.Module):
 
     # ---- what it does --------------------------------------------------------------------------------------------
 
-    @torch.no_grad()
+    @inference
     def encode(
         self,
         waveform: Waveforms,
@@ -258,21 +289,22 @@ class SpeechTokenizer(nn.Module):
     ) -> Encoded:
         """Speech to codes. A clip's codes are the same alone and in any batch.
 
-        waveform: float [L], [B, L] or a list of [L]. sample_rate: its rate in Hz if it is not the model's; it is then
-        resampled. num_samples: valid samples of each row of a padded [B, L]. layers: which rows to return; layers
-        above the last one cost nothing. Raises AudioError for empty, non-finite or non-float input.
+        waveform: float [L], [B, L], [B, 1, L] or a list of [L]. sample_rate: its rate in Hz if it is not the model's;
+        it is then resampled. num_samples: valid samples of each row of a padded [B, L]. layers: which rows to return;
+        layers above the last one cost nothing. Raises AudioError for empty, non-finite or non-float input, and for what
+        looks like [L, channels].
         """
         start, stop = layer_range(layers, self.num_quantizers)
         batch, lengths, gain = self._batch(waveform, sample_rate, num_samples)
         frames = -(-lengths // self.hop_length)
         latents = run_batch(_staged(self.encoder), batch, lengths)
-        valid = torch.arange(latents.shape[1]) < frames[:, None]
+        valid = torch.arange(latents.shape[1], device="cpu") < frames[:, None]
         codes = frames.new_zeros(len(frames), stop - start, latents.shape[1], device=self.device)
         # 0 behind a clip's end, which costs no search.
         codes.transpose(1, 2)[valid] = self.quantizer.encode(latents[valid][None], stop)[0, start:].T
         return self._encoded(codes, frames, lengths, slice(start, stop), gain)
 
-    @torch.no_grad()
+    @inference
     def decode(
         self,
         codes: Encoded | Tensor | np.ndarray,
@@ -295,7 +327,7 @@ class SpeechTokenizer(nn.Module):
             codes, layers = self._held(codes, layers)
         codes, start = self._checked(codes, layers)
         hop, (batch, _, frames) = self.hop_length, codes.shape
-        lengths = torch.full((batch,), frames * hop) if num_samples is None else checked_lengths(num_samples, batch)
+        lengths = _lengths(num_samples, batch, frames * hop)
         check_fit(lengths, frames, hop)
         latents = self.quantizer.decode(codes, start)
         waveform = run_batch(_staged(self.decoder), latents, -(-lengths // hop))[:, : int(lengths.max())]
@@ -313,7 +345,7 @@ class SpeechTokenizer(nn.Module):
         """Speech to codes and back to speech, through `layers` alone."""
         return self.decode(self.encode(waveform, sample_rate, num_samples, layers))
 
-    @torch.no_grad()
+    @inference
     def encode_long(
         self,
         blocks: Tensor | np.ndarray | Iterable[Tensor | np.ndarray],
@@ -330,14 +362,17 @@ class SpeechTokenizer(nn.Module):
         cannot use.
         """
         start, stop = layer_range(layers, self.num_quantizers)
-        encoder, level = _staged(self.encoder), self.config.level
+        encoder, level, chunk = _staged(self.encoder), self.config.level, _at_least_one(chunk_frames)
+        blocks = blocks_of(blocks)
         samples = 0
 
         def filtered() -> Iterator[Tensor]:
             nonlocal samples
             samples, high_pass = 0, HighPass(self.config.high_pass, self.sample_rate)
-            for block in [blocks] if isinstance(blocks, (Tensor, np.ndarray)) else blocks:
-                if len(block):
+            for block in blocks:
+                if not isinstance(block, (Tensor, np.ndarray)):
+                    raise AudioError(f"a block of one recording is an array [n], not {type(block).__name__}")
+                if 0 not in block.shape:
                     clips = as_clips(block, None)
                     if len(clips) != 1:
                         raise AudioError(f"a block of one recording is [n], not {list(block.shape)}")
@@ -354,16 +389,16 @@ class SpeechTokenizer(nn.Module):
                 )
             gain = level_gain(filtered(), level, self.sample_rate)
         blocks_in = filtered() if gain is None else (block * gain for block in filtered())
-        chunks = run_staged(encoder, blocks_in, _at_least_one(chunk_frames))
+        chunks = run_staged(encoder, blocks_in, chunk)
         rows = [self.quantizer.encode(latents[None], stop)[:, start:] for latents in chunks]
         if not rows:
             raise AudioError("no samples: give at least one")
-        codes, lengths = torch.cat(rows, 2), torch.tensor([samples])
-        frames = torch.tensor([codes.shape[2]])
-        gains = None if gain is None else torch.tensor([gain])
+        codes, lengths = torch.cat(rows, 2), torch.tensor([samples], device="cpu")
+        frames = torch.tensor([codes.shape[2]], device="cpu")
+        gains = None if gain is None else torch.tensor([gain], device="cpu", dtype=torch.float32)
         return self._encoded(codes, frames, lengths, slice(start, stop), gains)
 
-    @torch.no_grad()
+    @inference
     def decode_long(
         self,
         encoded: Encoded,
@@ -373,22 +408,30 @@ class SpeechTokenizer(nn.Module):
     ) -> Iterator[Tensor]:
         """The speech of one clip of any length, in blocks: float32 [n], which together are what `decode` gives.
 
-        Raises TokensError for codes of another codec, or of several clips.
+        Raises TokensError at the call for codes of another codec, or of several clips.
         """
+        if not isinstance(encoded, Encoded):
+            raise TokensError(f"decode_long takes an Encoded, not {type(encoded).__name__}")
         if len(encoded) != 1:
             raise TokensError(f"{len(encoded)} clips: decode them one by one, as `clips()` gives them")
         codes, start = self._checked(*self._held(encoded, layers))
-        left = int(encoded.num_samples)
+        samples, chunk = int(encoded.num_samples), _at_least_one(chunk_frames)
         check_fit(encoded.num_samples, codes.shape[2], self.hop_length)
-        starts = range(0, self.num_frames(left), _at_least_one(chunk_frames))
-        codes = codes[:, :, : self.num_frames(left)]
-        latents = (self.quantizer.decode(codes[:, :, at : at + chunk_frames], start)[0] for at in starts)
-        for block in run_staged(_staged(self.decoder), latents, chunk_frames):
-            block = block[:left]
-            yield block if encoded.gain is None or not restore_level else block / encoded.gain.to(block)
-            left -= len(block)
+        codes = codes[:, :, : self.num_frames(samples)]
+        latents = (self.quantizer.decode(part, start)[0] for part in torch.split(codes, chunk, 2))
+        gain = encoded.gain if restore_level else None
+        return self._spoken(run_staged(_staged(self.decoder), latents, chunk), samples, gain)
 
-    @torch.no_grad()
+    def _spoken(self, blocks: Iterator[Tensor], samples: int, gain: Tensor | None) -> Iterator[Tensor]:
+        """The first `samples` samples of the decoder's blocks, divided by the gain."""
+        while samples:
+            with torch.no_grad(), no_autocast(self.device):  # not while the caller has the block
+                block = next(blocks)[:samples]
+                samples -= len(block)
+                block = block if gain is None else block / gain.to(block)
+            yield block
+
+    @inference
     def latents(
         self,
         waveform: Waveforms,
@@ -399,7 +442,7 @@ class SpeechTokenizer(nn.Module):
         batch, lengths, _ = self._batch(waveform, sample_rate, num_samples)
         return run_batch(_staged(self.encoder), batch, lengths).transpose(1, 2)
 
-    @torch.no_grad()
+    @inference
     def embed(self, codes: Tensor | np.ndarray, layers: slice | None = None) -> Tensor:
         """The sum of the codebook vectors of `codes`: int [B, K', T] -> float32 [B, D, T]."""
         codes, start = self._checked(codes, layers)
@@ -410,11 +453,13 @@ class SpeechTokenizer(nn.Module):
     ) -> CodecOutput:
         """The differentiable pass: gradients go straight through the quantizer, to the waveform too.
 
-        waveform: float [B, L]. num_samples: int [B], valid samples of each row. num_layers: int [B], how many layers
-        each clip is decoded from (quantizer dropout). Codebooks are not changed: that is CodebookEMA's work.
+        waveform: float [B, L] or [B, 1, L]. num_samples: int [B], valid samples of each row; what lies behind them is
+        not used. num_layers: int [B], how many layers each clip is decoded from (quantizer dropout). Codebooks are not
+        changed: that is CodebookEMA's work.
         """
+        waveform = as_batch(waveform, num_samples)
         batch, samples = waveform.shape
-        lengths = torch.full((batch,), samples) if num_samples is None else checked_lengths(num_samples, batch)
+        lengths = _lengths(num_samples, batch, samples)
         if int(lengths.min()) < 1 or int(lengths.max()) > samples:
             raise ValueError(f"num_samples must be 1 to {samples}, not {lengths.tolist()}")
         frames = -(-lengths // self.hop_length)
@@ -448,11 +493,10 @@ class SpeechTokenizer(nn.Module):
 
         Also num_samples int64 [B] and, for a codec that has a level, gains float32 [B], both on the CPU.
         """
-        clips = as_clips(waveform, num_samples)
-        if sample_rate is not None and sample_rate != self.sample_rate:
-            clips = [torch.from_numpy(audio.resample(c.cpu().numpy(), sample_rate, self.sample_rate)) for c in clips]
-        lengths = torch.tensor([len(c) for c in clips])
-        batch, gains = torch.zeros(len(clips), int(lengths.max()), device=self.device), torch.ones(len(clips))
+        clips = at_rate(as_clips(waveform, num_samples), sample_rate, self.sample_rate)
+        lengths = torch.tensor([len(c) for c in clips], device="cpu")
+        batch = torch.zeros(len(clips), int(lengths.max()), dtype=torch.float32, device=self.device)
+        gains = torch.ones(len(clips), dtype=torch.float32, device="cpu")
         for i, clip in enumerate(clips):
             batch[i, : len(clip)], gains[i] = condition(clip, self.config)
         return batch, lengths, None if self.config.level is None else gains
@@ -463,25 +507,7 @@ class SpeechTokenizer(nn.Module):
         return Encoded(codes, num_frames, num_samples, layers, self.token_id, self.sample_rate, self.frame_rate, gain)
 
     def _checked(self, codes: Tensor | np.ndarray, layers: slice | None) -> tuple[Tensor, int]:
-        """Codes as int64 [B, K', T] on the device, and the layer of their first row."""
-        start, stop = layer_range(layers, self.num_quantizers)
-        if not isinstance(codes, (Tensor, np.ndarray)):
-            raise TokensError(f"codes are a tensor, an array or an Encoded, not {type(codes).__name__}")
-        codes = torch.as_tensor(codes)
-        if codes.dtype.is_floating_point or codes.dtype.is_complex or codes.dtype == torch.bool:
-            raise TokensError(f"codes are integers, not {codes.dtype}")
-        if codes.ndim != 3 or 0 in codes.shape:
-            raise TokensError(f"codes have shape [B, K, T], none of them 0, not {list(codes.shape)}")
-        if codes.shape[1] != stop - start:
-            raise TokensError(
-                f"codes have {codes.shape[1]} rows, layers {start}:{stop} selects {stop - start}; "
-                f"name their layers, slice(0, {codes.shape[1]}) say"
-            )
-        codes = codes.to(self.device, torch.int64)
-        low, high = int(codes.min()), int(codes.max())
-        if low < 0 or high >= self.codebook_size:
-            raise TokensError(f"codes must be 0 to {self.codebook_size - 1}, found {low} to {high}")
-        return codes, start
+        return checked_codes(codes, layers, self.num_quantizers, self.codebook_size, self.device)
 
 
 def _staged(part: nn.Module) -> Staged:
@@ -497,6 +523,12 @@ def _at_least_one(chunk_frames: int) -> int:
     return chunk_frames
 
 
+def _lengths(num_samples: Tensor | Sequence[int] | None, batch: int, most: int) -> Tensor:
+    """Lengths of clips, int64 [B] on the CPU; None: `most` of each."""
+    return torch.full((batch,), most, device="cpu") if num_samples is None else checked_lengths(num_samples, batch)
+
+
 def _silence_after(waveform: Tensor, lengths: Tensor) -> Tensor:
-    valid = torch.arange(waveform.shape[1]) < lengths[:, None]
-    return waveform * valid.to(waveform.device)
+    """[B, L] with zeros behind each clip's end, whatever is there: a product would keep NaN."""
+    valid = torch.arange(waveform.shape[1], device="cpu") < lengths[:, None]
+    return torch.where(valid.to(waveform.device), waveform, 0)

@@ -25,6 +25,11 @@ CONFIG, WEIGHTS = "config.json", "SpeechTokenizer.pt"
 SUFFIXES = (".pt", ".pth", ".dev", ".ckpt", ".bin")
 
 
+def may_be_weights(file: Path) -> bool:
+    """Whether a file may be a checkpoint of theirs, by its name."""
+    return file.suffix in SUFFIXES or file.name.startswith("SpeechTokenizerTrainer_")
+
+
 def is_official(config: object) -> bool:
     """Whether a parsed config.json is one of theirs."""
     return isinstance(config, dict) and "n_filters" in config
@@ -123,17 +128,21 @@ def read_weights(path: Path, config: CodecConfig) -> tuple[dict[str, Tensor], di
     statistics = {}
     book = (config.codebook_size, config.dimension)
     for what, shape in {"inited": (1,), "cluster_size": book[:1], "embed_avg": book, "embed": book}.items():
+        keys = [f"quantizer.vq.layers.{k}._codebook.{what}" for k in range(config.num_quantizers)]
+        tensors = [take(key) for key in keys]
+        for key, found in zip(keys, (list(tensor.shape) for tensor in tensors), strict=True):
+            if found != list(shape):
+                raise ValueError(f"{path}: {key} has shape {found}, its {CONFIG} asks for {list(shape)}")
         # One by one, each let go once copied: the two largest would else be in memory twice.
-        statistics[what] = stack = torch.empty(config.num_quantizers, *shape)
+        statistics[what] = stack = torch.empty(config.num_quantizers, *shape, device="cpu")
         for k in range(config.num_quantizers):
-            key = f"quantizer.vq.layers.{k}._codebook.{what}"
-            tensor = take(key)
-            if tensor.shape != shape:
-                raise ValueError(f"{path}: {key} has shape {list(tensor.shape)}, its {CONFIG} asks for {list(shape)}")
-            stack[k] = tensor
+            stack[k] = tensors.pop(0)
     ours["quantizer.codebooks"] = statistics.pop("embed")
     if config.dimension == config.semantic_dimension:  # theirs has no map then
-        ours["transform.weight"], ours["transform.bias"] = torch.eye(config.dimension), torch.zeros(config.dimension)
+        ours["transform.weight"], ours["transform.bias"] = (
+            torch.eye(config.dimension, device="cpu"),
+            torch.zeros(config.dimension, device="cpu"),
+        )
     if theirs:
         raise ValueError(f"{path}: {len(theirs)} tensors that its {CONFIG} has no place for, {min(theirs)} among them")
     if not bool(statistics["inited"].all()):
@@ -148,14 +157,14 @@ def write(config: CodecConfig, ours: dict[str, Tensor], statistics: dict[str, Te
     """
     values = write_config(config)
     if config.dimension == config.semantic_dimension and not torch.equal(
-        ours["transform.weight"], torch.eye(config.dimension)
+        ours["transform.weight"], torch.eye(config.dimension, device="cpu")
     ):
         raise ValueError("the official package has no map to a teacher of as many channels as the latents have")
     if not statistics:  # as if each entry had been used once a step, were they to train on
         books = ours["quantizer.codebooks"]
-        counts = torch.ones(books.shape[:2])
+        counts = torch.ones(books.shape[:2], device="cpu")
         statistics = {
-            "inited": torch.ones(len(books), 1),
+            "inited": torch.ones(len(books), 1, device="cpu"),
             "cluster_size": counts,
             "embed_avg": books * counts[..., None],
         }
@@ -165,10 +174,10 @@ def write(config: CodecConfig, ours: dict[str, Tensor], statistics: dict[str, Te
     for k in range(config.num_quantizers):
         codebook = {what: tensor[k] for what, tensor in statistics.items()} | {"embed": ours["quantizer.codebooks"][k]}
         theirs |= {f"quantizer.vq.layers.{k}._codebook.{what}": t.clone() for what, t in codebook.items()}
-    with atomic_path(folder / WEIGHTS) as temporary:
-        torch.save(theirs, temporary)
-    with atomic_path(folder / CONFIG) as temporary:
-        temporary.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+    # Both are written before either is renamed, the weights first.
+    with atomic_path(folder / CONFIG) as written, atomic_path(folder / WEIGHTS) as weights:
+        written.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+        torch.save(theirs, weights)
     return folder / WEIGHTS
 
 

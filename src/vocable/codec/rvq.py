@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vocable.codec.layers import no_autocast
+
 
 class Float32Module(nn.Module):
     """A module whose tensors follow `.to(device)` but stay float32 under `.to(dtype)`, `.half()` and `.bfloat16()`."""
@@ -26,7 +28,7 @@ class Float32Module(nn.Module):
         return self
 
 
-@dataclass
+@dataclass(eq=False)
 class Quantized:
     """The result of a training pass through the quantizer. Shapes: latents are [B, T, D]."""
 
@@ -61,7 +63,7 @@ class ResidualVectorQuantizer(Float32Module):
 
     def encode(self, latents: Tensor, last: int) -> Tensor:
         """Codes of the first `last` layers: [B, T, D] -> int64 [B, last, T]. Layers above cost nothing."""
-        with torch.autocast(latents.device.type, enabled=False):
+        with no_autocast(latents.device):
             residual, rest = self.inputs(latents.float())
             rows = []
             for k in range(last):
@@ -73,7 +75,7 @@ class ResidualVectorQuantizer(Float32Module):
     def content(self, latents: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """RVQ-1 alone, in training: latents [B, T, D] -> its input and its vectors, straight-through, both
         float32 [B, T, D], and its codes, int64 [B, T]."""
-        with torch.autocast(latents.device.type, enabled=False):
+        with no_autocast(latents.device):
             content, _ = self.inputs(latents.float())
             codes = self._nearest(content.detach(), 0)
             return content, content + (F.embedding(codes, self.codebooks[0]) - content).detach(), codes
@@ -88,7 +90,7 @@ class ResidualVectorQuantizer(Float32Module):
         latents: [B, T, D]. mask: [B, T, 1], 1 on valid frames (None: all). num_layers: int [B], how many layers each
         clip is decoded from (quantizer dropout; None: all of them).
         """
-        with torch.autocast(latents.device.type, enabled=False):
+        with no_autocast(latents.device):
             return self._forward(latents.float(), mask, num_layers)
 
     def _forward(self, latents: Tensor, mask: Tensor | None, num_layers: Tensor | None) -> Quantized:

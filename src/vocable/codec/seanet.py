@@ -232,7 +232,7 @@ class SEANetDecoder(_Recurrent):
 
 def _full(x: Tensor) -> Tensor:
     """Lengths [B] of clips that all fill the width."""
-    return torch.full((len(x),), x.shape[1])
+    return torch.full((len(x),), x.shape[1], device="cpu")
 
 
 def _reach(c: SEANetConfig, strides: Sequence[int]) -> int:
@@ -283,15 +283,19 @@ def _reflect(x: Tensor, lengths: Tensor, left: int, right: int, stride: int) -> 
     padded = F.pad(x, (0, 0, left, whole - width + right))
     n = lengths[:, None]
     after = right + (-n) % stride  # how far each clip's end is mirrored
-    beyond = torch.arange(int(after.max()))
-    position = torch.cat([torch.arange(-left, 0).expand(len(n), -1), n + torch.minimum(beyond, after - 1)], 1)
+    beyond = torch.arange(int(after.max()), device="cpu")
+    position = torch.cat(
+        [torch.arange(-left, 0, device="cpu").expand(len(n), -1), n + torch.minimum(beyond, after - 1)], 1
+    )
     room = torch.maximum(n, after.clamp_min(left) + 1)  # the length after lengthening
     source = position.abs()
     source = torch.where(source < room, source, 2 * (room - 1) - source)
     inside = (source < n).to(x.device)[..., None]
     mirrored = torch.where(inside, x.gather(1, _index(source.clamp(0, width - 1), x)), x.new_zeros(()))
     # A clip that needs less than another writes its last place again, with the same value: gradients count once.
-    again = torch.cat([torch.zeros(len(n), left, dtype=torch.bool), beyond >= after], 1).to(x.device)[..., None]
+    again = torch.cat([torch.zeros(len(n), left, dtype=torch.bool, device="cpu"), beyond >= after], 1).to(x.device)[
+        ..., None
+    ]
     mirrored = torch.where(again, mirrored.detach(), mirrored)
     return padded.scatter_(1, _index(position + left, x), mirrored)
 

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vocable.codec.config import CodecConfig, SpectralConfig
-from vocable.codec.layers import LSTM, BiLSTM, frame_mask
+from vocable.codec.layers import LSTM, BiLSTM, frame_mask, no_autocast
 from vocable.codec.rvq import Float32Module
 from vocable.codec.staged import Staged
 
@@ -51,26 +51,29 @@ class STFT(Float32Module):
             samples = torch.arange(n_fft, dtype=torch.float64) - peak
             angle = 2 * math.pi * samples[:, None] * torch.arange(bins) / n_fft
             window = _causal_window(n_fft, hop) if causal else torch.hann_window(n_fft, dtype=torch.float64)
-            analysis = window[:, None] * torch.cat([angle.cos(), -angle.sin()], 1) / math.sqrt(n_fft)
             # Every bin but the first and the last stands for its mirror image too.
             twice = torch.full((bins,), 2.0, dtype=torch.float64)
             twice[0] = twice[-1] = 1.0
-            synthesis = torch.cat([angle.cos() * twice, -angle.sin() * twice], 1).T * window / math.sqrt(n_fft)
+            analysis, synthesis = torch.empty(2, n_fft, 2 * bins)
+            for columns, part in ((slice(bins), torch.cos), (slice(bins, None), lambda x: -x.sin())):
+                wave = part(angle)  # one after the other, which takes half the memory
+                analysis[:, columns] = window[:, None] * wave / math.sqrt(n_fft)
+                synthesis[:, columns] = wave * twice * window[:, None] / math.sqrt(n_fft)
         self.register_buffer("window", window.float(), persistent=False)
-        self.register_buffer("analysis", analysis.float(), persistent=False)
-        self.register_buffer("synthesis", synthesis.float(), persistent=False)
+        self.register_buffer("analysis", analysis, persistent=False)
+        self.register_buffer("synthesis", synthesis.T, persistent=False)
 
     def forward(self, waveform: Tensor) -> tuple[Tensor, Tensor]:
         """Real and imaginary parts: [B, L], L a multiple of the hop -> two of [B, L / hop, n_fft / 2 + 1]."""
         frames = F.pad(waveform.float(), (self.edge, self.n_fft - self.hop - self.edge)).unfold(1, self.n_fft, self.hop)
-        with torch.autocast(waveform.device.type, enabled=False):
+        with no_autocast(waveform.device):
             real, imag = (frames @ self.analysis).chunk(2, dim=-1)
         return real, imag
 
     def inverse(self, real: Tensor, imag: Tensor, mask: Tensor | None) -> Tensor:
         """Overlap-add divided by the summed squared window, edges trimmed: the left inverse of `forward`, but for a
         causal clip's last hop."""
-        with torch.autocast(real.device.type, enabled=False):
+        with no_autocast(real.device):
             frames = torch.cat([real, imag], -1).float() @ self.synthesis
         weight = self.window.square().expand(1, frames.shape[1], -1)
         if mask is not None:

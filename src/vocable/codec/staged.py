@@ -30,8 +30,7 @@ class Staged(nn.Module, ABC):
 
     def __getstate__(self) -> dict[str, object]:
         # Compiled ones belong to this object: a copy of it, or one that was pickled, begins with its own.
-        state = super().__getstate__()  # type: ignore[no-untyped-call]
-        return {key: value for key, value in state.items() if key not in ("before", "after")}
+        return {key: value for key, value in self.__dict__.items() if key not in ("before", "after")}
 
     @abstractmethod
     def before(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -25,13 +26,26 @@ SUFFIXES = (".safetensors", ".npz", ".jsonl")
 _PER_CLIP = ("num_frames", "num_samples", "gain")
 
 
+LARGEST_CODE = 2**16 - 1
+#: Bytes of the header of an .npz file, unpacked: that of a million clips.
+LARGEST_HEADER = 2**28
+
+
+def printable(text: str) -> str:
+    """Text from a file as it may go to a terminal: one line, control characters as escape sequences."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 class TokensError(ValueError):
-    """A token file, or codes, that cannot be used; the message says what to do about it."""
+    """A token file, or codes, that cannot be used; the message, one printable line, says what to do about it."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(printable(message))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Encoded:
-    """A batch of clips as codes."""
+    """A batch of clips as codes. Compare `codes`: two of them are equal only if they are the same object."""
 
     codes: Tensor  #: int64 [B, K', T], the rows that `layers` selects; 0 behind a clip's end
     num_frames: Tensor  #: int64 [B]
@@ -59,7 +73,10 @@ class Encoded:
         return len(self.codes)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write .safetensors, .npz or .jsonl, by the suffix; codes are uint16 (int in JSON)."""
+        """Write .safetensors, .npz or .jsonl, by the suffix; codes are uint16 (int in JSON).
+
+        Raises TokensError for another suffix, and for codes that are not 0 to 65,535.
+        """
         writer = _by_suffix(path, {".safetensors": _save_safetensors, ".npz": _save_npz, ".jsonl": _save_jsonl})
         with atomic_path(path) as temporary:
             writer(temporary, self._header(), self._stored())
@@ -95,6 +112,9 @@ class Encoded:
         return header if self.gain is None else header | {"gain": self.gain.tolist()}
 
     def _stored(self) -> np.ndarray:
+        low, high = int(self.codes.min()), int(self.codes.max())
+        if low < 0 or high > LARGEST_CODE:
+            raise TokensError(f"token files keep codes of 0 to {LARGEST_CODE}, found {low} to {high}")
         return self.codes.cpu().numpy().astype(np.uint16)
 
     @classmethod
@@ -117,29 +137,60 @@ class Encoded:
             version = header["version"]
             if version not in ("1", VERSION):
                 raise TokensError(f"{name}: token format {version!r} is unknown here; update vocable")
-            start, stop = header["layers"]
+            start, stop = _whole_numbers(header["layers"])
             encoded = cls(
-                codes=torch.from_numpy(np.asarray(codes).astype(np.int64)),
-                num_frames=torch.tensor(header["num_frames"], dtype=torch.int64),
-                num_samples=torch.tensor(header["num_samples"], dtype=torch.int64),
-                layers=slice(int(start), int(stop)),
+                codes=torch.from_numpy(_integers(codes)),
+                num_frames=torch.tensor(_whole_numbers(header["num_frames"]), device="cpu"),
+                num_samples=torch.tensor(_whole_numbers(header["num_samples"]), device="cpu"),
+                layers=slice(start, stop),
                 token_id=str(header["codec_id" if version == "1" else "token_id"]),
                 sample_rate=int(header["sample_rate"]),
                 frame_rate=float(header["frame_rate"]),
-                gain=torch.tensor(header["gain"], dtype=torch.float32) if "gain" in header else None,
+                gain=torch.tensor(header["gain"], dtype=torch.float32, device="cpu") if "gain" in header else None,
             )
+            if not encoded.token_id.isprintable():
+                raise ValueError("no codec's id")
+            if encoded.sample_rate < 1 or not 0 < encoded.frame_rate < math.inf:
+                raise ValueError("no codec's rates")
         except TokensError:
             raise
+        except MemoryError as error:
+            raise TokensError(f"{name}: its codes do not fit into memory; keep fewer clips in a file") from error
         except Exception as error:  # whatever a broken file makes a parser say
             raise TokensError(f"{name}: not a token file of vocable; make one with `vocable encode`") from error
-        shape, rows = encoded.codes.shape, encoded.layers.stop - encoded.layers.start
-        fits = len(shape) == 3 and shape[1] == rows and len(encoded.num_samples) == len(encoded.num_frames) == shape[0]
-        if encoded.gain is not None:
-            positive = (encoded.gain > 0) & encoded.gain.isfinite()
-            fits = fits and encoded.gain.shape == shape[:1] and bool(positive.all())
-        if not fits or not shape[0] or int(encoded.num_frames.max()) > shape[2] or int(encoded.num_frames.min()) < 1:
+        if not encoded._fits():
             raise TokensError(f"{name}: the codes do not fit the header; encode the audio again")
         return encoded
+
+    def _fits(self) -> bool:
+        """Whether codes, lengths, layers and gains go together, as `encode` leaves them."""
+        shape = self.codes.shape
+        if len(shape) != 3 or 0 in shape or not self.num_frames.shape == self.num_samples.shape == shape[:1]:
+            return False
+        if self.gain is not None and not (
+            self.gain.shape == shape[:1] and bool(((self.gain > 0) & self.gain.isfinite()).all())
+        ):
+            return False
+        frames, samples = self.num_frames, self.num_samples
+        longest = frames.double() * (self.sample_rate / self.frame_rate)
+        return (
+            0 <= self.layers.start < self.layers.stop == self.layers.start + shape[1]
+            and 1 <= int(frames.min()) <= int(frames.max()) <= shape[2]
+            and int(samples.min()) >= 1
+            and bool((samples <= longest + 0.5).all())
+        )
+
+
+def _whole_numbers(values: object) -> list[int]:
+    if not isinstance(values, list) or not all(type(value) is int for value in values):
+        raise ValueError("no list of whole numbers")
+    return values
+
+
+def _integers(codes: np.ndarray) -> np.ndarray:
+    if codes.dtype.kind not in "iu":
+        raise ValueError(f"codes of {codes.dtype}")
+    return np.ascontiguousarray(codes, np.int64)
 
 
 def _by_suffix(path: str | os.PathLike[str], table: dict[str, Callable[..., Any]]) -> Callable[..., Any]:
@@ -172,7 +223,16 @@ def _save_npz(path: Path, header: dict[str, Any], codes: np.ndarray) -> None:
 
 def _load_npz(path: Path) -> tuple[dict[str, Any], np.ndarray]:
     with np.load(path, allow_pickle=False) as file:
-        return json.loads(str(file["header"])), file["codes"]
+        # A small file may unpack to any size: what the archive says of that is held against the header first.
+        sizes = {member.filename: member.file_size for member in file.zip.infolist()}
+        if sizes["header.npy"] > LARGEST_HEADER:
+            raise ValueError("a header too long")
+        header = json.loads(str(file["header"]))
+        start, stop = header["layers"]
+        values = (stop - start) * len(header["num_frames"]) * max(header["num_frames"])
+        if sizes["codes.npy"] > 8 * values + 1024:
+            raise TokensError(f"{path}: the codes do not fit the header; encode the audio again")
+        return header, file["codes"]
 
 
 def _save_jsonl(path: Path, header: dict[str, Any], codes: np.ndarray) -> None:
@@ -192,7 +252,10 @@ def _load_jsonl(path: Path) -> tuple[dict[str, Any], np.ndarray]:
     if any(origin != origins[0] for origin in origins):
         raise TokensError(f"{path}: the lines come from different codecs or layers; decode them apart")
     header = rows[0] | {key: [row[key] for row in rows] for key in _PER_CLIP if key in rows[0]}
-    codes = np.zeros((len(rows), len(rows[0]["codes"]), max(header["num_frames"])), np.int64)
-    for i, row in enumerate(rows):
-        codes[i, :, : row["num_frames"]] = row["codes"]
+    clips = [_integers(np.array(row["codes"])) for row in rows]
+    if any(clip.shape != (len(clips[0]), row["num_frames"]) for clip, row in zip(clips, rows, strict=True)):
+        raise TokensError(f"{path}: the codes do not fit the header; encode the audio again")
+    codes = np.zeros((len(clips), len(clips[0]), max(header["num_frames"])), np.int64)
+    for i, clip in enumerate(clips):
+        codes[i, :, : clip.shape[1]] = clip
     return header, codes
