@@ -10,7 +10,7 @@ from vocable.codec.config import SpectralConfig
 from vocable.codec.model import SpeechTokenizer
 from vocable.semantic.distillation import NO_UNIT
 from vocable.training.codebooks import CodebookEMA
-from vocable.training.content import ContentLosses, agreement_loss, SpeakerClassifier
+from vocable.training.content import ContentLosses, SpeakerClassifier, agreement_loss
 from vocable.training.data import Batch
 from vocable.training.disturb import Disturber
 from vocable.training.recipe import Content

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
-from rich.progress import Progress
 
 from vocable.cli.bars import bars
 from vocable.cli.options import parse_duration
 
 if TYPE_CHECKING:
+    from rich.progress import Progress  # not at start-up: --help must be there at once
+
     from vocable.training.loop import Trainer
 
 app = typer.Typer(help="Train a model from a recipe.", no_args_is_help=True)

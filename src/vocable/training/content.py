@@ -78,15 +78,16 @@ def agreement_loss(disturbed: Tensor, codes: Tensor, codebook: Tensor, channels:
     """How little the disturbed copies' ids say of the clean clips', in nats; scalar.
 
     disturbed: float32 [B, T, D], RVQ-1's input; codes: int64 [B, T], of the clean clips; codebook: [N, D], without
-    gradient; channels: how many of the D are not 0. A softmax over negative squared distances stands for the choice of an id. The cross-entropy of the clean
-    ids less the entropy of the ids that are chosen is a bound on minus the mutual information of the two: without the
-    entropy the loss would be least with one id for everything.
+    gradient; channels: how many of the D are not 0. A softmax over negative squared distances stands for the choice of
+    an id. The cross-entropy of the clean ids less the entropy of the ids that are chosen is a bound on minus the mutual
+    information of the two: without the entropy the loss would be least with one id for everything.
     """
     vectors = disturbed.flatten(0, 1).float()
     # |x|^2 is the same for all ids.
     distances = torch.addmm(codebook.square().sum(1), vectors, codebook.T, alpha=-2.0)
     chances = (-distances / (TEMPERATURE * channels)).log_softmax(1)  # [B T, N]
-    return F.nll_loss(chances, codes.flatten()) - torch.special.entr(chances.exp().mean(0)).sum()
+    loss: Tensor = F.nll_loss(chances, codes.flatten()) - torch.special.entr(chances.exp().mean(0)).sum()
+    return loss
 
 
 class SpeakerClassifier(nn.Module):
