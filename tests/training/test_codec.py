@@ -162,7 +162,27 @@ def test_a_non_finite_loss_is_skipped_and_counted(manifest: Path, tmp_path: Path
         trainer.train_step([batch])
     trainer.updater.skipped_in_a_row = 9
     trainer.train_step([trainer.data[1]])
-    assert trainer.train_step([batch]) == {"skipped": 11.0}, "a step that works ends the row"
+    assert trainer.train_step([batch]) == {"skipped": 10.0}, "a step that works ends the row"
+
+
+def test_discriminators_that_stay_non_finite_end_the_run(manifest: Path, tmp_path: Path) -> None:
+    trainer = CodecTrainer(recipe(manifest, adversary={"weight": 1.0}, quantizer={"start_step": 0}), tmp_path)
+    assert trainer.adversary is not None
+    weights = [p.clone() for p in trainer.adversary.discriminators.parameters()]
+    judge, batch = trainer.adversary.judge, trainer.data[0]
+
+    def diverging(*given: object) -> dict[str, float]:
+        figures = judge(*given)  # type: ignore[arg-type]
+        next(trainer.adversary.discriminators.parameters()).grad.fill_(torch.inf)
+        return figures
+
+    trainer.adversary.judge = diverging  # type: ignore[method-assign]
+    assert "total" in trainer.train_step([batch]) and trainer.skipped == 1, "the codec itself learns"
+    assert trainer.adversary.updater.skipped_in_a_row == 1
+    trainer.adversary.updater.skipped_in_a_row = 9
+    with pytest.raises(ValueError, match=r"10 times in a row: lower adversary\.learning_rate or adversary\.clip_norm"):
+        trainer.train_step([batch])
+    assert all(map(torch.equal, weights, trainer.adversary.discriminators.parameters()))
 
 
 def test_fine_tuning_begins_from_a_codec(manifest: Path, tmp_path: Path) -> None:
