@@ -16,6 +16,7 @@ import soundfile
 import torch
 
 from conftest import run_command, tiny_config
+from vocable.training import loop
 from vocable.training.codec import CodecTrainer
 from vocable.training.recipe import Recipe, changed_fields, from_dict
 from vocable.training.state import load_state
@@ -177,6 +178,17 @@ def test_one_run_at_a_time_in_a_folder(corpus: Path) -> None:
     with pytest.raises(ValueError, match=r"holds a run at step 8: --resume goes on with it"):
         second.run()
     assert json.loads((corpus / "run/recipe.json").read_text())["seed"] == 0
+
+
+@pytest.mark.parametrize("options", [[], ["--resume"]])
+def test_a_second_run_is_refused_before_it_reads_its_data(
+    options: list[str], corpus: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (corpus / "recipe.yaml").write_text(json.dumps(dataclasses.asdict(plan("absent"))))
+    shutil.copytree(BEGUN, corpus / "run")
+    with loop.one_at_a_time(corpus / "run"):
+        assert run_command("train", "codec", "recipe.yaml", "-o", "run", *options) == 2
+    assert "another run is at work here" in capsys.readouterr().err
 
 
 def test_no_time_is_no_run(corpus: Path, capsys: pytest.CaptureFixture[str]) -> None:
