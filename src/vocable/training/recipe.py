@@ -82,13 +82,6 @@ class Distillation(Section):
     #: .85 with raw features of an early layer, and the loss has little left to teach.
     centre: bool = False
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.weight and self.loss == "units" and not self.units:
-            raise ValueError("the loss of units needs distillation.units: the folder of `vocable semantic units`")
-        if self.weight and self.loss != "units" and not (self.teacher and self.cache):
-            raise ValueError("distillation.weight needs distillation.teacher, and distillation.cache for its features")
-
 
 @dataclass(frozen=True)
 class Content(Section):
@@ -106,11 +99,6 @@ class Content(Section):
     disturbed: Fraction = 0.5  #: share of a batch's clips that are disturbed
     noise: str = ""  #: JSONL manifest of noises for that; white and pink noise come besides
     speaker: Weight = 0.0  #: weight of misleading a classifier that reads the speaker from RVQ-1
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.phones and not self.labels:
-            raise ValueError("content.phones needs content.labels: the folder of `vocable semantic phones`")
 
 
 @dataclass(frozen=True)
@@ -183,6 +171,16 @@ class Recipe(Section):
     save_every: Count = 500  #: steps between checkpoints
     evaluate_every: Count = 1000  #: steps between passes over dev clips, with audio in the log
     dev_clips: Count = 8
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        d = self.distillation
+        if d.weight and d.loss == "units" and not d.units:
+            raise ValueError("the loss of units needs distillation.units: the folder of `vocable semantic units`")
+        if d.weight and d.loss != "units" and not (d.teacher and d.cache):
+            raise ValueError("distillation.weight needs distillation.teacher, and distillation.cache for its features")
+        if self.content.phones and not self.content.labels:
+            raise ValueError("content.phones needs content.labels: the folder of `vocable semantic phones`")
 
 
 def check_least(lowest: int, values: Mapping[str, int]) -> None:
