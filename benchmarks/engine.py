@@ -2,7 +2,7 @@
 
     python benchmarks/engine.py --manifest ../shared/data/eval.jsonl
 
-`recurrence="bfloat16"`, `"int8"` and `compile=True` of `SpeechTokenizer.from_pretrained`, beside the model as it is:
+`recurrence="bfloat16"` and `compile=True` of `SpeechTokenizer.from_pretrained`, beside the model as it is:
 encode and decode on one thread, CPU time, the options in turn; and how many codes of real clips stay the same, in RVQ-1
 and in all layers. Codes that compiling changes are near ties. `fast` is the embedded model; `paper` has random weights,
 and codebooks by k-means on its latents: its speed is the trained model's, its share of codes is not.
@@ -31,7 +31,6 @@ from vocable.corpus.manifest import read_manifest, spread
 OPTIONS: dict[str, dict[str, Any]] = {
     "as it is": {},
     "recurrence bfloat16": {"recurrence": "bfloat16"},
-    "recurrence int8": {"recurrence": "int8"},
     "compiled": {"compile": True},
 }
 HERE = Path(__file__).parent

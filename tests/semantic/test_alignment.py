@@ -20,6 +20,7 @@ from vocable.corpus.manifest import Utterance
 from vocable.semantic.cache import FeatureCache, extract
 from vocable.semantic.teacher import Teacher
 from vocable.training.data import CropBatches
+from vocable.training.recipe import Data, Quantizer, Recipe
 
 #: Three seconds and a little: in the official code the last 79 of these lengths leave a crop of three seconds without a
 #: teacher. Whole frames, half frames, one sample more or less.
@@ -70,18 +71,9 @@ def batches_from(folder: Path, clips: list[np.ndarray], teacher: Teacher) -> Cro
         soundfile.write(folder / f"{i}.wav", clip, 16_000, subtype="PCM_16")
         manifest.append(Utterance(str(i), folder / f"{i}.wav", len(clip) / 16_000))
     extract(teacher, manifest, folder / "cache")
-    return CropBatches(
-        manifest,
-        sample_rate=16_000,
-        hop_length=320,
-        crop_frames=CROP,
-        batch_size=8,
-        num_quantizers=1,
-        dropout=0.0,
-        seed=0,
-        preload=True,
-        targets=FeatureCache(folder / "cache"),
-    )
+    data = Data(train="", dev="", crop_seconds=CROP / 50, batch_size=8)
+    recipe = Recipe("tiny", data, quantizer=Quantizer(dropout=0.0))
+    return CropBatches(manifest, recipe, targets=FeatureCache(folder / "cache"))
 
 
 def origin(waveform: np.ndarray, clips: list[np.ndarray]) -> tuple[int, int]:

@@ -17,7 +17,7 @@ from vocable.codec.checkpoint import export_official
 from vocable.codec.config import CodecConfig
 from vocable.training.codec import CodecTrainer
 from vocable.training.optimizer import Updater
-from vocable.training.recipe import Recipe, from_dict, load_recipe
+from vocable.training.recipe import Optimizer, Recipe, from_dict, load_recipe
 from vocable.training.state import load_state, save_state
 from vocable.training.stop import Interrupted
 
@@ -121,7 +121,7 @@ def test_a_resumed_run_is_the_same_run(manifest: Path, tmp_path: Path) -> None:
     again = CodecTrainer(recipe(manifest, max_steps=6), tmp_path)
     again.resume()
     assert again.max_time == 1000.0 and again.step == 4
-    with pytest.raises(ValueError, match="begun with another optimizer, seed"):
+    with pytest.raises(ValueError, match=r"begun with another optimizer\.learning_rate, seed"):
         CodecTrainer(recipe(manifest, seed=3, optimizer={"learning_rate": 1.0}), tmp_path).resume()
 
 
@@ -160,9 +160,29 @@ def test_a_non_finite_loss_is_skipped_and_counted(manifest: Path, tmp_path: Path
         trainer.train_step([batch])
     with pytest.raises(ValueError, match="10 times in a row: lower optimizer"):
         trainer.train_step([batch])
-    trainer.skipped_in_a_row = 9
+    trainer.updater.skipped_in_a_row = 9
     trainer.train_step([trainer.data[1]])
-    assert trainer.train_step([batch]) == {"skipped": 11.0}, "a step that works ends the row"
+    assert trainer.train_step([batch]) == {"skipped": 10.0}, "a step that works ends the row"
+
+
+def test_discriminators_that_stay_non_finite_end_the_run(manifest: Path, tmp_path: Path) -> None:
+    trainer = CodecTrainer(recipe(manifest, adversary={"weight": 1.0}, quantizer={"start_step": 0}), tmp_path)
+    assert trainer.adversary is not None
+    weights = [p.clone() for p in trainer.adversary.discriminators.parameters()]
+    judge, batch = trainer.adversary.judge, trainer.data[0]
+
+    def diverging(*given: object) -> dict[str, float]:
+        figures = judge(*given)  # type: ignore[arg-type]
+        next(trainer.adversary.discriminators.parameters()).grad.fill_(torch.inf)
+        return figures
+
+    trainer.adversary.judge = diverging  # type: ignore[method-assign]
+    assert "total" in trainer.train_step([batch]) and trainer.skipped == 1, "the codec itself learns"
+    assert trainer.adversary.updater.skipped_in_a_row == 1
+    trainer.adversary.updater.skipped_in_a_row = 9
+    with pytest.raises(ValueError, match=r"10 times in a row: lower adversary\.learning_rate or adversary\.clip_norm"):
+        trainer.train_step([batch])
+    assert all(map(torch.equal, weights, trainer.adversary.discriminators.parameters()))
 
 
 def test_fine_tuning_begins_from_a_codec(manifest: Path, tmp_path: Path) -> None:
@@ -194,8 +214,7 @@ def test_a_resumed_float16_run_keeps_its_loss_scale(tmp_path: Path) -> None:
     def updater() -> Updater:
         torch.manual_seed(0)
         parameters = torch.nn.Linear(3, 3).parameters()
-        options = {"learning_rate": 0.1, "betas": (0.9, 0.99), "weight_decay": 0.0, "clip_norm": 1.0}
-        return Updater(parameters, float16=True, **options)  # type: ignore[arg-type]
+        return Updater(parameters, Optimizer(learning_rate=0.1, betas=(0.9, 0.99), weight_decay=0.0), float16=True)
 
     def step(updater: Updater, size: float) -> float | None:
         updater.backward(sum(size * p.square().sum() for p in updater.parameters))  # type: ignore[arg-type]
@@ -265,7 +284,7 @@ def test_recipes_are_checked(tmp_path: Path) -> None:
         "data=3": "a mapping is expected",
         "codec.spam=1": "no field spam",
         "seed": "key=value",
-        "seed=-1": "recipe.seed must be at least 0, not -1",
+        "seed=-1": r"recipe.seed must be at least 0 and less than 2\*\*32, not -1",
         "data.workers=0": "recipe.data.workers must be at least 1, not 0",
     }
     for override, message in bad.items():
@@ -338,7 +357,7 @@ def test_the_adversary_enters_late_and_is_saved_resumed_and_published(manifest: 
         half.train_step([half.data[number]])
         half.step += 1
     half.folder.mkdir()
-    (half.folder / "recipe.json").write_text(json.dumps(half._recipe_json()))
+    (half.folder / "recipe.json").write_text(json.dumps(dataclasses.asdict(plan)))
     half.save()
     again = CodecTrainer(plan, tmp_path / "half")
     again.resume()

@@ -17,6 +17,7 @@ from vocable.semantic.cache import FeatureCache
 from vocable.semantic.distillation import NO_UNIT
 from vocable.semantic.units import UnitCache
 from vocable.training.data import Batch, CropBatches, _weighted
+from vocable.training.recipe import Data, Recipe
 
 RATE, HOP = 16_000, 320
 
@@ -51,10 +52,10 @@ def write_cache(folder: Path, utterances: list[Utterance], kind: str, short: int
     return folder
 
 
-def make_batches(utterances: list[Utterance], **changes: Any) -> CropBatches:
-    options: dict[str, Any] = {"crop_frames": 25, "batch_size": 4, "num_quantizers": 8, "dropout": 0.5, "seed": 0}
-    options |= {"sample_rate": RATE, "hop_length": HOP, "preload": True}
-    return CropBatches(utterances, **options | changes)
+def make_batches(utterances: list[Utterance], targets: Any = None, phones: Any = None, **changes: Any) -> CropBatches:
+    """Crops of 25 frames. changes: of the recipe's data."""
+    data = Data(**{"train": "", "dev": "", "crop_seconds": 0.5, "batch_size": 4, **changes})
+    return CropBatches(utterances, Recipe("tiny", data), targets=targets, phones=phones)
 
 
 def same(a: Batch, b: Batch) -> bool:

@@ -22,23 +22,28 @@ pytest.importorskip("accelerate")
 SCRIPT = Path(__file__).with_name("two_processes.py")
 
 
+def worlds(processes: int) -> list[dict[str, str]]:
+    """The environment of each of so many processes, as a launcher gives it."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    world = {"WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": "1"}
+    return [world | {"RANK": str(i), "LOCAL_RANK": str(i)} for i in range(processes)]
+
+
 def start(folder: Path, plan: object, processes: int, *options: str) -> list[subprocess.Popen[str]]:
     """Begin to train in so many processes."""
     folder.mkdir()
     (folder / "recipe.json").write_text(json.dumps(dataclasses.asdict(plan)))  # type: ignore[call-overload]
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    world = {"WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
     files = [folder / "recipe.json", folder / "run", folder / "end"]
     return [
         subprocess.Popen(
             [sys.executable, "-W", "ignore", SCRIPT, *files, *options],
             stdout=subprocess.PIPE,
             text=True,
-            env={**os.environ, **(world | {"RANK": str(i), "LOCAL_RANK": str(i)} if processes > 1 else {})},
+            env={**os.environ, **(world if processes > 1 else {})},
         )
-        for i in range(processes)
+        for world in worlds(processes)
     ]
 
 
@@ -77,10 +82,57 @@ def test_a_signal_to_one_process_stops_all_at_the_same_step(manifest: Path, tmp_
     assert load_state(tmp_path / "two/run/state.safetensors")[1]["step"] == 5
 
 
+WAITING = """
+import datetime, sys, time
+import accelerate, torch
+accelerate.PartialState(cpu=True, timeout=datetime.timedelta(seconds=2))
+from vocable.training import processes
+_, together = processes.join("cpu")
+with together.main_process_first():
+    if processes.rank() == 0:
+        time.sleep(5)
+print(processes.sum_over_processes(torch.ones(1)).item())
+if sys.argv[1:] == ["hang"]:
+    if processes.rank() == 0:
+        time.sleep(60)
+    processes.sum_over_processes(torch.ones(1))
+"""
+
+
+def waiting(*options: str) -> list[subprocess.Popen[str]]:
+    return [
+        subprocess.Popen(
+            [sys.executable, "-W", "ignore", "-c", WAITING, *options],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, **world},
+        )
+        for world in worlds(2)
+    ]
+
+
+def test_others_wait_for_the_first_longer_than_for_an_exchange() -> None:
+    said = [process.communicate(timeout=120) for process in waiting()]
+    assert [out for out, _ in said] == ["2.0\n"] * 2, said
+
+
+def test_a_process_that_hangs_is_found_out() -> None:
+    hanging, other = waiting("hang")
+    try:
+        _, err = other.communicate(timeout=50)
+        assert other.returncode != 0 and "timed out" in err.lower(), err
+    finally:
+        hanging.kill()
+        hanging.communicate()
+
+
 def test_a_device_that_is_not_there_is_missed_in_many_processes_too(monkeypatch: pytest.MonkeyPatch) -> None:
     several = SimpleNamespace(num_processes=2, device=torch.device("cpu"))
-    monkeypatch.setattr("accelerate.PartialState", lambda **_: several)
-    assert join("cpu") == (torch.device("cpu"), several)
+    given: dict[str, object] = {}
+    monkeypatch.setattr("accelerate.PartialState", lambda **options: given.update(options) or several)
+    assert join("cpu")[0] == torch.device("cpu")
+    assert given == {"cpu": True}, "exchanges have torch's own timeout, of minutes"
     for absent in ("cuda:99", "gpu"):
         with pytest.raises(ValueError, match=f"no device '{absent}' here"):
             join(absent)

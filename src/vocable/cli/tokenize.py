@@ -24,7 +24,7 @@ def tokenize(
     workers: int = typer.Option(1, min=1, help="Processes of one thread each, or actors."),
     address: str = typer.Option(None, help="Of a Ray cluster (default: one that is begun here)."),
     device: str = typer.Option("cpu", help="cpu, or cuda: a GPU for each actor."),
-    recurrence: str = typer.Option("float32", help="Of the recurrent layers: bfloat16, int8; changes some codes."),
+    recurrence: str = typer.Option("float32", help="Of the recurrent layers: or bfloat16, which changes some codes."),
     compile: bool = typer.Option(False, help="torch.compile the encoder: a minute, then faster batches."),
     format: str = typer.Option("tar", help="tar of safetensors, or parquet."),
     shard_minutes: float = typer.Option(30.0, help="Speech in a shard."),

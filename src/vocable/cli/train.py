@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
-from rich.progress import Progress
 
 from vocable.cli.bars import bars
 from vocable.cli.options import parse_duration
 
 if TYPE_CHECKING:
+    from rich.progress import Progress  # not at start-up: --help must be there at once
+
     from vocable.training.loop import Trainer
 
 app = typer.Typer(help="Train a model from a recipe.", no_args_is_help=True)
@@ -103,14 +104,18 @@ def _run(
     make: Callable[[Progress], Trainer], folder: Path, resume: bool, shown: Sequence[str]
 ) -> dict[str, Any] | None:
     """Begin a run or go on with it, with a live line; returns its summary, in the first process alone."""
+    from vocable.lock import one_at_a_time
     from vocable.training.stop import Interrupted
 
+    first = os.environ.get("RANK", "0") == "0"  # of the processes that accelerate or torchrun started
     begun = (folder / "state.safetensors").exists()
+    if begun and first:
+        with one_at_a_time(folder):  # the run takes it anew; here, a second one is refused before it reads its data
+            pass
     if begun and not resume:
         raise ValueError(f"{folder} holds a run already: --resume goes on with it, -o names another folder")
     if resume and not begun:
         raise ValueError(f"{folder} holds no run to resume; leave out --resume to begin one")
-    first = os.environ.get("RANK", "0") == "0"  # of the processes that accelerate or torchrun started
     with bars(shown=first) as bar:
         trainer = make(bar)
         if resume:

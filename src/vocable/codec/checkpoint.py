@@ -20,8 +20,8 @@ from vocable.codec import official
 from vocable.codec.config import CodecConfig
 from vocable.codec.official import CONFIG
 from vocable.codec.seanet import fold_weight_norm, unfold_weight_norm, unfolded_shapes
-from vocable.codec.tokens import printable
 from vocable.files import atomic_path
+from vocable.terminal import printable
 
 if TYPE_CHECKING:
     from vocable.codec.model import Parts, SpeechTokenizer

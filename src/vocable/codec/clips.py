@@ -83,7 +83,7 @@ def at_rate(clips: list[Tensor], sample_rate: float | None, target: int) -> list
         sample_rate = sample_rate.item()
     if sample_rate is None or sample_rate == target:
         return clips
-    return [torch.from_numpy(audio.resample(c.cpu().numpy(), sample_rate, target)) for c in clips]  # type: ignore[arg-type]
+    return [torch.from_numpy(audio.resample(c.cpu().numpy(), sample_rate, target)) for c in clips]
 
 
 def checked_lengths(num_samples: Tensor | Sequence[int], batch: int) -> Tensor:

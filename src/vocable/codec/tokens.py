@@ -18,22 +18,16 @@ import torch
 from torch import Tensor
 
 from vocable.files import atomic_path
+from vocable.terminal import printable
 
 #: Of the files. Version "1" named the codec's id where "2" names the token id, and had no gains.
 VERSION = "2"
 SUFFIXES = (".safetensors", ".npz", ".jsonl")
 #: Keys of a header that hold a list, one value a clip.
 _PER_CLIP = ("num_frames", "num_samples", "gain")
-
-
 LARGEST_CODE = 2**16 - 1
 #: Bytes of the header of an .npz file, unpacked: that of a million clips.
 LARGEST_HEADER = 2**28
-
-
-def printable(text: str) -> str:
-    """Text from a file as it may go to a terminal: one line, control characters as escape sequences."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 class TokensError(ValueError):

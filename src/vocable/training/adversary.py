@@ -14,7 +14,7 @@ from vocable.codec import checkpoint
 from vocable.files import atomic_path
 from vocable.training.discriminators import paper_discriminators, slim_discriminators, stft_discriminators
 from vocable.training.optimizer import Updater
-from vocable.training.recipe import AdversaryRecipe
+from vocable.training.recipe import AdversaryRecipe, Optimizer
 
 DISCRIMINATORS = "discriminators.safetensors"
 
@@ -32,14 +32,10 @@ class Adversary:
         kinds = {"paper": paper_discriminators, "slim": slim_discriminators, "stft": stft_discriminators}
         make = kinds[recipe.discriminators]
         self.discriminators = make().to(device)
-        self.updater = Updater(
-            self.discriminators.parameters(),
-            learning_rate=recipe.learning_rate,
-            betas=recipe.betas,
-            weight_decay=0.0,
-            clip_norm=recipe.clip_norm,
-            float16=float16,
+        optimizer = Optimizer(
+            learning_rate=recipe.learning_rate, betas=recipe.betas, weight_decay=0.0, clip_norm=recipe.clip_norm
         )
+        self.updater = Updater(self.discriminators.parameters(), optimizer, float16=float16, section="adversary")
 
     def look(self, original: Tensor) -> list[tuple[Tensor, list[Tensor]]]:
         """What each discriminator says of recordings [B, L]: scores, with gradients to the discriminators, and the

@@ -6,20 +6,24 @@ RUN/tensorboard/   besides, dev audio and spectrograms at :1, :2, :4, :8
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import hashlib
+import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from vocable import audio
-from vocable.codec.level import condition
 from vocable.codec.model import CodecOutput, SpeechTokenizer
-from vocable.corpus.manifest import read_manifest, read_manifests, spread
+from vocable.corpus.manifest import Utterance, read_manifest, read_manifests, spread
+from vocable.files import file_digest
 from vocable.semantic.cache import FeatureCache, extract
 from vocable.semantic.distillation import NO_UNIT, centred, d_axis_cosine, d_axis_loss, t_axis_loss, unit_loss
 from vocable.semantic.teacher import HOP_LENGTH, SAMPLE_RATE, Teacher, canonical_layer
@@ -35,6 +39,7 @@ from vocable.training.loop import Trainer
 from vocable.training.losses import SpectralLoss
 from vocable.training.optimizer import Updater
 from vocable.training.recipe import Recipe
+from vocable.training.torch_globals import num_threads, seeded
 
 #: Modules of encoder and decoder whose matrices Muon may train: neither the first layer nor the last.
 HIDDEN = ("fine", "frame", "content", "down", "up", "lstm")
@@ -62,49 +67,44 @@ class CodecTrainer(Trainer):
     ) -> None:
         super().__init__(recipe, folder, max_time, on_log)
         self.workers = recipe.data.workers
-        if not recipe.init:
-            self.model = SpeechTokenizer(recipe.codec).to(self.device)
-        else:  # its config replaces the recipe's, and its codebooks are started already
-            self.model = SpeechTokenizer.from_pretrained(recipe.init, str(self.device), weight_norm=True).train()
+        begun = None
+        if recipe.init:  # its config replaces the recipe's, and its codebooks are started already
+            begun = SpeechTokenizer.from_pretrained(recipe.init, str(self.device), weight_norm=True).train()
             quantizer = dataclasses.replace(recipe.quantizer, start_step=0)
-            recipe = self.recipe = dataclasses.replace(recipe, codec=self.model.config, quantizer=quantizer)
+            recipe = self.recipe = dataclasses.replace(recipe, codec=begun.config, quantizer=quantizer)
         parts = processes.world_size() * recipe.accumulate
         if recipe.data.batch_size % parts:
             raise ValueError(f"data.batch_size must be a multiple of the {parts} parts that a step is shared out in")
         with self.processes.main_process_first():
             targets = self._targets(on_load) if recipe.distillation.weight else None
             phones = UnitCache(recipe.content.labels) if recipe.content.phones else None
-        self.data: CropBatches = self._data(targets, phones, on_load)
+        utterances = read_manifests(recipe.data.train)
+        self.inputs = self._inputs(utterances)
+        self.data: CropBatches = CropBatches(utterances, recipe, targets=targets, phones=phones, progress=on_load)
         if recipe.data.on_device:
             self.data.keep_on(self.device)
-        self.content = self._content(phones)
-        self.codebooks = CodebookEMA(self.model.quantizer, recipe.quantizer.decay, recipe.quantizer.dead_share)
-        self.spectral_loss = SpectralLoss(recipe.codec.sample_rate, recipe.losses.resolutions)
-        o, float16 = recipe.optimizer, recipe.precision == "float16"
-        self.updater = Updater(
-            [*self.model.parameters(), *(self.content.parameters() if self.content else ())],
-            learning_rate=o.learning_rate,
-            betas=o.betas,
-            weight_decay=o.weight_decay,
-            clip_norm=o.clip_norm,
-            float16=float16,
-            muon=o.muon,
-            matrices=[p for name, p in self.model.named_parameters() if p.ndim == 2 and name.split(".")[1] in HIDDEN],
-        )
-        self.adversary = Adversary(recipe.adversary, self.device, float16) if recipe.adversary.weight else None
+        with seeded(recipe.seed):  # so weights do not depend on whether the teacher's features were made just now
+            self.model = begun or SpeechTokenizer(recipe.codec).to(self.device)
+            self.content = self._content(phones)
+            float16 = recipe.precision == "float16"
+            self.adversary = Adversary(recipe.adversary, self.device, float16) if recipe.adversary.weight else None
         if self.adversary and recipe.init:
             self.adversary.load(recipe.init)
+        self.codebooks = CodebookEMA(self.model.quantizer, recipe.quantizer.decay, recipe.quantizer.dead_share)
+        self.spectral_loss = SpectralLoss(recipe.codec.sample_rate, recipe.losses.resolutions)
+        self.updater = Updater(
+            [*self.model.parameters(), *(self.content.parameters() if self.content else ())],
+            recipe.optimizer,
+            float16=float16,
+            matrices=[p for name, p in self.model.named_parameters() if p.ndim == 2 and name.split(".")[1] in HIDDEN],
+        )
         #: The model whose weights are an average over steps, if the recipe wants one: it is judged, and published.
         self.average = None
-        if o.ema_decay:
-            averaging = get_ema_multi_avg_fn(o.ema_decay)  # type: ignore[no-untyped-call]
+        if recipe.optimizer.ema_decay:
+            averaging = get_ema_multi_avg_fn(recipe.optimizer.ema_decay)  # type: ignore[no-untyped-call]
             self.average = AveragedModel(self.model, multi_avg_fn=averaging)
         if recipe.compile:
-            discriminators = self.adversary.discriminators if self.adversary else ()
-            networks = (self.model.encoder, self.model.decoder, *discriminators)
-            # All discriminators are compiled from the same few functions, with gradients and without.
-            torch._dynamo.config.cache_size_limit = max(torch._dynamo.config.cache_size_limit, 8 * len(networks))
-            for network in networks:
+            for network in self._networks():
                 network.compile(dynamic=False)  # crops have few lengths, and inductor fails on some that it generalises
         #: Cosine and sine parts of the decoder's phase vectors in the last pass, if they have a price.
         self.phase_vectors: list[Tensor] = []
@@ -119,6 +119,21 @@ class CodecTrainer(Trainer):
         if self.adversary:
             parts |= {"discriminators": self.adversary.discriminators, "adversary": self.adversary.updater}
         return parts | ({"average": self.average} if self.average else {})
+
+    @contextlib.contextmanager
+    def settings(self) -> Iterator[None]:
+        with super().settings(), contextlib.ExitStack() as stack:
+            if self.recipe.compile:
+                # All discriminators are compiled from the same few functions, with gradients and without.
+                config = torch._dynamo.config
+                most = max(config.cache_size_limit, 8 * len(self._networks()))
+                stack.enter_context(config.patch(cache_size_limit=most))
+            yield
+
+    def _networks(self) -> list[nn.Module]:
+        """What is compiled."""
+        discriminators = self.adversary.discriminators if self.adversary else ()
+        return [self.model.encoder, self.model.decoder, *discriminators]
 
     def publish(self) -> None:
         self.published.eval().save_pretrained(self.folder / "model")
@@ -167,9 +182,7 @@ class CodecTrainer(Trainer):
             if fighting:
                 fighting.updater.clear()
             return self.skip()
-        self.skipped_in_a_row, replaced = 0, 0
-        if quantizing:
-            replaced = self.codebooks.update(quantized, self.generator())
+        replaced = self.codebooks.update(quantized, self.generator()) if quantizing else 0
         if fighting and fighting.updater.update(share) is None:
             self.skipped += 1
         if self.average:
@@ -316,7 +329,8 @@ class CodecTrainer(Trainer):
                 raise ValueError(f"codec.semantic_dimension must be the number of units, {units.num_units}")
             return units
         if not FeatureCache.is_complete(d.cache):
-            extract(Teacher(d.teacher, d.layer, str(self.device)), read_manifests(r.data.train), d.cache, on_load)
+            with num_threads(r.threads):
+                extract(Teacher(d.teacher, d.layer, str(self.device)), read_manifests(r.data.train), d.cache, on_load)
         features = FeatureCache(d.cache)
         if (features.teacher, features.layer) != (d.teacher, canonical_layer(d.layer)):
             held = f"layer {features.layer} of {features.teacher}"
@@ -340,30 +354,26 @@ class CodecTrainer(Trainer):
         units = phones.num_units if phones else 0
         return ContentLosses(c, codec.dimension, units, len(self.data.speakers), disturber).to(self.device)
 
-    def _data(
-        self, targets: FeatureCache | UnitCache | None, phones: UnitCache | None, on_load: Callable[[float], None]
-    ) -> CropBatches:
-        r = self.recipe
-        frame_rate = r.codec.sample_rate / r.codec.hop_length
+    def _inputs(self, utterances: Sequence[Utterance]) -> dict[str, str]:
+        """See `Trainer.inputs`. The features need no hash: their cache says of which teacher and layer they are."""
+        recipe = self.recipe
+        found = {"data.train": _manifest_digest(utterances)}
+        if recipe.distillation.weight and recipe.distillation.loss == "units":
+            found["distillation.units"] = _units_digest(Path(recipe.distillation.units))
+        if recipe.content.phones:
+            found["content.labels"] = _units_digest(Path(recipe.content.labels))
+        if recipe.content.noise:
+            found["content.noise"] = _manifest_digest(read_manifest(recipe.content.noise))
+        return found
 
-        def conditioned(samples: np.ndarray) -> np.ndarray:
-            """A whole utterance as the encoder takes it."""
-            return condition(torch.from_numpy(samples), r.codec)[0].numpy()
 
-        return CropBatches(
-            read_manifests(r.data.train),
-            sample_rate=r.codec.sample_rate,
-            hop_length=r.codec.hop_length,
-            crop_frames=round(r.data.crop_seconds * frame_rate),
-            batch_size=r.data.batch_size,
-            num_quantizers=r.codec.num_quantizers,
-            dropout=r.quantizer.dropout,
-            seed=r.seed,
-            preload=r.data.preload,
-            workers=r.data.workers,
-            targets=targets,
-            phones=phones,
-            language_temperature=r.data.language_temperature,
-            condition=conditioned,
-            progress=on_load,
-        )
+def _manifest_digest(utterances: Sequence[Utterance]) -> str:
+    """A hash of what batches follow from, wherever the recordings lie."""
+    rows = [[u.id, u.duration, u.speaker, u.language] for u in utterances]
+    return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
+
+
+def _units_digest(folder: Path) -> str:
+    """A hash of a folder of units."""
+    files = [folder / "index.json", *sorted(folder.glob("*.npy"))]
+    return hashlib.sha256(json.dumps([file_digest(path) for path in files]).encode()).hexdigest()

@@ -12,10 +12,12 @@ import torch
 from torch import Tensor
 
 from vocable import audio
+from vocable.codec.level import condition
 from vocable.corpus.manifest import Utterance
 from vocable.semantic.cache import FeatureCache
 from vocable.semantic.distillation import NO_UNIT
 from vocable.semantic.units import UnitCache
+from vocable.training.recipe import Recipe
 
 #: Shorter utterances are left out: a fifth of a second holds no syllable.
 SHORTEST_SECONDS = 0.2
@@ -47,32 +49,25 @@ class CropBatches:
     Utterances shorter than a crop come in batches of their own, with shorter crops. A batch can be had in parts, for
     several processes: what is in it does not depend on that.
 
-    phones: labels of some of the utterances. condition: what is done to a whole utterance, float32 [L], before it is
-    cut. workers: threads that decode the clips to preload.
+    recipe: its data, codec, quantizer.dropout and seed. targets: of all utterances. phones: labels of some of them.
+    progress: called with the seconds of each clip that is preloaded.
     """
 
     def __init__(
         self,
         utterances: Sequence[Utterance],
+        recipe: Recipe,
         *,
-        sample_rate: int,
-        hop_length: int,
-        crop_frames: int,
-        batch_size: int,
-        num_quantizers: int,
-        dropout: float,
-        seed: int,
-        preload: bool,
-        workers: int = 1,
         targets: FeatureCache | UnitCache | None = None,
         phones: UnitCache | None = None,
-        language_temperature: float = 1.0,
-        condition: Callable[[np.ndarray], np.ndarray] = lambda samples: samples,
         progress: Callable[[float], None] = lambda seconds: None,
     ) -> None:
+        self.recipe, self.targets, self.phones = recipe, targets, phones
+        self.sample_rate, self.hop_length = recipe.codec.sample_rate, recipe.codec.hop_length
         # A manifest's duration may be rounded up by a sample or two.
-        frames = [int((u.duration - 0.001) * sample_rate / hop_length) for u in utterances]
-        shortest = math.ceil(SHORTEST_SECONDS * sample_rate / hop_length)
+        frames = [int((u.duration - 0.001) * self.sample_rate / self.hop_length) for u in utterances]
+        shortest = math.ceil(SHORTEST_SECONDS * self.sample_rate / self.hop_length)
+        crop_frames = round(recipe.data.crop_seconds * (self.sample_rate / self.hop_length))
         if crop_frames < shortest:
             raise ValueError(f"data.crop_seconds must be at least {SHORTEST_SECONDS}")
         self.utterances = [u for u, count in zip(utterances, frames, strict=True) if count >= shortest]
@@ -82,20 +77,17 @@ class CropBatches:
         missing = [u.id for u in self.utterances if targets is not None and u.id not in targets]
         if missing:
             raise ValueError(f"the teacher's cache lacks {len(missing)} utterances ({missing[0]}, ...); make it again")
-        self.sample_rate, self.hop_length = sample_rate, hop_length
-        self.batch_size, self.num_quantizers, self.dropout, self.seed = batch_size, num_quantizers, dropout, seed
-        self.targets, self.phones, self.condition = targets, phones, condition
         #: Speakers that a classifier can tell apart: all but clips whose speaker is unknown.
         self.speakers = sorted({u.speaker for u in self.utterances if u.speaker})
         numbers = {speaker: i for i, speaker in enumerate(self.speakers)}
         self._speaker = np.array([numbers.get(u.speaker or "", NO_UNIT) for u in self.utterances])
-        durations = _weighted(self.utterances, language_temperature)
+        durations = _weighted(self.utterances, recipe.data.language_temperature)
         self.buckets = _buckets(durations, np.array([n for n in frames if n >= shortest]), crop_frames)
         self._chances = np.array([durations[b.utterances].sum() for b in self.buckets]) / durations.sum()
         #: The utterances decoded, int16, or nothing; those of other batches of the same utterances will do.
         self.clips: list[np.ndarray] = []
-        if preload:
-            pool = ThreadPoolExecutor(workers)
+        if recipe.data.preload:
+            pool = ThreadPoolExecutor(recipe.data.workers)
             try:
                 for utterance, clip in zip(self.utterances, pool.map(self.decode, self.utterances), strict=True):
                     self.clips.append(clip)
@@ -116,16 +108,17 @@ class CropBatches:
 
     def part(self, step: int, index: int, parts: int) -> Batch:
         """The index-th of `parts` equal parts of batch `step`; only its own clips are read."""
-        rng = np.random.default_rng([self.seed, step])
+        batch_size, num_quantizers = self.recipe.data.batch_size, self.recipe.codec.num_quantizers
+        rng = np.random.default_rng([self.recipe.seed, step])
         bucket = self.buckets[rng.choice(len(self.buckets), p=self._chances)]
-        chosen = rng.choice(bucket.utterances, self.batch_size, p=bucket.chances)
-        where = rng.random(self.batch_size)  # of each crop, between the first and the last place it can have
+        chosen = rng.choice(bucket.utterances, batch_size, p=bucket.chances)
+        where = rng.random(batch_size)  # of each crop, between the first and the last place it can have
         # Quantizer dropout: n layers with a chance in proportion to 1 / n, since each further layer matters less.
-        counts = np.arange(1, self.num_quantizers + 1)
-        drawn = rng.choice(counts, self.batch_size, p=(1 / counts) / (1 / counts).sum())
-        layers = np.where(rng.random(self.batch_size) < self.dropout, drawn, self.num_quantizers)
+        counts = np.arange(1, num_quantizers + 1)
+        drawn = rng.choice(counts, batch_size, p=(1 / counts) / (1 / counts).sum())
+        layers = np.where(rng.random(batch_size) < self.recipe.quantizer.dropout, drawn, num_quantizers)
 
-        size = self.batch_size // parts
+        size = batch_size // parts
         mine = slice(index * size, (index + 1) * size)
         speakers, num_layers = torch.from_numpy(self._speaker[chosen[mine]]), torch.from_numpy(layers[mine])
         if self._on_device is not None:
@@ -169,14 +162,18 @@ class CropBatches:
 
     def decode(self, utterance: Utterance) -> np.ndarray:
         """A whole utterance as int16."""
-        samples = self.condition(audio.read(utterance.path, self.sample_rate)[0])
-        decoded: np.ndarray = (samples * 32768.0).round().clip(-32768, 32767).astype(np.int16)
+        decoded: np.ndarray = (self._read(utterance) * 32768.0).round().clip(-32768, 32767).astype(np.int16)
         return decoded
 
     def _samples(self, index: int) -> np.ndarray:
         if self.clips:
             return self.clips[index].astype(np.float32) / 32768.0
-        return self.condition(audio.read(self.utterances[index].path, self.sample_rate)[0])
+        return self._read(self.utterances[index])
+
+    def _read(self, utterance: Utterance) -> np.ndarray:
+        """A whole utterance as the encoder takes it, float32 [L]."""
+        samples, _ = audio.read(utterance.path, self.sample_rate)
+        return condition(torch.from_numpy(samples), self.recipe.codec)[0].numpy()
 
 
 class _DeviceStore:

@@ -8,6 +8,7 @@ RUN/tensorboard/        the same figures, and what else the trainer shows
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
 import json
@@ -24,16 +25,22 @@ from typing import Any, Protocol
 import torch
 
 from vocable.files import atomic_path
+from vocable.lock import one_at_a_time
 from vocable.training import processes
 from vocable.training.log import Writer
 from vocable.training.precision import autocast
-from vocable.training.state import load_state, save_state
+from vocable.training.recipe import changed_fields
+from vocable.training.state import load_header, load_state, save_state
 from vocable.training.stop import Interrupted, StopSignals
+from vocable.training.torch_globals import num_threads
 
-#: What a resumed run may change; the rest of the recipe makes it the run that it is.
-FREE_TO_CHANGE = ("max_steps", "device", "threads", "compile", "save_every", "evaluate_every", "dev_clips")
+#: Fields of a recipe that a resumed run may change: its length, how it is worked out and watched. Those of folders are
+#: here where what lies in them is checked (`distillation.cache`), or does not reach the weights (dev).
+FREE_TO_CHANGE = {
+    *("name", "max_steps", "device", "threads", "compile", "save_every", "evaluate_every", "dev_clips"),
+    *("data.workers", "data.preload", "data.on_device", "data.dev", "data.dev_tokens", "distillation.cache"),
+}
 LOG_EVERY = 20  #: steps
-PATIENCE = 10  #: losses in a row that are not finite
 FINAL_SHARE = 0.01  #: of the learning rate, at the end of the run
 
 
@@ -49,6 +56,8 @@ class Trainer(ABC):
     recipe: a dataclass with, beside what is the trainer's own, optimizer.warmup, max_steps, seed, device, precision,
     accumulate, threads, save_every and evaluate_every. max_time: seconds of training (all parts of a resumed run
     together) after which it ends, annealed. on_log: called with each log record.
+
+    Raises ValueError for a max_time that is not positive, and for a device or a precision that is not to be had.
     """
 
     data: Batches
@@ -61,14 +70,16 @@ class Trainer(ABC):
         max_time: float | None = None,
         on_log: Callable[[dict[str, Any]], None] = lambda record: None,
     ) -> None:
+        if max_time is not None and not 0 < max_time < math.inf:
+            raise ValueError(f"the time to train for must be longer than 0 s, not {max_time:g} s")
         self.recipe, self.folder, self.max_time, self.on_log = recipe, Path(folder), max_time, on_log
-        if recipe.threads:
-            torch.set_num_threads(recipe.threads)
-        torch.manual_seed(recipe.seed)
         self.device, self.processes = processes.join(recipe.device)
         if recipe.precision == "float16" and self.device.type == "cpu":
             raise ValueError("CPUs do not train in float16: --set precision=bfloat16")
-        self.step, self.elapsed, self.skipped, self.skipped_in_a_row = 0, 0.0, 0, 0
+        self.step, self.elapsed, self.skipped = 0, 0.0, 0
+        #: Hashes of the contents of files that the recipe names, by the dotted name of the field: in a resumed run
+        #: these files may lie elsewhere.
+        self.inputs: dict[str, str] = {}
 
     # ---- a trainer's own -------------------------------------------------------------------------------------------
 
@@ -92,14 +103,40 @@ class Trainer(ABC):
     def about(self) -> dict[str, Any]:
         """What a summary says of what was published."""
 
+    def settings(self) -> contextlib.AbstractContextManager[object]:
+        """What holds for this process while the run trains, and not afterwards."""
+        return num_threads(self.recipe.threads)
+
     # ---- the loop --------------------------------------------------------------------------------------------------
 
     def run(self) -> dict[str, Any]:
-        """Train to the end; returns a summary. Raises Interrupted after Ctrl-C or SIGTERM, with the state saved."""
-        if self.is_main:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with atomic_path(self.folder / "recipe.json") as temporary:
-                temporary.write_text(json.dumps(self._recipe_json(), indent=2) + "\n")
+        """Train to the end; returns a summary.
+
+        Raises Interrupted after Ctrl-C or SIGTERM, with the state saved, and ValueError if another run is at work in
+        the folder, or has saved a state there that this one did not resume from.
+        """
+        with contextlib.ExitStack() as stack:
+            if self.is_main:
+                self.folder.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(one_at_a_time(self.folder))
+                self._begin()
+            stack.enter_context(self.settings())
+            return self._train()
+
+    def _begin(self) -> None:
+        """Write RUN/recipe.json, unless the folder holds a run that this one does not go on with."""
+        state = self.folder / "state.safetensors"
+        held = load_header(state).get("step") if state.exists() else self.step
+        if held != self.step:
+            raise ValueError(
+                f"{self.folder} holds a run at step {held}: --resume goes on with it, -o names another folder"
+            )
+        with atomic_path(self.folder / "recipe.json") as temporary:
+            values = json.dumps(dataclasses.asdict(self.recipe), indent=2)
+            temporary.write_text(values + "\n")
+
+    def _train(self) -> dict[str, Any]:
+        self.processes.wait_for_everyone()  # one may have read its data long before another
         stop, stopped_by = StopSignals(), 0
         started, before = time.monotonic(), self.elapsed
         with (
@@ -150,14 +187,8 @@ class Trainer(ABC):
         return FINAL_SHARE + (1 - FINAL_SHARE) * cosine
 
     def skip(self) -> dict[str, float]:
-        """Count a step whose loss was not finite; ValueError where they do not end."""
+        """Count a step whose gradients were not finite: what to return from it."""
         self.skipped += 1
-        self.skipped_in_a_row += 1
-        if self.skipped_in_a_row == PATIENCE:
-            raise ValueError(
-                f"the loss was not finite {PATIENCE} times in a row: lower optimizer.learning_rate or clip_norm, "
-                "or check the data with `vocable prepare check`; the last state saved is from before"
-            )
         return {"skipped": float(self.skipped)}
 
     def autocast(self) -> torch.autocast:
@@ -173,30 +204,38 @@ class Trainer(ABC):
         """Write RUN/state.safetensors, atomically."""
         if not self.is_main:  # the others hold the same
             return
-        header = {"step": self.step, "elapsed": self.elapsed, "skipped": self.skipped, "max_time": self.max_time}
+        names = ("step", "elapsed", "skipped", "max_time", "inputs")
+        header = {name: getattr(self, name) for name in names}
         groups = {name: dict(part.state_dict()) for name, part in self.parts().items()}
         save_state(self.folder / "state.safetensors", groups, header)
 
     def resume(self) -> None:
-        """Go on from RUN/state.safetensors. With max_steps, the result equals an uninterrupted run's bit for bit."""
+        """Go on from RUN/state.safetensors. With max_steps, the result equals an uninterrupted run's bit for bit.
+
+        Raises ValueError if the run was begun with another recipe but for fields that are free to change, and for files
+        that are damaged.
+        """
         groups, header = load_state(self.folder / "state.safetensors")
-        before, now = json.loads((self.folder / "recipe.json").read_text()), self._recipe_json()
-        changed = [key for key in now if before.get(key) != now[key] and key not in FREE_TO_CHANGE]
+        path = self.folder / "recipe.json"
+        try:
+            before = json.loads(path.read_text(encoding="utf-8"))
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"{path}: damaged ({error})") from error
+        if not isinstance(before, dict):
+            raise ValueError(f"{path}: damaged (not a recipe)")
+        inputs: dict[str, str] = header.get("inputs", {})
+        changed = {name for name in changed_fields(self.recipe, before) if name not in FREE_TO_CHANGE | inputs.keys()}
+        changed |= {name for name in inputs if self.inputs.get(name) != inputs[name]}
         if changed:
-            raise ValueError(f"{self.folder} was begun with another {', '.join(changed)}: give the same options again")
-        if self.max_time is None:
-            self.max_time = header["max_time"]
+            names = ", ".join(sorted(changed))
+            raise ValueError(f"{self.folder} was begun with another {names}: give the same options again")
         try:
             for name, part in self.parts().items():
                 part.load_state_dict(groups.get(name, {}))
+            self.step, self.elapsed, self.skipped = header["step"], header["elapsed"], header["skipped"]
+            self.max_time = header["max_time"] if self.max_time is None else self.max_time
         except (RuntimeError, KeyError, ValueError) as error:
             raise ValueError(f"{self.folder}: the state is of another recipe; start in a new folder") from error
-        self.step, self.elapsed, self.skipped = header["step"], header["elapsed"], header["skipped"]
-
-    def _recipe_json(self) -> dict[str, Any]:
-        """The recipe as JSON gives it back: tuples are lists."""
-        values: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self.recipe)))
-        return values
 
     def _batches(self, pool: ThreadPoolExecutor) -> Iterator[list[Any]]:
         """This process's parts of the batches from this step on, a few steps ahead. Threads will do: numpy and

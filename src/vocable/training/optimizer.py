@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from vocable.training.processes import average_gradients
+from vocable.training.recipe import Optimizer
 from vocable.training.state import load_optimizer_tensors, optimizer_tensors
+
+PATIENCE = 10  #: steps in a row whose gradients are not finite
 
 
 class Updater:
@@ -18,26 +22,29 @@ class Updater:
     def __init__(
         self,
         parameters: Iterable[nn.Parameter],
+        recipe: Optimizer | None = None,
         *,
-        learning_rate: float,
-        betas: tuple[float, float],
-        weight_decay: float,
-        clip_norm: float,
         float16: bool,
-        muon: float = 0.0,
         matrices: Iterable[nn.Parameter] = (),
+        section: str = "optimizer",
+        **fields: Any,
     ) -> None:
-        """muon: the learning rate of Muon for `matrices`, which are among the parameters; 0: AdamW for all."""
+        """matrices: the parameters that Muon trains where the recipe has a learning rate for it; AdamW trains all
+        others. section: the recipe's name in errors. fields: of an Optimizer, in place of one."""
+        recipe = recipe or Optimizer(**fields)
         self.parameters = [p for p in parameters if p.requires_grad]
-        self.clip_norm = clip_norm
-        chosen = {id(p) for p in matrices} if muon else set()
+        self.clip_norm, self.section, self.skipped_in_a_row = recipe.clip_norm, section, 0
+        chosen = {id(p) for p in matrices} if recipe.muon else set()
         others = [p for p in self.parameters if id(p) not in chosen]
-        adamw = torch.optim.AdamW(others, learning_rate, betas, weight_decay=weight_decay, fused=True)
+        decay = recipe.weight_decay
+        adamw = torch.optim.AdamW(others, recipe.learning_rate, recipe.betas, weight_decay=decay, fused=True)
         #: Each optimizer by name, with its learning rate.
-        self.optimizers: dict[str, tuple[torch.optim.Optimizer, float]] = {"": (adamw, learning_rate)}
+        self.optimizers: dict[str, tuple[torch.optim.Optimizer, float]] = {"": (adamw, recipe.learning_rate)}
         if chosen:
+            if not hasattr(torch.optim, "Muon"):
+                raise ValueError(f"{section}.muon needs torch 2.9 or newer, this is {torch.__version__}: set it to 0")
             hidden = [p for p in self.parameters if id(p) in chosen]
-            self.optimizers["muon."] = torch.optim.Muon(hidden, muon, weight_decay=weight_decay), muon
+            self.optimizers["muon."] = torch.optim.Muon(hidden, recipe.muon, weight_decay=decay), recipe.muon
         # float16 has no room for small gradients: the loss is scaled up until they overflow, then down again.
         self.scaler = torch.amp.GradScaler(self.parameters[0].device.type, enabled=float16)
 
@@ -48,7 +55,8 @@ class Updater:
     def update(self, share: float) -> float | None:
         """Take a step at `share` of the learning rate and clear the gradients; returns their norm before clipping.
 
-        None where it is not finite, in any process: then no parameter has changed.
+        None where it is not finite, in any process: then no parameter has changed. ValueError at the `PATIENCE`-th
+        time in a row: the next step would fare no better.
         """
         for optimizer, learning_rate in self.optimizers.values():
             for group in optimizer.param_groups:
@@ -63,6 +71,12 @@ class Updater:
                 self.scaler.step(optimizer)
         self.scaler.update()
         self.clear()
+        self.skipped_in_a_row = 0 if finite else self.skipped_in_a_row + 1
+        if self.skipped_in_a_row == PATIENCE:
+            raise ValueError(
+                f"the gradients were not finite {PATIENCE} times in a row: lower {self.section}.learning_rate or "
+                f"{self.section}.clip_norm and begin in a new folder, or check the data with `vocable prepare check`"
+            )
         return norm if finite else None
 
     def clear(self) -> None:

@@ -6,9 +6,9 @@ same model after every step, and the same as one process with the whole batch wo
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import contextlib
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import timedelta
-from typing import Any
 
 import torch
 import torch.distributed
@@ -16,20 +16,48 @@ from torch import Tensor
 
 from vocable.extras import need
 
+LONGEST_WAIT = timedelta(days=7)  #: for a teacher's features of a whole corpus
 
-def join(device: str) -> tuple[torch.device, Any]:
-    """Find the other processes; returns this one's device, and accelerate's PartialState.
+
+class Processes:
+    """What the processes of a run wait for each other with, as long as it takes.
+
+    Waiting has a process group of its own. Exchanges of tensors keep torch's timeout of minutes, so a process that
+    hangs ends the run.
+    """
+
+    def __init__(self) -> None:
+        several = world_size() > 1
+        self.group = torch.distributed.new_group(timeout=LONGEST_WAIT, backend="gloo") if several else None
+
+    def wait_for_everyone(self) -> None:
+        """Return when every process has called this."""
+        if self.group is not None:
+            torch.distributed.barrier(self.group)
+
+    @contextlib.contextmanager
+    def main_process_first(self) -> Iterator[None]:
+        """Run the block in the first process, then in all others."""
+        if rank() > 0:
+            self.wait_for_everyone()
+        yield
+        if rank() == 0:
+            self.wait_for_everyone()
+
+
+def join(device: str) -> tuple[torch.device, Processes]:
+    """Find the other processes; returns this one's device, and what waits for the others.
 
     device: "cpu", or "cuda" for the GPU that the launcher gives this process. Raises ValueError without one.
     """
     accelerate = need("accelerate", "train")
-    # The first waits for a teacher's features of a whole corpus, the others for it.
-    state = accelerate.PartialState(cpu=device == "cpu", timeout=timedelta(days=7))
+    state = accelerate.PartialState(cpu=device == "cpu")
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:  # what torch says of a device it has not
         raise ValueError(f"no device {device!r} here: --set device=cpu, or install a torch with CUDA") from error
-    return torch.device(device) if device == "cpu" or state.num_processes == 1 else state.device, state
+    own = torch.device(device) if device == "cpu" or state.num_processes == 1 else state.device
+    return own, Processes()
 
 
 def rank() -> int:

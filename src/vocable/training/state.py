@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,16 +25,30 @@ def save_state(path: Path, groups: dict[str, dict[str, Tensor]], header: dict[st
 
 def load_state(path: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
     """What `save_state` wrote. Raises ValueError for a file that is not whole."""
+    with _opened(path) as (file, header):
+        groups: dict[str, dict[str, Tensor]] = {}
+        for key in file.keys():  # noqa: SIM118 (safe_open is no mapping)
+            group, _, name = key.partition("/")
+            groups.setdefault(group, {})[name] = file.get_tensor(key)
+    return groups, header
+
+
+def load_header(path: Path) -> dict[str, Any]:
+    """The header alone. Raises ValueError as `load_state` does."""
+    with _opened(path) as (_, header):
+        return header
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[tuple[Any, dict[str, Any]]]:
     try:
         with safetensors.safe_open(path, "pt") as file:
             header = json.loads(file.metadata()["vocable"])
-            groups: dict[str, dict[str, Tensor]] = {}
-            for key in file.keys():  # noqa: SIM118 (safe_open is no mapping)
-                group, _, name = key.partition("/")
-                groups.setdefault(group, {})[name] = file.get_tensor(key)
-    except (OSError, KeyError, TypeError, ValueError, safetensors.SafetensorError) as error:
+            if not isinstance(header, dict):
+                raise ValueError("its header is no mapping")
+            yield file, header
+    except (OSError, KeyError, TypeError, ValueError, RecursionError, safetensors.SafetensorError) as error:
         raise ValueError(f"{path}: not a checkpoint of this trainer ({error})") from error
-    return groups, header
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import threading
 from typing import Any
 
 
@@ -15,15 +16,21 @@ class Interrupted(Exception):
 
 
 class StopSignals:
-    """Within the block, Ctrl-C and SIGTERM set `received`; a second one acts as it always does."""
+    """Within the block, Ctrl-C and SIGTERM set `received`; a second one acts as it always does.
+
+    Python hands signals to the main thread alone: in another thread nothing is changed, nor is a handler that was not
+    installed from Python, because it could not be put back.
+    """
 
     def __init__(self) -> None:
         self.received = 0
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> StopSignals:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self._before[number] = signal.signal(number, self._receive)
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                if signal.getsignal(number) is not None:
+                    self._before[number] = signal.signal(number, self._receive)
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -30,6 +30,7 @@ from vocable.semantic.units import UnitCache
 from vocable.training.losses import SpectralLoss
 from vocable.training.precision import autocast
 from vocable.training.recipe import Losses
+from vocable.training.torch_globals import seeded
 
 WEIGHTS, ABOUT = "vocoder.safetensors", "vocoder.json"
 CROP_FRAMES, BATCH_SIZE = 100, 6
@@ -82,8 +83,11 @@ def train_vocoder(
 ) -> Vocoder:
     """Train for `max_time` seconds on the units of a manifest's recordings, and leave the vocoder beside the units.
 
-    on_step: called with the step, the share of the time that is over, and the mel loss.
+    on_step: called with the step, the share of the time that is over, and the mel loss. Raises ValueError for a
+    max_time that is not positive, and where no recording has units.
     """
+    if not 0 < max_time < math.inf:
+        raise ValueError(f"the time to train for must be longer than 0 s, not {max_time:g} s")
     units = UnitCache(units_folder)
     clips = []
     for u in read_manifest(manifest):
@@ -97,9 +101,9 @@ def train_vocoder(
             clips.append((u.id, (samples.clip(-1.0, 1.0) * 32767).astype(np.int16)))
     if not clips:
         raise ValueError(f"{manifest}: none of its recordings, of two seconds or more, has units in {units_folder}")
-    torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
-    vocoder = Vocoder(units.num_units)
+    with seeded(seed):
+        vocoder = Vocoder(units.num_units)
     weights = Losses()
     spectral_loss = SpectralLoss(16_000, weights.resolutions)
     optimizer = torch.optim.AdamW(vocoder.parameters(), LEARNING_RATE, betas=(0.9, 0.98), weight_decay=0.01)
