@@ -87,11 +87,10 @@ def load_corpus(
     encoded: dict[str, list[int]] = {}
     codes: dict[str, np.ndarray] = {}
     for u in kept:
-        try:
-            encoded[u.id] = table.encode(written[u.id])
-        except ValueError as error:
-            left_out[u.id] = str(error)
+        if unknown := table.unknown(written[u.id]):
+            left_out[u.id] = f"the model was trained on nothing like {', '.join(map(repr, unknown))}"
             continue
+        encoded[u.id] = table.encode(written[u.id])
         codes[u.id] = dataset[places[u.id]]["codes"].numpy().astype(np.int16)
         if len(codes[u.id]) != codec.num_quantizers:
             raise ValueError(f"{tokens} holds {len(codes[u.id])} layers: tokenize without --layers")

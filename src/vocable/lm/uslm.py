@@ -24,8 +24,8 @@ from vocable.lm.aligner import REACH
 from vocable.lm.ar import Spoken, ranked
 from vocable.lm.model import Models, load_models
 from vocable.lm.nar import GUIDANCE, sum_of
+from vocable.lm.normalization import says_something, split_sentences
 from vocable.lm.sampling import Sampling
-from vocable.lm.text import split_sentences
 from vocable.lm.voice import LONGEST, prepare_voice, voice_codes
 
 LONGEST_SENTENCE = 200  #: characters that are spoken in one go
@@ -129,7 +129,7 @@ class USLM:
         if takes < 1:
             raise ValueError(f"takes is at least 1, not {takes}")
         prompt = None if voice is None else voice_codes(self.codec, voice)
-        pieces = [piece for piece in split_sentences(text, longest) if any(map(str.isalnum, piece))]
+        pieces = [piece for piece in split_sentences(text, longest) if says_something(piece)]
         sentences = [(piece, self._symbols_of(piece, language)) for piece in pieces or [text]]
         return self._spoken(sentences, prompt, sampling, takes, scorer, guidance, seed)
 
