@@ -21,20 +21,8 @@ _SAINT = (
 )
 #: What a street is named by: a word with a capital that begins no sentence, or a number.
 _NAME = rf"(?!{_STARTER})(?:[A-Z][\w'-]*|\d+\w{{0,2}})"
-_MONTHS = [
-    "January",
-    "February",
-    "March",
-    "April",
-    "May",
-    "June",
-    "July",
-    "August",
-    "September",
-    "October",
-    "November",
-    "December",
-]
+_MONTHS = ["January", "February", "March", "April", "May", "June"]
+_MONTHS += ["July", "August", "September", "October", "November", "December"]
 
 #: What a period shortens without ending a sentence, as patterns, and what is said for it.
 _SHORT_FORMS = {

@@ -7,9 +7,10 @@ import hashlib
 import importlib.util
 import json
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import safetensors
 import safetensors.torch
@@ -130,7 +131,7 @@ def find_models(name: str | os.PathLike[str] | None = None) -> Path:
     for place in (*places, Path(__file__).parents[3] / "models" / "uslm"):
         if (place / CONFIG).is_file():
             return place
-    raise ValueError("no speech models here: pip install vocable-uslm, or name a folder of `vocable train lm`")
+    raise ValueError("no speech models here: pip install ./models/uslm in a clone, or name a folder of `vocable train lm`")
 
 
 def load_models(name: str | os.PathLike[str] | None, codec: Codec) -> Models:
@@ -142,18 +143,42 @@ def load_models(name: str | os.PathLike[str] | None, codec: Codec) -> Models:
         models = Models(values["codec"], values["front_end"], values["language"], SymbolTable(values["symbols"]))
         codec.check_token_id(models.token_id, "models")
         if "ar" in values:
-            models.ar = AR(ARConfig(**_config(values["ar"])))
+            ar = ARConfig(**_config(values["ar"]))
+            models.ar = _load(folder / "ar.safetensors", ar.transformer, lambda: AR(ar))
         if "nar" in values:
-            models.nar = NAR(NARConfig(**_config(values["nar"])), codec.quantizer.codebooks)
+            nar, books = NARConfig(**_config(values["nar"])), codec.quantizer.codebooks
+            if books.shape != (nar.num_quantizers, nar.codebook_size, nar.dimension):
+                raise ValueError(f"its NAR is for codebooks {nar.num_quantizers, nar.codebook_size, nar.dimension}")
+            models.nar = _load(folder / "nar.safetensors", nar.transformer, lambda: NAR(nar, books.to("meta")))
+            models.nar.set_codebooks(books)
         if "aligner" in values:
-            models.aligner = Aligner(AlignerConfig(**values["aligner"]))
-        for name, model in models.parts.items():
-            tensors = safetensors.torch.load_file(folder / f"{name}.safetensors")
-            model.load_state_dict({key: tensor.float() for key, tensor in tensors.items()})
-            model.eval()
+            aligner = AlignerConfig(**values["aligner"])
+            models.aligner = _load(folder / "aligner.safetensors", None, lambda: Aligner(aligner))
     except (OSError, KeyError, TypeError, ValueError, RuntimeError, safetensors.SafetensorError) as error:
         raise ValueError(f"{folder}: no language models that can be used here ({error})") from error
     return models
+
+
+Model = TypeVar("Model", bound=nn.Module)
+
+
+def _load(path: Path, transformer: TransformerConfig | None, build: Callable[[], Model]) -> Model:
+    """A model of the file's weights, in float32 and eval mode.
+
+    Before anything is built, the layers that the config asks for are counted in the file, and the model is built
+    without memory: a config alone can claim any size. Nor does it draw random numbers.
+    """
+    with safetensors.safe_open(path, "pt") as file:
+        names = set(file.keys())
+    if transformer is not None:
+        blocks = {name.split(".")[2] for name in names if name.startswith("transformer.blocks.")}
+        if len(blocks) != transformer.layers:
+            raise ValueError(f"{path.name} holds {len(blocks)} layers, where the config has {transformer.layers}")
+    with torch.device("meta"):
+        model = build()
+    tensors = safetensors.torch.load_file(path)
+    model.load_state_dict({key: tensor.float() for key, tensor in tensors.items()}, assign=True)
+    return model.eval()
 
 
 def _config(values: dict[str, Any]) -> dict[str, Any]:

@@ -23,8 +23,8 @@ from vocable.lm.ar import AR
 from vocable.lm.corpus import Clip, Corpus, like_lengths, load_corpus
 from vocable.lm.model import Models, build_models, digest, load_models, save_models
 from vocable.lm.nar import NAR, frame_symbols, sum_of
+from vocable.lm.normalization import MARKS
 from vocable.lm.recipe import AlignerRecipe, LMRecipe
-from vocable.lm.text import MARKS
 from vocable.lm.transformer import IGNORED, cross_entropy
 from vocable.training.log import Writer
 from vocable.training.loop import Trainer
