@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import json
 import shutil
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -259,6 +261,46 @@ def test_it_loads_what_training_leaves(uslm: USLM, uslm_folders: tuple[Path, Pat
         USLM.from_pretrained(codec, codec)
 
 
+@pytest.mark.parametrize(
+    "change, why",
+    [
+        (lambda c: c["ar"]["transformer"].update(layers=10**9), "holds 1 layers, where the config has 1000000000"),
+        (lambda c: c["nar"]["transformer"].update(layers=10**9), "holds 1 layers"),
+        (lambda c: c["ar"]["transformer"].update(dim=10**6, hidden=10**6), "size mismatch"),
+        (lambda c: c["aligner"].update(hidden=10**6), "size mismatch"),
+        (lambda c: c["nar"].update(codebook_size=10**9), "its NAR is for codebooks"),
+        (lambda c: c.update(symbols=[5]), "holds strings"),
+        (lambda c: c.update(symbols=["a"]), "its ar is not for the 1 symbols"),
+        (lambda c: c.update(front_end="x"), "front_end"),
+    ],
+)
+def test_a_config_that_claims_too_much_is_refused_before_memory_is_taken(
+    change: Callable[[dict[str, Any]], None], why: str, uslm_folders: tuple[Path, Path], uslm: USLM, tmp_path: Path
+) -> None:
+    shutil.copytree(uslm_folders[0], tmp_path / "lm")
+    config = json.loads((tmp_path / "lm" / "config.json").read_text())
+    change(config)
+    (tmp_path / "lm" / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=f"(?s)no language models that can be used here .*{why}"):
+        lm_model.load_models(tmp_path / "lm", uslm.codec)
+    (tmp_path / "lm" / "config.json").write_text(100_000 * "[")
+    with pytest.raises(ValueError, match="no language models"):
+        lm_model.load_models(tmp_path / "lm", uslm.codec)
+
+
+def test_loading_and_speaking_leave_weights_and_torchs_generator_as_they_were(
+    uslm_folders: tuple[Path, Path], uslm: USLM
+) -> None:
+    state = torch.get_rng_state()
+    models = lm_model.load_models(uslm_folders[0], uslm.codec)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert models.ar is not None
+    strides = [parameter.stride() for parameter in models.ar.parameters()]
+    USLM(uslm.codec, models).generate("a.", takes=1)
+    assert [parameter.stride() for parameter in models.ar.parameters()] == strides
+    assert torch.equal(torch.get_rng_state(), state)
+
+
 def test_the_command(
     uslm: USLM, uslm_folders: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -296,7 +338,7 @@ def test_the_shipped_models_are_found(
 ) -> None:
     models, codec = uslm_folders
     monkeypatch.setattr(lm_model, "__file__", str(tmp_path / "src" / "vocable" / "lm" / "model.py"))
-    with pytest.raises(ValueError, match="pip install vocable-uslm"):
+    with pytest.raises(ValueError, match=r"pip install \./models/uslm"):
         USLM.from_pretrained(codec=codec)
     # A clone has them in a folder, ...
     shutil.copytree(models, tmp_path / "models" / "uslm")

@@ -160,7 +160,9 @@ def _aligner(
     progress: Callable[[str, float], None],
 ) -> Aligner:
     """The cache's, or one that is trained now if there is none of these clips, symbols, codec and recipe."""
-    model = Aligner(AlignerConfig(codec.quantizer.codebooks.shape[2], len(table)))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = Aligner(AlignerConfig(codec.quantizer.codebooks.shape[2], len(table)))
     texts = hashlib.sha256(json.dumps(symbols, sort_keys=True).encode()).hexdigest()
     made_for = {"codec": codec.token_id, "symbols": " ".join(table.symbols), "texts": texts, "recipe": str(recipe)}
     weights = cache / WEIGHTS
@@ -208,6 +210,7 @@ def _timings(
     return found
 
 
+@torch.random.fork_rng(devices=())
 def train_aligner(
     model: Aligner,
     symbols: dict[str, list[int]],

@@ -24,7 +24,7 @@ from vocable.lm.aligner import Aligner, AlignerConfig
 from vocable.lm.ar import AR, ARConfig
 from vocable.lm.nar import NAR, NARConfig
 from vocable.lm.recipe import LMRecipe, ModelRecipe
-from vocable.lm.text import SymbolTable, read_text
+from vocable.lm.text import FRONT_ENDS, SymbolTable, read_text
 from vocable.lm.transformer import TransformerConfig
 
 CONFIG = "config.json"
@@ -131,7 +131,9 @@ def find_models(name: str | os.PathLike[str] | None = None) -> Path:
     for place in (*places, Path(__file__).parents[3] / "models" / "uslm"):
         if (place / CONFIG).is_file():
             return place
-    raise ValueError("no speech models here: pip install ./models/uslm in a clone, or name a folder of `vocable train lm`")
+    raise ValueError(
+        "no speech models here: pip install ./models/uslm in a clone, or name a folder of `vocable train lm`"
+    )
 
 
 def load_models(name: str | os.PathLike[str] | None, codec: Codec) -> Models:
@@ -142,6 +144,11 @@ def load_models(name: str | os.PathLike[str] | None, codec: Codec) -> Models:
         values = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
         models = Models(values["codec"], values["front_end"], values["language"], SymbolTable(values["symbols"]))
         codec.check_token_id(models.token_id, "models")
+        if models.front_end not in FRONT_ENDS or not isinstance(models.language, str):
+            raise ValueError("its front_end or language is none")
+        for name in ("ar", "nar", "aligner"):
+            if name in values and values[name]["num_symbols"] != len(models.table):
+                raise ValueError(f"its {name} is not for the {len(models.table)} symbols")
         if "ar" in values:
             ar = ARConfig(**_config(values["ar"]))
             models.ar = _load(folder / "ar.safetensors", ar.transformer, lambda: AR(ar))

@@ -178,8 +178,9 @@ class LMTrainer(Trainer):
             dev = spread(dev, recipe.dev_clips)
             aligner = self.corpus.aligner
             held_out = load_corpus(d.dev_tokens, dev, d, codec, aligner, self.corpus.table, on_load)
-        torch.manual_seed(recipe.seed)  # whether the aligner was trained just now or long ago
-        self.models = build_models(recipe, codec, self.corpus.table, self.corpus.language)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(recipe.seed)
+            self.models = build_models(recipe, codec, self.corpus.table, self.corpus.language)
         if begun:
             for name, model in self.models.parts.items():
                 if name not in begun.parts or _sizes(begun.parts[name]) != _sizes(model):
@@ -220,7 +221,11 @@ class LMTrainer(Trainer):
         return {"models": digest(self.models), "token_id": self.models.token_id, "left_out": len(self.corpus.left_out)}
 
     def train_step(self, parts: list[Batch]) -> dict[str, float]:
-        torch.manual_seed(self.generator().initial_seed())  # dropout's
+        with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
+            torch.manual_seed(self.generator().initial_seed())  # dropout's
+            return self._train_step(parts)
+
+    def _train_step(self, parts: list[Batch]) -> dict[str, float]:
         share = self.learning_rate_share()
         figures: dict[str, float] = {}
         for name, model in self.trained.items():

@@ -67,9 +67,6 @@ class USLM:
         if models.ar is None or models.nar is None:
             raise ValueError(f"speech needs both models, and the {'NAR' if models.ar else 'AR'} is missing")
         self.codec, self.models, self.ar, self.nar = codec, models, models.ar.eval(), models.nar.eval()
-        for module in self.ar.modules():
-            if isinstance(module, nn.Linear):  # by columns: a product with a few rows is a quarter faster on a CPU
-                module.weight.data = module.weight.data.T.contiguous().T
 
     @classmethod
     def from_pretrained(
@@ -82,7 +79,12 @@ class USLM:
         vocable, in a clone or as vocable-uslm. codec: the one that they were trained on, as `load_codec` takes
         it (None: the embedded model). Raises ValueError where there are none, or they do not fit."""
         loaded = load_codec(codec, device)
-        return cls(loaded, load_models(name, loaded).to(device))
+        uslm = cls(loaded, load_models(name, loaded).to(device))
+        if loaded.device.type == "cpu":
+            for module in uslm.ar.modules():
+                if isinstance(module, nn.Linear):  # by columns: a product with a few rows is a quarter faster
+                    module.weight.data = module.weight.data.T.contiguous().T
+        return uslm
 
     def prepare_voice(self, waveform: Waveforms, sample_rate: int | None = None) -> Encoded:
         """`voice.prepare_voice` with this codec."""
