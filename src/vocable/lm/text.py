@@ -82,7 +82,7 @@ class _Espeak:
 
     def __init__(self) -> None:
         loader, wrapper = need("espeakng_loader", "tts"), need("phonemizer.backend.espeak.wrapper", "tts").EspeakWrapper
-        own = type("Espeak", (wrapper,), {})  # the library of others who use phonemizer stays theirs
+        own: Any = type("Espeak", (wrapper,), {})  # the library of others who use phonemizer stays theirs
         own.set_library(loader.get_library_path())
         own.set_data_path(loader.get_data_path())
         self.library: Any = own()
