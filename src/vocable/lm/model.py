@@ -126,7 +126,7 @@ def _values(models: Models) -> dict[str, Any]:
 
 
 def find_models(name: str | os.PathLike[str] | None = None) -> Path:
-    """The folder of `name`, itself a folder or a hub id; None: the shipped models, of an installed vocable-uslm or a
+    """The folder of `name`, itself a folder or a hub id; None: the shipped models, of an installed models/uslm or a
     clone. Raises ValueError where there are none."""
     if name is not None:
         return checkpoint.locate(name, "ar.safetensors", "nar.safetensors", "aligner.safetensors")
