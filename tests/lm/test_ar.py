@@ -10,12 +10,14 @@ import pytest
 import torch
 
 from vocable.lm.aligner import PAUSE, Timing
-from vocable.lm.ar import AR, LONGEST_SYMBOL, MOST_FRAMES, ARConfig, Spoken
+from vocable.lm.ar import AR, ARConfig, Spoken
 from vocable.lm.sampling import Sampling
 from vocable.lm.transformer import IGNORED, TransformerConfig, cross_entropy
 
 SIZE, SYMBOLS = 12, 6
 GREEDY = Sampling(temperature=0.0)
+
+LONGEST_SYMBOL, MOST_FRAMES = 40, 15  # at 50 frames a second
 
 
 def make(timed: bool = True, seed: int = 0, look_ahead: bool = False) -> AR:
@@ -198,3 +200,12 @@ def test_a_voice_may_be_vectors_of_all_layers() -> None:
     assert first == again != other
     with pytest.raises(ValueError, match="cannot be exported"):
         model.export_llama(Path("nowhere"))
+
+
+def test_limits_are_seconds_whatever_the_frame_rate() -> None:
+    sizes = TransformerConfig(dim=8, layers=1, heads=1, hidden=8)
+    limits = [
+        (ar.longest_symbol, ar.fewest, ar.most, ar.loop)
+        for ar in (AR(ARConfig(10, 4, sizes, frame_rate=rate)) for rate in (50.0, 75.0))
+    ]
+    assert limits == [(40, 2, 15, 50), (60, 3, 22, 75)]

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import json
 import shutil
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
 import torch
 
-from conftest import ROOT, make_tiny, run_command
+from conftest import ROOT, SPEECH, make_tiny, run_command
+from vocable import audio
 from vocable.audio import MADE_BY_MACHINE, AudioError
 from vocable.cli import evaluate
 from vocable.cli.tts import tts
@@ -24,6 +29,7 @@ from vocable.lm.ar import Spoken
 from vocable.lm.nar import GUIDANCE
 from vocable.lm.sampling import Sampling
 from vocable.lm.uslm import LONGEST_SENTENCE, TAKES, USLM
+from vocable.lm.voice import LEVEL
 
 LETTERS = [*"abcdefghijklmnopqrstuvwxyz", ".", ","]
 
@@ -123,14 +129,66 @@ def test_a_text_of_ten_thousand_characters_is_spoken_by_pieces(uslm: USLM) -> No
         uslm.stream("abc", takes=0)
 
 
-def test_a_voice_is_the_loudest_part_and_can_be_kept(uslm: USLM, tmp_path: Path) -> None:
-    recording = np.concatenate([noise(5.0, 0.01), noise(3.0, 0.3, 1), noise(4.0, 0.01, 2)])
-    voice = uslm.prepare_voice(recording)
-    assert torch.equal(voice.codes, uslm.codec.encode(recording).codes[:, :, 250:400])
+def test_a_voice_can_be_kept(uslm: USLM, tmp_path: Path) -> None:
+    voice = uslm.prepare_voice(noise(4.0))
+    assert int(voice.num_frames) == 150
     voice.save(tmp_path / "voice.safetensors")
     kept = Encoded.load(tmp_path / "voice.safetensors")
     assert torch.equal(uslm.generate("abc", kept).waveform, uslm.generate("abc", voice).waveform)
     assert int(uslm.prepare_voice(noise(2.0, rate=44_100), 44_100).num_frames) == 100
+
+
+def disturbances() -> dict[str, np.ndarray]:
+    """What a recording may hold before its speech, louder than that."""
+    t = np.arange(64_000) / 16_000
+    beats = np.concatenate([np.exp(-np.arange(4000) / 800) * noise(0.25, 0.6, seed) for seed in range(16)])
+    click = np.zeros(48_000)
+    click[16_000:16_040] = 1.0
+    chords = [
+        sum(np.sin(2 * np.pi * k * f * t[:8000]) / k for k in range(1, 6) for f in c) for c in ((220, 277), (247, 330))
+    ]
+    return {
+        "a beep": 0.7 * np.sin(2 * np.pi * 1000 * t[:48_000]),
+        "a click": click,
+        "a hum": 0.5 * np.sin(2 * np.pi * 50 * t) + 0.3 * np.sin(2 * np.pi * 150 * t),
+        "noise": noise(4.0, 0.3),
+        "chords": 0.15 * np.tile(np.concatenate(chords), 4),
+        "drums": beats,
+        "silence": np.zeros(48_000),
+    }
+
+
+@pytest.mark.parametrize("what", disturbances())
+def test_a_voice_is_where_speech_is(what: str, uslm: USLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not where the recording is loudest; whatever its level; and clean speech is not warned of."""
+    encoded: list[np.ndarray] = []
+
+    def encode(waveform: np.ndarray, sample_rate: int | None = None) -> Encoded:
+        encoded.append(waveform)
+        return SpeechTokenizer.encode(uslm.codec, waveform, sample_rate)
+
+    monkeypatch.setattr(uslm.codec, "encode", encode)
+    speech, rate = audio.read(SPEECH, 16_000)
+    speech = speech[: 4 * rate]
+    before = disturbances()[what].astype(np.float32)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for gain in (1.0, 0.01):
+            uslm.prepare_voice(gain * np.concatenate([before, speech]))
+    for chosen in encoded:
+        assert len(chosen) == 3 * rate and np.sqrt(np.mean(chosen**2)) == pytest.approx(LEVEL, rel=0.01)
+        part = chosen[rate // 2 : rate]
+        place = int(np.correlate(speech, part, "valid").argmax())
+        assert np.corrcoef(speech[place : place + len(part)], part)[0, 1] > 0.999
+
+
+def test_recordings_that_are_doubtful_are_warned_of(uslm: USLM) -> None:
+    speech, rate = audio.read(SPEECH, 16_000)
+    with pytest.warns(UserWarning, match="noisy"):
+        uslm.prepare_voice(speech + noise(len(speech) / rate, float(np.std(speech)) * 10 ** (-5 / 20)))
+    for what in ("a beep", "a click", "noise", "a hum"):
+        with pytest.warns(UserWarning, match="hardly sounds like speech"):
+            uslm.prepare_voice(disturbances()[what].astype(np.float32))
 
 
 def test_recordings_that_are_no_voice(uslm: USLM) -> None:
@@ -150,15 +208,45 @@ def test_recordings_that_are_no_voice(uslm: USLM) -> None:
             uslm.generate("abc", uslm.codec.encode(noise(seconds)))
 
 
-@pytest.mark.parametrize("text", ["", "   ", "...!?", "\n"])
+def test_what_is_no_voice(uslm: USLM) -> None:
+    voice = uslm.prepare_voice(noise(2.0))
+    for wrong in ("voice.wav", noise(2.0)):
+        with pytest.raises(TypeError, match="a voice is what prepare_voice returns"):
+            uslm.generate("abc", wrong)  # type: ignore[arg-type]
+    for codes, why in (
+        (torch.full_like(voice.codes, 60_000), "codes from 0 to 31"),
+        (voice.codes - 40, "codes from 0 to 31"),
+        (voice.codes.float() * torch.nan, "whole numbers"),
+        (voice.codes[:, :, :60], "each of its 100 frames"),
+    ):
+        with pytest.raises(TokensError, match=why):
+            uslm.generate("abc", dataclasses.replace(voice, codes=codes))
+
+
+def test_eight_threads_speak_what_one_does(uslm: USLM) -> None:
+    texts = [f"the {word} one." for word in ("first", "other", "last", "best")]
+    voices = [None, uslm.prepare_voice(noise(2.0))]
+    wanted = [uslm.generate(texts[i % 4], voices[i // 4], takes=1, seed=i).codes for i in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        found = pool.map(lambda i: uslm.generate(texts[i % 4], voices[i // 4], takes=1, seed=i).codes, range(8))
+        assert all(torch.equal(one, other) for one, other in zip(wanted, found, strict=True))
+
+
+def test_markup_alone_is_passed_over(uslm: USLM) -> None:
+    assert [part.text for part in uslm.stream("one.\n\n<hr/>\n\ntwo.")] == ["one.", "two."]
+
+
+@pytest.mark.parametrize("text", ["", "   ", "...!?", "\n", "<br/>"])
 def test_texts_that_say_nothing(text: str, uslm: USLM) -> None:
     with pytest.raises(ValueError, match="nothing to say"):
         uslm.generate(text)
 
 
 def test_symbols_and_languages_that_are_not_known(uslm: USLM) -> None:
-    with pytest.raises(ValueError, match=r"'one café\.': .*'é'"):
-        uslm.generate("a. one café. b.")
+    with pytest.warns(UserWarning, match="nothing like 'ж': left out"):
+        uslm.generate("a. one café ж. b.")
+    with pytest.raises(ValueError, match=r"'ж ж': .*nothing like 'ж'"):
+        uslm.generate("ж ж")
     with pytest.raises(ValueError, match="xx"):
         uslm.generate("abc 12", language="xx")
 
@@ -171,6 +259,46 @@ def test_it_loads_what_training_leaves(uslm: USLM, uslm_folders: tuple[Path, Pat
         USLM.from_pretrained(models)
     with pytest.raises(ValueError, match="no language models"):
         USLM.from_pretrained(codec, codec)
+
+
+@pytest.mark.parametrize(
+    "change, why",
+    [
+        (lambda c: c["ar"]["transformer"].update(layers=10**9), "holds 1 layers, where the config has 1000000000"),
+        (lambda c: c["nar"]["transformer"].update(layers=10**9), "holds 1 layers"),
+        (lambda c: c["ar"]["transformer"].update(dim=10**6, hidden=10**6), "size mismatch"),
+        (lambda c: c["aligner"].update(hidden=10**6), "size mismatch"),
+        (lambda c: c["nar"].update(codebook_size=10**9), "its NAR is for codebooks"),
+        (lambda c: c.update(symbols=[5]), "holds strings"),
+        (lambda c: c.update(symbols=["a"]), "its ar is not for the 1 symbols"),
+        (lambda c: c.update(front_end="x"), "front_end"),
+    ],
+)
+def test_a_config_that_claims_too_much_is_refused_before_memory_is_taken(
+    change: Callable[[dict[str, Any]], None], why: str, uslm_folders: tuple[Path, Path], uslm: USLM, tmp_path: Path
+) -> None:
+    shutil.copytree(uslm_folders[0], tmp_path / "lm")
+    config = json.loads((tmp_path / "lm" / "config.json").read_text())
+    change(config)
+    (tmp_path / "lm" / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=f"(?s)no language models that can be used here .*{why}"):
+        lm_model.load_models(tmp_path / "lm", uslm.codec)
+    (tmp_path / "lm" / "config.json").write_text(100_000 * "[")
+    with pytest.raises(ValueError, match="no language models"):
+        lm_model.load_models(tmp_path / "lm", uslm.codec)
+
+
+def test_loading_and_speaking_leave_weights_and_torchs_generator_as_they_were(
+    uslm_folders: tuple[Path, Path], uslm: USLM
+) -> None:
+    state = torch.get_rng_state()
+    models = lm_model.load_models(uslm_folders[0], uslm.codec)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert models.ar is not None
+    strides = [parameter.stride() for parameter in models.ar.parameters()]
+    USLM(uslm.codec, models).generate("a.", takes=1)
+    assert [parameter.stride() for parameter in models.ar.parameters()] == strides
+    assert torch.equal(torch.get_rng_state(), state)
 
 
 def test_the_command(
@@ -210,7 +338,7 @@ def test_the_shipped_models_are_found(
 ) -> None:
     models, codec = uslm_folders
     monkeypatch.setattr(lm_model, "__file__", str(tmp_path / "src" / "vocable" / "lm" / "model.py"))
-    with pytest.raises(ValueError, match="pip install vocable-uslm"):
+    with pytest.raises(ValueError, match=r"pip install \./models/uslm"):
         USLM.from_pretrained(codec=codec)
     # A clone has them in a folder, ...
     shutil.copytree(models, tmp_path / "models" / "uslm")

@@ -30,10 +30,10 @@ from vocable.lm.sampling import Sampling, draw
 from vocable.lm.transformer import IGNORED, Transformer, TransformerConfig, export_llama
 
 GREEDY, EVERYTHING = Sampling(temperature=0.0), Sampling(temperature=1.0, top_p=1.0, repeats=0)
-LONGEST_SYMBOL = 40  #: frames; then the next one is forced: 0.8 s
-#: A symbol of the text, on average: fewer is an early stop, more is a speech without end.
-FEWEST_FRAMES, MOST_FRAMES = 2, 15
-LOOP = 50  #: frames in which nothing new is said: a second
+LONGEST_SYMBOL = 0.8  #: seconds; then the next one is forced
+#: Seconds that a symbol of the text lasts on average: less is an early stop, more is a speech without end.
+LEAST_TIME, MOST_TIME = 0.04, 0.3
+LOOP = 1.0  #: seconds in which nothing new is said
 JUDGED = 25  #: tokens, a third of a second of speech and more; then the takes are judged
 
 
@@ -45,6 +45,7 @@ class ARConfig:
     timed: bool = True
     look_ahead: bool = False  #: each symbol in the speech is followed by the next one of the text
     dimension: int = 0  #: of the vectors that stand for a voice, beside its codes; 0: there are none
+    frame_rate: float = 50.0  #: Hz, of the codec
 
 
 @dataclass
@@ -72,6 +73,10 @@ class AR(nn.Module):
         super().__init__()
         self.config = config
         size = config.codebook_size
+        #: In frames: limits of a symbol, of its mean, and of a loop.
+        self.longest_symbol, self.fewest, self.most, self.loop = (
+            round(seconds * config.frame_rate) for seconds in (LONGEST_SYMBOL, LEAST_TIME, MOST_TIME, LOOP)
+        )
         self.prompt, self.text, self.speech, self.end, self.pause = range(size, size + 5)
         self.first_symbol = size + 5
         self.vocabulary = self.first_symbol + config.num_symbols
@@ -159,7 +164,7 @@ class AR(nn.Module):
         # The longest that can come: the most frames, one more of each symbol that is then left, and the marks of all
         # symbols and of pauses around them.
         marks = 2 * (1 + self.config.look_ahead) * (len(symbols) + 1) if self.config.timed else 0
-        most = MOST_FRAMES * len(symbols) + (2 * sampling.longest_pause if self.config.timed else 0)
+        most = self.most * len(symbols) + (2 * sampling.longest_pause if self.config.timed else 0)
         steps = most + len(symbols) + marks + 1
         cache = self.transformer.cache(takes, ids.shape[1] + steps)
         begun = self._embed(ids, None if voice is None else voice[None])
@@ -260,7 +265,7 @@ class _Track:
             may[m.end] = count > 0
         else:
             begun, late = self.now is not None, len(self.spoken.codes) >= self.most
-            longest = 1 if late else self.longest_pause if self.now == PAUSE else LONGEST_SYMBOL
+            longest = 1 if late else self.longest_pause if self.now == PAUSE else m.longest_symbol
             may[: m.config.codebook_size] = begun and self.frames < longest
             if not begun or self.frames:  # every symbol has a frame
                 may[self._next()] = True
@@ -282,22 +287,22 @@ class _Track:
             return
         s.log_likelihood += score
         if token < m.config.codebook_size:
-            self.since_new = 0 if token not in s.codes[-LOOP:] else self.since_new + 1
+            self.since_new = 0 if token not in s.codes[-m.loop :] else self.since_new + 1
             s.codes.append(token)
             self.frames += 1
             if m.config.timed:
                 assert self.now is not None
                 s.symbols.append(self.now)
-                if self.frames == LONGEST_SYMBOL and self.now != PAUSE:
+                if self.frames == m.longest_symbol and self.now != PAUSE:
                     s.warnings.append(f"symbol {self.place + 1} of {len(self.symbols)} was held for too long")
-            elif self.since_new == LOOP:
-                s.warnings.append(f"a loop from frame {len(s.codes) - LOOP} on")
+            elif self.since_new == m.loop:
+                s.warnings.append(f"a loop from frame {len(s.codes) - m.loop} on")
             if len(s.codes) == self.most:
                 s.warnings.append("did not come to an end")
         elif token == m.end:
             self.ended = True
             s.said, s.until = len(self.symbols), len(s.codes)
-            if not m.config.timed and len(s.codes) < FEWEST_FRAMES * len(self.symbols):
+            if not m.config.timed and len(s.codes) < m.fewest * len(self.symbols):
                 s.warnings.append(f"stopped early: {len(s.codes)} frames for {len(self.symbols)} symbols")
         else:
             s.said, s.until = self.place + 1, len(s.codes)

@@ -87,11 +87,10 @@ def load_corpus(
     encoded: dict[str, list[int]] = {}
     codes: dict[str, np.ndarray] = {}
     for u in kept:
-        try:
-            encoded[u.id] = table.encode(written[u.id])
-        except ValueError as error:
-            left_out[u.id] = str(error)
+        if unknown := table.unknown(written[u.id]):
+            left_out[u.id] = f"the model was trained on nothing like {', '.join(map(repr, unknown))}"
             continue
+        encoded[u.id] = table.encode(written[u.id])
         codes[u.id] = dataset[places[u.id]]["codes"].numpy().astype(np.int16)
         if len(codes[u.id]) != codec.num_quantizers:
             raise ValueError(f"{tokens} holds {len(codes[u.id])} layers: tokenize without --layers")
@@ -161,7 +160,9 @@ def _aligner(
     progress: Callable[[str, float], None],
 ) -> Aligner:
     """The cache's, or one that is trained now if there is none of these clips, symbols, codec and recipe."""
-    model = Aligner(AlignerConfig(codec.quantizer.codebooks.shape[2], len(table)))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = Aligner(AlignerConfig(codec.quantizer.codebooks.shape[2], len(table)))
     texts = hashlib.sha256(json.dumps(symbols, sort_keys=True).encode()).hexdigest()
     made_for = {"codec": codec.token_id, "symbols": " ".join(table.symbols), "texts": texts, "recipe": str(recipe)}
     weights = cache / WEIGHTS
@@ -209,6 +210,7 @@ def _timings(
     return found
 
 
+@torch.random.fork_rng(devices=())
 def train_aligner(
     model: Aligner,
     symbols: dict[str, list[int]],

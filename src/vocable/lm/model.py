@@ -7,9 +7,10 @@ import hashlib
 import importlib.util
 import json
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import safetensors
 import safetensors.torch
@@ -23,7 +24,7 @@ from vocable.lm.aligner import Aligner, AlignerConfig
 from vocable.lm.ar import AR, ARConfig
 from vocable.lm.nar import NAR, NARConfig
 from vocable.lm.recipe import LMRecipe, ModelRecipe
-from vocable.lm.text import SymbolTable, read_text
+from vocable.lm.text import FRONT_ENDS, SymbolTable, read_text
 from vocable.lm.transformer import TransformerConfig
 
 CONFIG = "config.json"
@@ -82,6 +83,7 @@ def build_models(recipe: LMRecipe, codec: Codec, table: SymbolTable, language: s
                 recipe.ar.timed,
                 recipe.ar.look_ahead and recipe.ar.timed,
                 dimension,
+                codec.frame_rate,
             )
         )
     if recipe.nar.train:
@@ -117,11 +119,14 @@ def _values(models: Models) -> dict[str, Any]:
         "language": models.language,
         "symbols": list(models.table.symbols),
     }
-    return values | {name: dataclasses.asdict(model.config) for name, model in models.parts.items()}  # type: ignore[call-overload]
+    configs = {name: dataclasses.asdict(model.config) for name, model in models.parts.items()}  # type: ignore[call-overload]
+    if configs.get("ar", {}).get("frame_rate") == 50.0:  # as in files of 0.1, whose digests stay
+        del configs["ar"]["frame_rate"]
+    return values | configs
 
 
 def find_models(name: str | os.PathLike[str] | None = None) -> Path:
-    """The folder of `name`, itself a folder or a hub id; None: the shipped models, of an installed vocable-uslm or a
+    """The folder of `name`, itself a folder or a hub id; None: the shipped models, of an installed models/uslm or a
     clone. Raises ValueError where there are none."""
     if name is not None:
         return checkpoint.locate(name, "ar.safetensors", "nar.safetensors", "aligner.safetensors")
@@ -130,7 +135,9 @@ def find_models(name: str | os.PathLike[str] | None = None) -> Path:
     for place in (*places, Path(__file__).parents[3] / "models" / "uslm"):
         if (place / CONFIG).is_file():
             return place
-    raise ValueError("no speech models here: pip install vocable-uslm, or name a folder of `vocable train lm`")
+    raise ValueError(
+        "no speech models here: pip install ./models/uslm in a clone, or name a folder of `vocable train lm`"
+    )
 
 
 def load_models(name: str | os.PathLike[str] | None, codec: Codec) -> Models:
@@ -141,19 +148,48 @@ def load_models(name: str | os.PathLike[str] | None, codec: Codec) -> Models:
         values = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
         models = Models(values["codec"], values["front_end"], values["language"], SymbolTable(values["symbols"]))
         codec.check_token_id(models.token_id, "models")
+        if models.front_end not in FRONT_ENDS or not isinstance(models.language, str):
+            raise ValueError("its front_end or language is none")
+        for name in ("ar", "nar", "aligner"):
+            if name in values and values[name]["num_symbols"] != len(models.table):
+                raise ValueError(f"its {name} is not for the {len(models.table)} symbols")
         if "ar" in values:
-            models.ar = AR(ARConfig(**_config(values["ar"])))
+            ar = ARConfig(**_config(values["ar"]))
+            models.ar = _load(folder / "ar.safetensors", ar.transformer, lambda: AR(ar))
         if "nar" in values:
-            models.nar = NAR(NARConfig(**_config(values["nar"])), codec.quantizer.codebooks)
+            nar, books = NARConfig(**_config(values["nar"])), codec.quantizer.codebooks
+            if books.shape != (nar.num_quantizers, nar.codebook_size, nar.dimension):
+                raise ValueError(f"its NAR is for codebooks {nar.num_quantizers, nar.codebook_size, nar.dimension}")
+            models.nar = _load(folder / "nar.safetensors", nar.transformer, lambda: NAR(nar, books.to("meta")))
+            models.nar.set_codebooks(books)
         if "aligner" in values:
-            models.aligner = Aligner(AlignerConfig(**values["aligner"]))
-        for name, model in models.parts.items():
-            tensors = safetensors.torch.load_file(folder / f"{name}.safetensors")
-            model.load_state_dict({key: tensor.float() for key, tensor in tensors.items()})
-            model.eval()
+            aligner = AlignerConfig(**values["aligner"])
+            models.aligner = _load(folder / "aligner.safetensors", None, lambda: Aligner(aligner))
     except (OSError, KeyError, TypeError, ValueError, RuntimeError, safetensors.SafetensorError) as error:
         raise ValueError(f"{folder}: no language models that can be used here ({error})") from error
     return models
+
+
+Model = TypeVar("Model", bound=nn.Module)
+
+
+def _load(path: Path, transformer: TransformerConfig | None, build: Callable[[], Model]) -> Model:
+    """A model of the file's weights, in float32 and eval mode.
+
+    Before anything is built, the layers that the config asks for are counted in the file, and the model is built
+    without memory: a config alone can claim any size. Nor does it draw random numbers.
+    """
+    with safetensors.safe_open(path, "pt") as file:
+        names = set(file.keys())
+    if transformer is not None:
+        blocks = {name.split(".")[2] for name in names if name.startswith("transformer.blocks.")}
+        if len(blocks) != transformer.layers:
+            raise ValueError(f"{path.name} holds {len(blocks)} layers, where the config has {transformer.layers}")
+    with torch.device("meta"):
+        model = build()
+    tensors = safetensors.torch.load_file(path)
+    model.load_state_dict({key: tensor.float() for key, tensor in tensors.items()}, assign=True)
+    return model.eval()
 
 
 def _config(values: dict[str, Any]) -> dict[str, Any]:

@@ -48,7 +48,7 @@ class NAR(nn.Module):
             raise ValueError(
                 f"{config.num_quantizers} layers have a stage each but the first, not {config.transformer.stages}"
             )
-        self.register_buffer("codebooks", codebooks, persistent=False)
+        self.set_codebooks(codebooks)
         self.vectors = nn.Linear(config.dimension, dim)
         self.symbols = nn.Embedding(config.num_symbols + 2, dim)  # unknown, pause, and those of the table
         self.part = nn.Embedding(2, dim)  # prompt, target
@@ -60,6 +60,10 @@ class NAR(nn.Module):
         self.expect = nn.Parameter(torch.empty(config.num_quantizers - 1, dim, config.dimension))
         nn.init.normal_(self.expect, std=0.005)  # all codes are about as likely, to begin with
         self.bias = nn.Parameter(torch.zeros(config.num_quantizers - 1, config.codebook_size))
+
+    def set_codebooks(self, codebooks: Tensor) -> None:
+        """Take the codec's vectors, float32 [K, N, D]."""
+        self.register_buffer("codebooks", codebooks, persistent=False)
         sizes = codebooks[1:].std((1, 2), keepdim=True)
         self.register_buffer("answers", (codebooks[1:] / sizes).transpose(1, 2), persistent=False)
 

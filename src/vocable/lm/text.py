@@ -8,19 +8,21 @@ characters   letters in lower case, and no program under the GPL: ["h", "e", "l"
 Both keep the marks `. , ; : ! ?` as symbols of their own, and neither keeps the boundaries between words.
 """
 
-# ruff: noqa: RUF001, RUF002 (characters that look like others are the matter here)
+# ruff: noqa: RUF002 (characters that look like others are the matter here)
 
 from __future__ import annotations
 
 import functools
 import re
+import threading
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+import warnings
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from vocable.extras import need
-
-MARKS = ",;:.!?"  #: the punctuation that is kept, the weakest first
+from vocable.lm.nearest import nearest, plain
+from vocable.lm.normalization import MARKS, normalize, says_something, split_marks
 
 
 def read_text(text: str, language: str, front_end: str) -> list[str]:
@@ -33,10 +35,10 @@ def read_text(text: str, language: str, front_end: str) -> list[str]:
     if front_end not in FRONT_ENDS:
         raise ValueError(f"the front end is one of {', '.join(FRONT_ENDS)}, not {front_end!r}")
     language = language.lower()
-    prepared = _prepare(text, language) if _can_be_said(text) else ""  # of "%" alone English would make a word
+    prepared = normalize(text, language) if says_something(text) else ""
     symbols: list[str] = []
-    for piece, mark in _pieces(prepared):
-        symbols += FRONT_ENDS[front_end](piece, language) if _can_be_said(piece) else []
+    for piece, mark in split_marks(prepared):
+        symbols += FRONT_ENDS[front_end](piece, language) if any(map(str.isalnum, piece)) else []
         if mark and symbols and symbols[-1] in MARKS:
             symbols[-1] = max(symbols[-1], mark, key=MARKS.index)
         elif mark and symbols:
@@ -46,138 +48,73 @@ def read_text(text: str, language: str, front_end: str) -> list[str]:
     return symbols
 
 
-def _can_be_said(text: str) -> bool:
-    return any(c.isalnum() for c in text)
-
-
-# ---- before both front ends ------------------------------------------------------------------------------------------
-
-#: English that a period shortens, as patterns, and what is said for it.
-_SHORT_FORMS = {
-    r"[Mm]r\.": "mister",
-    r"[Mm]rs\.": "missus",
-    r"[Mm]s\.": "miz",
-    r"[Dd]r\.": "doctor",
-    r"[Pp]rof\.": "professor",
-    r"[Rr]ev\.": "reverend",
-    r"[Gg]en\.": "general",
-    r"[Cc]apt\.": "captain",
-    r"[Ll]t\.": "lieutenant",
-    r"[Ss]gt\.": "sergeant",
-    r"[Gg]ov\.": "governor",
-    r"[Jj]r\.": "junior",
-    r"[Ss]r\.": "senior",
-    r"[Ss]t\.(?= [A-Z])": "saint",
-    r"[Ss]t\.": "street",
-    r"[Mm]t\.(?= [A-Z])": "mount",
-    r"[Nn]o\.(?= ?\d)": "number",
-    r"[Ii]nc\.": "incorporated",
-    r"[Ll]td\.": "limited",
-    r"[Vv]s\.": "versus",
-    r"[Ee]tc\.(?= [A-Z])": "et cetera.",  # as a rule this ends a sentence too
-    r"[Ee]tc\.": "et cetera",
-    r"[Ee]\.g\.": "for example",
-    r"[Ii]\.e\.": "that is",
-    r"[Aa]pprox\.": "approximately",
-}
-#: What ends in a period that ends no sentence, in any language: short forms, initials (J. Smith; I is a word),
-#: letters with periods (z.B., U.S.) before more text, ordinals before a small letter (17. júní).
-_SHORTENED = "|".join([*_SHORT_FORMS, r"[A-HJ-Z]\.(?=\s+\w)", r"(?:[^\W\d_]\.){2,}(?=\W*\w)", r"\d+\.(?=\s+[a-zß-ÿ])"])
-#: , and : between digits belong to a number or a time, a period before a letter to a name (example.com).
-_MARK = re.compile(rf"(?<!\w)(?:{_SHORTENED})|(?P<mark>[;!?]|[,:](?!\d)|(?<!\d)[,:]|\.(?!\w))")
-
-_ONE_FOR_MANY = str.maketrans(
-    dict.fromkeys("‘’‚‛ʼ´`", "'")
-    | dict.fromkeys("‐‑−", "-")
-    | dict.fromkeys("。｡।॥۔։።", ". ")
-    | dict.fromkeys("、،", ", ")
-    | {"؛": "; ", "؟": "? "}
-)
-_CURRENCIES = {"$": "dollar", "£": "pound", "€": "euro"}
-#: Languages that write 1,000.5; the others write 1.000,5.
-_DECIMAL_POINT = {"bn", "cy", "en", "ga", "he", "hi", "ja", "ko", "ml", "mr", "ms", "mt", "ta", "te", "th", "ur", "zh"}
-
-
-def _prepare(text: str, language: str) -> str:
-    """The text in one spelling: NFKC, straight apostrophes, plain numbers, marks out of MARKS, English written out."""
-    english = language.split("-")[0] == "en"
-    if text.isupper() and len(text.split()) > 1:  # as in LibriSpeech, where espeak would say "I.T." for IT
-        text = text.lower()
-        text = re.sub(r"\bi\b", "I", text) if english else text
-    text = re.sub(r"(?<=\d)[\u00a0\u202f](?=\d{3}(?!\d))", "", text)  # spaces that join: NFKC makes them plain ones
-    text = unicodedata.normalize("NFKC", text.translate(_ONE_FOR_MANY))
-    thousands = "," if language.split("-")[0] in _DECIMAL_POINT else r"\."
-    text = re.sub(rf"(?<![\d.,])\d{{1,3}}(?:{thousands}\d{{3}})+(?!\d)", lambda m: re.sub(r"\D", "", m[0]), text)
-    text = re.sub(r"(?<=\d)[-–—](?=\d)", " ", text)
-    text = re.sub(r"(?<!\S)-(?!\S)|--+|[–—―]", ", ", text)  # other hyphens stay: espeak knows ice-cream and -5
-    text = re.sub(r"\.{2,}", ". ", text)
-    text = "".join(c if _is_said(c) else "" if unicodedata.category(c) == "Cf" else " " for c in text)
-    text = re.sub(r"(?<!\w)'|'(?!\w)", " ", text)  # a quotation mark: an apostrophe stands within a word
-    amount = r"\d+(?:[.,]\d+)?(?: (?:hundred|thousand|[mb]illion|trillion)\b)?"
-    text = " ".join(re.sub(rf"(?<!\d)(?<!\d )([$£€]) ?({amount})", r" \2 \1 ", text).split())
-    return _in_english_words(text) if english else text
-
-
-def _is_said(c: str) -> bool:
-    """Whether a character is more than a quotation mark, a bracket, an ornament or an emoji."""
-    category = unicodedata.category(c)
-    return category[0] in "LMN" or category == "Sc" or c in MARKS or c in "'-%&@#/°+="
-
-
-def _in_english_words(text: str) -> str:
-    text = re.sub(r"\.(\W*)$", r"..\1", text)  # a period at the very end ends the sentence, whatever it shortens too
-    for form, words in _SHORT_FORMS.items():
-        text = re.sub(rf"(?<!\w){form}", words, text)
-    text = re.sub(r"(?<![\d.,])1 ?([$£€])", lambda m: f"1 {_CURRENCIES[m[1]]}", text)
-    text = re.sub(r"[$£€]", lambda m: f" {_CURRENCIES[m[0]]}s", text)
-    return text.replace("%", " percent").replace("&", " and ")
-
-
-def _pieces(text: str) -> Iterator[tuple[str, str]]:
-    """What stands before each mark, and the mark; at last what is left, and no mark."""
-    start = 0
-    for found in _MARK.finditer(text):
-        if found["mark"]:
-            yield text[start : found.start()], found["mark"]
-            start = found.end()
-    yield text[start:], ""
-
-
 # ---- the front ends --------------------------------------------------------------------------------------------------
+
+#: espeak-ng and the converters of num2words keep what they are at in globals: one thread at a time may use them.
+_ONE_THREAD = threading.Lock()
 
 #: Where espeak-ng has another name for a language.
 _VOICES = {"en": "en-us", "fr": "fr-fr", "no": "nb", "pt": "pt-br", "zh": "cmn", "zh-hk": "yue"}
 _SOME_LANGUAGES = "en, de, es, fr, is, it, pt, ru and others by their ISO 639-1 code"
 
-
-_CHINESE = re.compile("[\u3005\u3400-\u9fff\uf900-\ufaff]")
+#: Letters that espeak-ng reads by their names but in these languages.
+_SCRIPTS = {
+    "Cyrillic": ("\u0400-\u052f", "ba be bg cv kk ky mk nog ru sr tt uk"),
+    "Hebrew": ("\u0590-\u05ff", "he"),
+    "Arabic": ("\u0600-\u06ff", "ar fa sd ug ur"),
+    "Thai": ("\u0e00-\u0e7f", "th"),
+    "Japanese": ("\u3040-\u30ff", "ja"),
+    "Chinese": ("\u3005\u3400-\u9fff\uf900-\ufaff", "cmn hak yue"),
+}
+_FOREIGN = re.compile("|".join(f"(?P<{name}>[{letters}])" for name, (letters, _) in _SCRIPTS.items()))
 
 
 def _phones(piece: str, language: str) -> list[str]:
     """The phones of text without marks, each with its stress and length."""
-    espeak = _espeak(language)
-    if not espeak.voice.language.startswith(("cmn", "yue", "hak")) and _CHINESE.search(piece):
-        raise ValueError(f"espeak-ng reads no Chinese characters in {language!r}, as in {piece!r}: spell them out")
-    said = re.sub(r"\([\w-]+\)", " ", espeak.text_to_phonemes(piece))  # (en): from here on another language
+    with _ONE_THREAD:
+        said = _espeak().read(piece, language)
+    said = re.sub(r"\([\w-]+\)", " ", said)  # (en): from here on another language
     return re.sub(r"[_\s]+", " ", said).split()
 
 
+class _Espeak:
+    """espeak-ng, which holds one language at a time."""
+
+    def __init__(self) -> None:
+        loader, wrapper = need("espeakng_loader", "tts"), need("phonemizer.backend.espeak.wrapper", "tts").EspeakWrapper
+        own: Any = type("Espeak", (wrapper,), {})  # the library of others who use phonemizer stays theirs
+        own.set_library(loader.get_library_path())
+        own.set_data_path(loader.get_data_path())
+        self.library: Any = own()
+        self.voices = {voice.language for voice in self.library.available_voices()}
+        self.voice = ""
+
+    def read(self, text: str, language: str) -> str:
+        codes = [_VOICES.get(code, code) for code in (language, language.split("-")[0])]
+        voice = next((code for code in codes if code in self.voices), None)
+        if voice is None:
+            raise ValueError(f"espeak-ng does not know the language {language!r}, but {_SOME_LANGUAGES}")
+        for found in _FOREIGN.finditer(text):
+            name = found.lastgroup or ""
+            if voice.split("-")[0] not in _SCRIPTS[name][1].split():
+                raise ValueError(
+                    f"espeak-ng reads no {name} characters in {language!r}, as in {text!r}: spell them out"
+                )
+        if voice != self.voice:
+            self.voice = ""  # until the new one is set
+            self.library.set_voice(voice)
+            self.voice = voice
+        said: str = self.library.text_to_phonemes(text)
+        return said
+
+
 @functools.cache
-def _espeak(language: str) -> Any:
-    """espeak-ng in one language: an own copy of the library, since the library holds one voice at a time."""
-    loader, wrapper = need("espeakng_loader", "tts"), need("phonemizer.backend.espeak.wrapper", "tts").EspeakWrapper
-    wrapper.set_library(loader.get_library_path())
-    wrapper.set_data_path(loader.get_data_path())
-    espeak = wrapper()
-    known = {voice.language for voice in espeak.available_voices()}
-    for code in (language, language.split("-")[0]):
-        if (voice := _VOICES.get(code, code)) in known:
-            espeak.set_voice(voice)
-            return espeak
-    raise ValueError(f"espeak-ng does not know the language {language!r}, but {_SOME_LANGUAGES}")
+def _espeak() -> _Espeak:
+    """The one copy of the library, which all languages share: each more would never be let go."""
+    return _Espeak()
 
 
-_NUMBER = re.compile(r"((?:(?<!\w)-)?\d+)(?:[.,](\d+))?((?:st|nd|rd|th)\b)?")
+_NUMBER = re.compile(r"((?:(?<!\w)-)?\d+)(?:[.,](\d+))?((?:st|nd|rd|th)\b|[ºª])?")
 
 
 def _letters(piece: str, language: str) -> list[str]:
@@ -195,70 +132,39 @@ def _letters(piece: str, language: str) -> list[str]:
             raise ValueError(f"num2words has no words for {number[0]} in {language!r}: spell it out") from error
         return words
 
-    spelled = _NUMBER.sub(spell, piece).lower()
+    piece = re.sub(r"(\d*) ?([¼-¾⅐-⅞])", _decimal, piece)  # 1½ is 1.5
+    piece = re.sub("[²³¹⁰⁴-⁹]", lambda m: f" {unicodedata.digit(m[0])}", piece)
+    with _ONE_THREAD:
+        spelled = _NUMBER.sub(spell, piece).lower()
     return [c for c in spelled if c == "'" or unicodedata.category(c)[0] in "LM"]
+
+
+def _decimal(found: re.Match[str]) -> str:
+    return f"{round(int(found[1] or 0) + unicodedata.numeric(found[2]), 2)}"
 
 
 FRONT_ENDS = {"phonemes": _phones, "characters": _letters}  #: by name: text without marks, and its language, to symbols
 
 
-# ---- long texts ------------------------------------------------------------------------------------------------------
-
-_CLOSING = "[\"'”’»›)\\]}」』）]*"
-#: The end of a sentence and what stands alone behind it (a dash, a row of stars), or an empty line.
-_SENTENCE_END = re.compile(
-    rf"(?<!\w)(?:{_SHORTENED})|"
-    rf"(?P<end>(?:[.!?…]{{1,20}}{_CLOSING}(?!\S)|[。！？｡।॥۔؟]+{_CLOSING})(?:\s+[^\w\s]+(?!\S))*|\n\s*\n)"
-)
-_CLAUSE_END = re.compile(rf"[,;:]{_CLOSING}(?=\s)|[，；：、،؛]{_CLOSING}")
-_WORD_END = re.compile(r"(?=\s)")
-
-
-def split_sentences(text: str, longest: int) -> list[str]:
-    """A text in sentences of at most `longest` characters.
-
-    Longer ones are split after , ; : or else between words, as late as they can be, or within a word that is longer.
-    The pieces hold all of the text but white space at their ends.
-    """
-    if longest < 1:
-        raise ValueError(f"a piece of text has at least 1 character, not {longest}")
-    ends = [found.end() for found in _SENTENCE_END.finditer(text) if found["end"]]
-    pieces = []
-    for start, end in zip([0, *ends], [*ends, len(text)], strict=True):
-        rest = text[start:end].strip()
-        while len(rest) > longest:
-            cut = _last_end(rest, longest)
-            pieces.append(rest[:cut].strip())
-            rest = rest[cut:].strip()
-        pieces.append(rest)
-    return [piece for piece in pieces if piece]
-
-
-def _last_end(text: str, longest: int) -> int:
-    """Where the last clause ends within `longest` characters, or else the last word."""
-    for boundary in (_CLAUSE_END, _WORD_END):
-        ends = [found.end() for found in boundary.finditer(text[: longest + 1]) if found.end() <= longest]
-        if ends:
-            return ends[-1]
-    return longest
-
-
 # ---- ids -------------------------------------------------------------------------------------------------------------
 
 _NO_STRESS = str.maketrans("", "", "ˈˌ")
-_PLAIN = str.maketrans("", "", "ˈˌː\u0303")  # the last is the tilde of croissant's nasal vowel
-_NEAREST = {"x": "k", "ɬ": "l"}  #: of loch and Llanelli, as most say them who have no such phone
 
 
 class SymbolTable:
     """The symbols that a model was trained on. A symbol's id is its place; the table never changes."""
 
     def __init__(self, symbols: Sequence[str]) -> None:
+        if not all(isinstance(symbol, str) for symbol in symbols):
+            raise ValueError("a table of symbols holds strings")
         self.symbols = tuple(symbols)
         self._ids = {symbol: i for i, symbol in enumerate(self.symbols)}
-        self._alike = {symbol.translate(_PLAIN): i for i, symbol in reversed(list(enumerate(self.symbols)))}
         if len(self._ids) < len(self.symbols):
             raise ValueError("a table of symbols has each symbol once")
+        self._alike: dict[str, str] = {}  # the first symbol of each that are plainly the same
+        for symbol in self.symbols:
+            self._alike.setdefault(plain(symbol), symbol)
+        self._found: dict[str, str | None] = {}
 
     @classmethod
     def of(cls, texts: Iterable[Sequence[str]]) -> SymbolTable:
@@ -269,24 +175,33 @@ class SymbolTable:
         return len(self.symbols)
 
     def encode(self, symbols: Iterable[str]) -> list[int]:
-        """Ids of symbols. A phone that is not in the table is read without its stress, or else as one that differs in
-        stress, length and nasality alone, or as its nearest; a mark that is not is passed over.
-
-        Raises ValueError that names all symbols that are still unknown.
-        """
+        """Ids of symbols. A symbol that is not in the table is read as `known` says; one that is like none is left out
+        with a warning, and so is a mark without one. Raises ValueError where no symbol is left."""
         symbols = [symbol for symbol in symbols if symbol in self._ids or symbol not in MARKS]
-        ids = [self._find(symbol) for symbol in symbols]
-        if None in ids:
-            unknown = dict.fromkeys(repr(symbol) for symbol, i in zip(symbols, ids, strict=True) if i is None)
-            raise ValueError(f"the model was not trained on {', '.join(unknown)}: write the text without them")
-        return [i for i in ids if i is not None]
+        unknown = self.unknown(symbols)
+        left = [symbol for symbol in map(self.known, symbols) if symbol is not None]
+        if unknown:
+            names = ", ".join(map(repr, unknown))
+            if not any(symbol not in MARKS for symbol in left):
+                raise ValueError(f"the model was trained on nothing like {names}: write the text without them")
+            warnings.warn(f"the model was trained on nothing like {names}: left out", stacklevel=2)
+        return [self._ids[symbol] for symbol in left]
 
-    def _find(self, symbol: str) -> int | None:
-        for known in (symbol, symbol.translate(_NO_STRESS)):
-            if known in self._ids:
-                return self._ids[known]
-        plain = symbol.translate(_PLAIN)
-        return self._alike.get(plain, self._alike.get(_NEAREST.get(plain, plain)))
+    def unknown(self, symbols: Iterable[str]) -> list[str]:
+        """The symbols, but marks, that are like none of the table, each once."""
+        return [symbol for symbol in dict.fromkeys(symbols) if symbol not in MARKS and self.known(symbol) is None]
+
+    def known(self, symbol: str) -> str | None:
+        """The symbol of the table that stands for `symbol`: itself, or that without its stress, or one that differs in
+        stress, length and diacritics alone, or the phone that sounds nearest; None where it has no sound."""
+        if symbol in self._ids:
+            return symbol
+        if symbol not in self._found:
+            letters = plain(symbol)
+            same = (symbol.translate(_NO_STRESS), self._alike.get(letters), "c" if letters == "ç" else None)
+            like = next((like for like in same if like in self._ids), None) if letters else None
+            self._found[symbol] = like or nearest(symbol, self._alike)
+        return self._found[symbol]
 
     def decode(self, ids: Iterable[int]) -> list[str]:
         """Symbols of ids. Raises ValueError for an id that is none."""

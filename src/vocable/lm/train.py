@@ -23,14 +23,14 @@ from vocable.lm.ar import AR
 from vocable.lm.corpus import Clip, Corpus, like_lengths, load_corpus
 from vocable.lm.model import Models, build_models, digest, load_models, save_models
 from vocable.lm.nar import NAR, frame_symbols, sum_of
+from vocable.lm.normalization import MARKS
 from vocable.lm.recipe import AlignerRecipe, LMRecipe
-from vocable.lm.text import MARKS
 from vocable.lm.transformer import IGNORED, cross_entropy
 from vocable.training.log import Writer
 from vocable.training.loop import Trainer
 from vocable.training.optimizer import Updater
 
-SHORTEST_PROMPT = 50  #: frames: a second
+SHORTEST_PROMPT = 1.0  #: seconds
 WIDTH = 64  #: batches are padded to multiples of it: on a GPU each new shape costs memory and time
 DEV_BATCH = 8  #: clips
 
@@ -51,6 +51,7 @@ class ClipBatches:
         self.clips, self.recipe, self.codebooks = corpus.clips, recipe, codebooks
         self.ar = models.ar if recipe.ar.train else None
         self.nar = models.nar if recipe.nar.train else None
+        self.shortest_prompt = round(SHORTEST_PROMPT * frame_rate)
         self.longest_prompt = round(recipe.data.prompt * frame_rate)
         self.lengths = np.array([clip.codes.shape[1] for clip in self.clips])
         self.marks = {i for i, symbol in enumerate(corpus.table.symbols) if symbol in MARKS}
@@ -61,7 +62,7 @@ class ClipBatches:
     def part(self, step: int, index: int, parts: int) -> Batch:
         """The index-th of `parts` parts of batch `step`, of clips drawn for it alone."""
         rng = np.random.default_rng([self.recipe.seed, step, index])
-        prompts = (SHORTEST_PROMPT + self.longest_prompt) // 2  # on average
+        prompts = (self.shortest_prompt + self.longest_prompt) // 2  # on average
         chosen = like_lengths(self.lengths + prompts, self.recipe.data.batch_frames // parts, rng)
         return self.batch(chosen, rng)
 
@@ -97,7 +98,7 @@ class ClipBatches:
             return torch.zeros(len(self.clips[index].codes), 0, dtype=torch.int64)
         codes = self.clips[others[rng.integers(len(others))]].codes
         longest = min(self.longest_prompt, codes.shape[1])
-        length = int(rng.integers(min(SHORTEST_PROMPT, longest), longest + 1))
+        length = int(rng.integers(min(self.shortest_prompt, longest), longest + 1))
         start = int(rng.integers(codes.shape[1] - length + 1))
         return torch.from_numpy(codes[:, start : start + length].astype(np.int64))
 
@@ -136,7 +137,7 @@ class ClipBatches:
 def _sizes(model: nn.Module) -> dict[str, Any]:
     """What a model's weights are made for: its config without what another run of the same weights may change."""
     sizes: dict[str, Any] = dataclasses.asdict(model.config)  # type: ignore[call-overload]
-    return sizes | {"look_ahead": None, "transformer": sizes["transformer"] | {"dropout": None}}
+    return sizes | {"look_ahead": None, "frame_rate": None, "transformer": sizes["transformer"] | {"dropout": None}}
 
 
 def _padded(rows: Sequence[Tensor], value: int = 0) -> Tensor:
@@ -178,8 +179,9 @@ class LMTrainer(Trainer):
             dev = spread(dev, recipe.dev_clips)
             aligner = self.corpus.aligner
             held_out = load_corpus(d.dev_tokens, dev, d, codec, aligner, self.corpus.table, on_load)
-        torch.manual_seed(recipe.seed)  # whether the aligner was trained just now or long ago
-        self.models = build_models(recipe, codec, self.corpus.table, self.corpus.language)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(recipe.seed)
+            self.models = build_models(recipe, codec, self.corpus.table, self.corpus.language)
         if begun:
             for name, model in self.models.parts.items():
                 if name not in begun.parts or _sizes(begun.parts[name]) != _sizes(model):
@@ -220,7 +222,11 @@ class LMTrainer(Trainer):
         return {"models": digest(self.models), "token_id": self.models.token_id, "left_out": len(self.corpus.left_out)}
 
     def train_step(self, parts: list[Batch]) -> dict[str, float]:
-        torch.manual_seed(self.generator().initial_seed())  # dropout's
+        with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
+            torch.manual_seed(self.generator().initial_seed())  # dropout's
+            return self._train_step(parts)
+
+    def _train_step(self, parts: list[Batch]) -> dict[str, float]:
         share = self.learning_rate_share()
         figures: dict[str, float] = {}
         for name, model in self.trained.items():

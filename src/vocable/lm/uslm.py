@@ -24,8 +24,8 @@ from vocable.lm.aligner import REACH
 from vocable.lm.ar import Spoken, ranked
 from vocable.lm.model import Models, load_models
 from vocable.lm.nar import GUIDANCE, sum_of
+from vocable.lm.normalization import says_something, split_sentences
 from vocable.lm.sampling import Sampling
-from vocable.lm.text import split_sentences
 from vocable.lm.voice import LONGEST, prepare_voice, voice_codes
 
 LONGEST_SENTENCE = 200  #: characters that are spoken in one go
@@ -67,9 +67,6 @@ class USLM:
         if models.ar is None or models.nar is None:
             raise ValueError(f"speech needs both models, and the {'NAR' if models.ar else 'AR'} is missing")
         self.codec, self.models, self.ar, self.nar = codec, models, models.ar.eval(), models.nar.eval()
-        for module in self.ar.modules():
-            if isinstance(module, nn.Linear):  # by columns: a product with a few rows is a quarter faster on a CPU
-                module.weight.data = module.weight.data.T.contiguous().T
 
     @classmethod
     def from_pretrained(
@@ -82,7 +79,12 @@ class USLM:
         vocable, in a clone or as vocable-uslm. codec: the one that they were trained on, as `load_codec` takes
         it (None: the embedded model). Raises ValueError where there are none, or they do not fit."""
         loaded = load_codec(codec, device)
-        return cls(loaded, load_models(name, loaded).to(device))
+        uslm = cls(loaded, load_models(name, loaded).to(device))
+        if loaded.device.type == "cpu":
+            for module in uslm.ar.modules():
+                if isinstance(module, nn.Linear):  # by columns: a product with a few rows is a quarter faster
+                    module.weight.data = module.weight.data.T.contiguous().T
+        return uslm
 
     def prepare_voice(self, waveform: Waveforms, sample_rate: int | None = None) -> Encoded:
         """`voice.prepare_voice` with this codec."""
@@ -129,7 +131,7 @@ class USLM:
         if takes < 1:
             raise ValueError(f"takes is at least 1, not {takes}")
         prompt = None if voice is None else voice_codes(self.codec, voice)
-        pieces = [piece for piece in split_sentences(text, longest) if any(map(str.isalnum, piece))]
+        pieces = [piece for piece in split_sentences(text, longest) if says_something(piece)]
         sentences = [(piece, self._symbols_of(piece, language)) for piece in pieces or [text]]
         return self._spoken(sentences, prompt, sampling, takes, scorer, guidance, seed)
 

@@ -3,47 +3,74 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from vocable.audio import AudioError
+from vocable.audio import AudioError, resample
 from vocable.codec.clips import Waveforms, as_clips
 from vocable.codec.encodec import Codec
 from vocable.codec.tokens import Encoded, TokensError
 
 SHORTEST, LONGEST = 1.0, 3.0  #: seconds
-SILENT = 1e-3  #: a recording whose loudest part has a root mean square below this says nothing
+SILENT = 3e-5  #: root mean square, one step of 16 bits: below it there is no voice
+LEVEL = 0.055  #: root mean square that every voice is brought to, that of read speech: codes depend on it
+
+#: Of the analysis that finds speech: Hz, samples a window, samples from one to the next, frames of a moving average.
+_RATE, _WINDOW, _HOP, _SYLLABLE = 16_000, 512, 320, 13
+_BANDS = np.unique(np.geomspace(3, 225, 25).astype(int))  #: edges, in bins of the window's spectrum: 90 to 7,000 Hz
+_CHANGE_CAP = 6.0  #: dB
+#: What speech has at least: dB that its spectrum changes by, on average, and dB from its pauses to its vowels.
+_LEAST_CHANGE, _LEAST_RANGE = 2.4, 14.0
 
 
 def prepare_voice(codec: Codec, waveform: Waveforms, sample_rate: int | None = None) -> Encoded:
-    """The voice of a recording, float [L]: its loudest three seconds as codes, to be kept, `save`, and used again.
+    """The voice of a recording, float [L]: its three seconds that hold most speech, brought to one level, as codes, to
+    be kept, `save`, and used again.
 
-    No text is needed. Raises AudioError for a recording that is too short or silent, or is none.
+    No text is needed. Warns of a recording that is noisy or hardly sounds like speech. Raises AudioError for one that
+    is too short or silent, or is none.
     """
-    encoded = codec.encode(waveform, sample_rate)
-    if len(encoded) != 1:
-        raise AudioError(f"a voice is one recording, not {len(encoded)}")
-    rate, frames = codec.frame_rate, int(encoded.num_frames)
-    if frames < SHORTEST * rate:
-        raise AudioError(f"the recording lasts {frames / rate:.1f} s: a voice takes a second, better three")
-    window = min(frames, round(LONGEST * rate))
-    sums = np.concatenate([[0.0], np.cumsum(_energy(waveform, frames))])
-    windows = sums[window:] - sums[:-window]
-    start = int(windows.argmax())
-    if windows[start] / window < SILENT**2:
+    clips = as_clips(waveform, None)
+    if len(clips) != 1:
+        raise AudioError(f"a voice is one recording, not {len(clips)}")
+    samples, rate = clips[0].cpu().numpy(), sample_rate or codec.sample_rate
+    frames = round(LONGEST * codec.frame_rate)
+    seconds = len(samples) / rate
+    if seconds < SHORTEST:
+        raise AudioError(f"the recording lasts {seconds:.1f} s: a voice takes a second, better three")
+    bands = _levels(resample(samples, rate, _RATE))
+    change, loudness = _change(bands), np.log10(np.power(10, bands / 10).sum(1)) * 10
+    width = min(len(change), round(LONGEST * _RATE / _HOP))
+    start = int(np.convolve(change, np.ones(width), "valid").argmax())
+    chosen = samples[round(start * _HOP / _RATE * rate) :][: round(frames / codec.frame_rate * rate)]
+    level = float(np.sqrt(np.mean(chosen.astype(np.float64) ** 2)))
+    if level < SILENT:
         raise AudioError("the recording is silent: there is no voice in it")
+    low, high = np.percentile(loudness[start : start + width], [5, 90])
+    if change[start : start + width].mean() < _LEAST_CHANGE:
+        warnings.warn("the recording hardly sounds like speech: its voice may not be heard", stacklevel=2)
+    elif high - low < _LEAST_RANGE:
+        warnings.warn("the recording is noisy, and so will be what is said in its voice", stacklevel=2)
+    encoded = codec.encode(chosen * np.float32(LEVEL / level), sample_rate)
+    frames = min(frames, int(encoded.num_frames))
     return dataclasses.replace(
         encoded,
-        codes=encoded.codes[:, :, start : start + window],
-        num_frames=torch.tensor([window]),
-        num_samples=torch.tensor([window * codec.hop_length]),
+        codes=encoded.codes[:, :, :frames],
+        num_frames=torch.tensor([frames]),
+        num_samples=torch.tensor([frames * codec.hop_length]),
     )
 
 
 def voice_codes(codec: Codec, voice: Encoded) -> Tensor:
-    """The codes of a voice, int64 [K, P]. Raises TokensError for what `prepare_voice` did not make with this codec."""
+    """The codes of a voice, int64 [K, P]. Raises TokensError for what `prepare_voice` did not make with this codec,
+    and TypeError for what is no `Encoded`."""
+    if not isinstance(voice, Encoded):
+        raise TypeError(
+            f"a voice is what prepare_voice returns, or Encoded.load of its file, not {type(voice).__name__}"
+        )
     codec.check_token_id(voice.token_id, "a voice")
     if len(voice) != 1 or voice.codes.shape[1] != codec.num_quantizers:
         raise TokensError("a voice is one clip with all layers: use prepare_voice")
@@ -51,13 +78,37 @@ def voice_codes(codec: Codec, voice: Encoded) -> Tensor:
     if not SHORTEST * codec.frame_rate <= frames <= round(LONGEST * codec.frame_rate):
         seconds = frames / codec.frame_rate
         raise TokensError(f"a voice has {SHORTEST:g} to {LONGEST:g} s, and this {seconds:.1f}: use prepare_voice")
-    return voice.codes[0, :, :frames]
+    codes = voice.codes[0, :, :frames]
+    if codes.dtype.is_floating_point or codes.shape[1] != frames:
+        raise TokensError(f"a voice has whole numbers for each of its {frames} frames: use prepare_voice")
+    if not 0 <= int(codes.min()) <= int(codes.max()) < codec.codebook_size:
+        raise TokensError(f"a voice has codes from 0 to {codec.codebook_size - 1}: the file is damaged")
+    return codes
 
 
-def _energy(waveform: Waveforms, frames: int) -> np.ndarray:
-    """The mean square of about each frame, whatever the recording's rate: float64 [T]."""
-    samples = as_clips(waveform, None)[0].cpu().numpy().astype(np.float64)
-    edges = np.linspace(0, len(samples), frames + 1).astype(int)
-    sums = np.concatenate([[0.0], np.cumsum(samples**2)])
-    means: np.ndarray = (sums[edges[1:]] - sums[edges[:-1]]) / np.maximum(1, np.diff(edges))
-    return means
+def _levels(waveform: np.ndarray) -> np.ndarray:
+    """The level of each frame in each band, dB: float [T, bands]."""
+    padded = np.pad(waveform, _WINDOW // 2)
+    frames = np.lib.stride_tricks.sliding_window_view(padded, _WINDOW)[::_HOP]
+    window = np.hanning(_WINDOW)
+    blocks = [frames[i : i + 4096] * window for i in range(0, len(frames), 4096)]  # an hour in one go is gigabytes
+    power = [np.add.reduceat(np.abs(np.fft.rfft(b)) ** 2, _BANDS, axis=1)[:, :-1] for b in blocks]
+    levels: np.ndarray = 10 * np.log10(np.concatenate(power) + 1e-12)
+    return levels
+
+
+def _change(levels: np.ndarray) -> np.ndarray:
+    """How far the shape of each frame's spectrum is from that of the syllable around it, dB: float [T].
+
+    Speech changes it all the time; a tone, a held chord, a hum and noise do not, and clicks and drums do so for a
+    moment. Whatever the level: each band counts above its own background, and what all bands do together not at all.
+    """
+    loudest = np.percentile(levels.max(1), 99)
+    background = np.maximum(np.percentile(levels, 10, axis=0), loudest - 60)
+    above = np.clip(levels - background, 0, 40)
+    shape = above - above.mean(1, keepdims=True)
+    before = _SYLLABLE // 2
+    sums = np.cumsum(np.pad(shape, ((before + 1, before), (0, 0)), mode="edge"), axis=0)
+    around = (sums[_SYLLABLE:] - sums[:-_SYLLABLE]) / _SYLLABLE
+    capped: np.ndarray = np.minimum(np.abs(shape - around).mean(1), _CHANGE_CAP)
+    return capped
