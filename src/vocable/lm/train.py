@@ -191,18 +191,10 @@ class LMTrainer(Trainer):
                 model.load_state_dict(begun.parts[name].state_dict())
             self.models.ar, self.models.nar = self.models.ar or begun.ar, self.models.nar or begun.nar  # as they were
         self.models.aligner = self.corpus.aligner
-        o = recipe.optimizer
         wanted = {"ar": recipe.ar.train, "nar": recipe.nar.train}
         self.trained = {name: part.to(self.device) for name, part in self.models.parts.items() if wanted.get(name)}
         self.updaters = {
-            name: Updater(
-                model.parameters(),
-                learning_rate=o.learning_rate,
-                betas=o.betas,
-                weight_decay=o.weight_decay,
-                clip_norm=o.clip_norm,
-                float16=recipe.precision == "float16",
-            )
+            name: Updater(model.parameters(), recipe.optimizer, float16=recipe.precision == "float16")
             for name, model in self.trained.items()
         }
         books = codec.quantizer.codebooks.cpu()
@@ -243,7 +235,6 @@ class LMTrainer(Trainer):
                 figures[f"{name}_gradient"] = norm
         if not all(f"{name}_gradient" in figures for name in self.trained):
             return self.skip()
-        self.skipped_in_a_row = 0
         return {"total": sum(figures[name] for name in self.trained), **figures}
 
     @torch.no_grad()

@@ -75,8 +75,8 @@ class USLM:
         codec: str | os.PathLike[str] | None = None,
         device: str = "cpu",
     ) -> USLM:
-        """Load language models: RUN/model of `vocable train lm`, or a hub id; None: those that are shipped beside
-        vocable, in a clone or as vocable-uslm. codec: the one that they were trained on, as `load_codec` takes
+        """Load language models: RUN/model of `vocable train lm`, or a hub id; None: those in models/uslm of a
+        clone, or as its package is installed. codec: the one that they were trained on, as `load_codec` takes
         it (None: the embedded model). Raises ValueError where there are none, or they do not fit."""
         loaded = load_codec(codec, device)
         uslm = cls(loaded, load_models(name, loaded).to(device))

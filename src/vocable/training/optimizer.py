@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,16 +21,14 @@ class Updater:
     def __init__(
         self,
         parameters: Iterable[nn.Parameter],
-        recipe: Optimizer | None = None,
+        recipe: Optimizer,
         *,
         float16: bool,
         matrices: Iterable[nn.Parameter] = (),
         section: str = "optimizer",
-        **fields: Any,
     ) -> None:
         """matrices: the parameters that Muon trains where the recipe has a learning rate for it; AdamW trains all
-        others. section: the recipe's name in errors. fields: of an Optimizer, in place of one."""
-        recipe = recipe or Optimizer(**fields)
+        others. section: the recipe's name in errors."""
         self.parameters = [p for p in parameters if p.requires_grad]
         self.clip_norm, self.section, self.skipped_in_a_row = recipe.clip_norm, section, 0
         chosen = {id(p) for p in matrices} if recipe.muon else set()
