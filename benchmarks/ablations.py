@@ -1,7 +1,7 @@
 """What does each choice in a recipe do? Each recipe of a folder and its base, trained alike, side by side on dev.
 
     python benchmarks/ablations.py --max-time 12m --threads 2
-    python benchmarks/ablations.py --base recipes/trials/base.yaml --steps 2240 --jobs 2
+    python benchmarks/ablations.py --base recipes/trials/base.yaml --steps 360 --jobs 2
 
 The recipes are those in the base's folder; those for another device than the base's are left out. The folder's name
 decides what is measured, where results lie, and between which marks of the page the tables go: `trials` are measured by
@@ -47,7 +47,7 @@ import torch
 from rich.console import Console
 from rich.progress import Progress
 
-from script import cpu_name, fail, stopped, versions, write_between
+from script import cpu_name, fail, trained, versions, write_between
 from trial_figures import LAYERS, TABLES, Ablations, Known, Trials, cell
 from vocable import SpeechTokenizer
 from vocable.cli.options import parse_duration
@@ -70,14 +70,7 @@ def main() -> None:
     if missing := [module for module in needs if importlib.util.find_spec(module) is None]:
         fail(f"missing {', '.join(missing)}: pip install '.[train]' hama scipy")
     signal.signal(signal.SIGTERM, _terminate)
-    try:
-        run(args)
-    except ValueError as error:  # a recipe, a run or a recording that cannot be used
-        fail(str(error))
-    except KeyboardInterrupt:
-        stopped()
-    except Interrupted as error:
-        stopped(error.signal)
+    trained(lambda: run(args))
 
 
 def _terminate(number: int, frame: object) -> None:

@@ -61,7 +61,7 @@ def test_codes_are_the_nearest_entries_of_each_part() -> None:
     quantized = own(latents)
     assert torch.equal(quantized.codes, codes) and torch.equal(own.encode(latents, 2), codes[:, :2])
     torch.testing.assert_close(quantized.latents, own.decode(codes))
-    content, vectors, alone = own.content(latents)
+    content, vectors, alone, _ = own.content(latents)
     assert torch.equal(alone, first) and torch.equal(content[..., :CONTENT], latents[..., :CONTENT])
     torch.testing.assert_close(vectors, own.decode(codes[:, :1]))
     torch.testing.assert_close(vectors, quantized.first)
@@ -73,7 +73,7 @@ def test_without_channels_of_its_own_rvq_1_takes_all() -> None:
     latents = torch.randn(2, 50, DIMENSION)
     inputs, rest = plain.inputs(latents)
     assert torch.equal(inputs, latents) and rest is None
-    content, vectors, codes = plain.content(latents)
+    content, vectors, codes, _ = plain.content(latents)
     assert torch.equal(content, latents) and torch.equal(codes, plain.encode(latents, 1)[:, 0])
     torch.testing.assert_close(vectors, plain.decode(codes[:, None]))
 

@@ -72,13 +72,14 @@ class ResidualVectorQuantizer(Float32Module):
                 rows.append(codes)
         return torch.stack(rows, 1)
 
-    def content(self, latents: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """RVQ-1 alone, in training: latents [B, T, D] -> its input and its vectors, straight-through, both
-        float32 [B, T, D], and its codes, int64 [B, T]."""
+    def content(self, latents: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Quantize with RVQ-1 alone, in training: latents [B, T, D] -> its input and its vectors, straight-through,
+        both float32 [B, T, D], its codes, int64 [B, T], and `_distances` of its input, float32 [B, T, N]."""
         with no_autocast(latents.device):
             content, _ = self.inputs(latents.float())
-            codes = self._nearest(content.detach(), 0)
-            return content, content + (F.embedding(codes, self.codebooks[0]) - content).detach(), codes
+            distances = self._distances(content, 0)
+            codes = distances.argmin(-1)
+            return content, content + (F.embedding(codes, self.codebooks[0]) - content).detach(), codes, distances
 
     def decode(self, codes: Tensor, first: int = 0) -> Tensor:
         """Sum of the codebook vectors of layers first, first + 1, ...: int64 [B, K', T] -> [B, T, D]."""
@@ -133,12 +134,17 @@ class ResidualVectorQuantizer(Float32Module):
         return F.pad(latents[..., :c], (0, latents.shape[-1] - c)), F.pad(latents[..., c:], (c, 0))
 
     def above(self, k: int, residual: Tensor, quantized: Tensor, rest: Tensor | None) -> Tensor:
-        """What the layer above layer k quantizes: what that left over, but `rest` (`inputs`) above a layer 1 with
-        channels of its own."""
+        """Return the input of the layer above layer k: the residual of layer k, or `rest` (of `inputs`) above layer 1
+        where RVQ-1 has channels of its own."""
         return rest if rest is not None and k == 0 else residual - quantized
 
     def _nearest(self, vectors: Tensor, k: int) -> Tensor:
-        """Index of the nearest entry of codebook k: [B, T, D] -> int64 [B, T]. |x|^2 is the same for all entries."""
+        """Index of the nearest entry of codebook k: [B, T, D] -> int64 [B, T]."""
+        return self._distances(vectors, k).argmin(-1)
+
+    def _distances(self, vectors: Tensor, k: int) -> Tensor:
+        """Squared distances to the entries of codebook k less |x|^2, which is the same for all entries:
+        [..., D] -> [..., N]."""
         book = self.codebooks[k]
         scores = torch.addmm(book.square().sum(1), vectors.reshape(-1, vectors.shape[-1]), book.T, alpha=-2.0)
-        return scores.argmin(1).view(vectors.shape[:-1])
+        return scores.view(*vectors.shape[:-1], len(book))

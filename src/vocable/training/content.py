@@ -40,7 +40,7 @@ class ContentLosses(nn.Module):
         count = round(self.recipe.disturbed * len(original))
         if (self.recipe.consistency or self.recipe.agreement) and count:
             latents = model.encoder(self.disturber(original[:count], generator))
-            disturbed, vectors, codes = model.quantizer.content(latents)
+            disturbed, vectors, codes, distances = model.quantizer.content(latents)
             clean = output.quantized.content
             channels = model.config.content_dimension or model.config.dimension
             if self.recipe.consistency:
@@ -50,8 +50,7 @@ class ContentLosses(nn.Module):
                 distance = torch.cat([clean - target, disturbed - target[:count]]).square().sum(-1)
                 losses["consistency"] = distance.mean() / channels
             if self.recipe.agreement:
-                codebook = model.quantizer.codebooks[0]
-                losses["agreement"] = agreement_loss(disturbed, output.codes[:count, 0], codebook, channels)
+                losses["agreement"] = agreement_loss(distances / channels, output.codes[:count, 0])
             figures["kept"] = (codes == output.codes[:count, 0]).float().mean()
             content.append(vectors)
             labels += [label[:count] for label in labels]
@@ -74,19 +73,16 @@ class ContentLosses(nn.Module):
         return losses, figures
 
 
-def agreement_loss(disturbed: Tensor, codes: Tensor, codebook: Tensor, channels: int) -> Tensor:
+def agreement_loss(distances: Tensor, codes: Tensor) -> Tensor:
     """Minus a bound on the mutual information of the clean clips' ids and their disturbed copies' ids, in nats; scalar.
 
-    disturbed: float32 [B, T, D], RVQ-1's input; codes: int64 [B, T], of the clean clips; codebook: [N, D], without
-    gradient; channels: how many of the D are not 0.
+    distances: float32 [B, T, N], of the copies' latents to the N code vectors, squared and per channel; a term that is
+    the same for all N does not count. codes: int64 [B, T], of the clean clips.
 
-    A softmax over negative squared distances stands for the choice of an id. The bound is the entropy of the ids less
-    the cross-entropy of the clean ids. Without the entropy, one id for all frames would be best.
+    A softmax over negative distances stands for the choice of an id. The bound is the entropy of the ids less the
+    cross-entropy of the clean ids. Without the entropy, one id for all frames would be best.
     """
-    vectors = disturbed.flatten(0, 1).float()
-    # |x|^2 is the same for all ids.
-    distances = torch.addmm(codebook.square().sum(1), vectors, codebook.T, alpha=-2.0)
-    chances = (-distances / (TEMPERATURE * channels)).log_softmax(1)  # [B T, N]
+    chances = (-distances / TEMPERATURE).flatten(0, 1).log_softmax(1)  # [B T, N]
     entropy: Tensor = torch.special.entr(chances.exp().mean(0)).sum()
     return F.nll_loss(chances, codes.flatten()) - entropy
 

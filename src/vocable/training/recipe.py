@@ -93,8 +93,8 @@ class Content(Section):
     #: of a copy's that noise, a room, a band, another level and another voice disturb (consistency loss, after
     #: arXiv 2409.19283). The phone classifier reads the copy too.
     consistency: Weight = 0.0
-    #: Weight of a cross-entropy: the copy's id from RVQ-1's latents is the clean clip's. Against it stands the entropy
-    #: of the ids, so that few ids for everything are no way out.
+    #: Weight of the cross-entropy of the clean clip's ids, given the disturbed copy's latents, less the entropy of the
+    #: ids. The entropy keeps the whole codebook in use.
     agreement: Weight = 0.0
     disturbed: Fraction = 0.5  #: share of a batch's clips that are disturbed
     noise: str = ""  #: JSONL manifest of noises for that; white and pink noise come besides
