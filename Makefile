@@ -10,8 +10,9 @@ PIP = python -m pip install --quiet --disable-pip-version-check
 demo: .venv/core
 	.venv/bin/python examples/demo.py "$(AUDIO)" demo
 
+# One process for each core, each with one thread: the models of the tests are small.
 test: .venv/dev lint core
-	.venv/bin/python -m pytest -m "not slow"
+	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n auto -m "not slow"
 
 # A browser and a Ray cluster of this machine take part; where apt's chromium is missing, its test is skipped.
 check: test
