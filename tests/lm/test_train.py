@@ -158,6 +158,9 @@ def test_what_it_refuses(corpus: Path, tmp_path: Path) -> None:
         ({"threads": -1}, "threads must be at least 0"),
         ({"aligner": {"steps": 10}}, "aligner.steps must be at least 20"),
         ({"optimizer": {"ema_decay": 0.9}}, "ema_decay"),
+        ({"ar": {"dropout": 1.0}}, "ar.dropout must be 0 to less than 1"),
+        ({"nar": {"no_symbols": 2.0}}, "nar.no_symbols must be 0 to 1"),
+        ({"name": "../lm"}, "name must be a name of letters"),
     ):
         with pytest.raises(ValueError, match=why):
             recipe(corpus, tmp_path, **changes)

@@ -4,13 +4,29 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
 
-from vocable.training.recipe import Optimizer, build, check_least, read_values
+from vocable.training.recipe import (
+    BelowOne,
+    Bound,
+    Count,
+    Fraction,
+    Name,
+    Natural,
+    Optimizer,
+    Positive,
+    Section,
+    Seed,
+    build,
+    read_values,
+)
+
+#: A tenth of the aligner's steps is its warm-up.
+AlignerSteps = Annotated[int, Bound("at least 20", lambda n: n >= 20)]
 
 
 @dataclass(frozen=True)
-class Data:
+class Data(Section):
     tokens: str  #: folder of `vocable tokenize`, all layers
     train: str  #: the manifest that it was made of, with texts and speakers
     dev_tokens: str
@@ -18,30 +34,30 @@ class Data:
     cache: str  #: folder for symbols and timings; made if missing
     front_end: Literal["phonemes", "characters"] = "phonemes"
     language: str = "en"  #: of clips whose manifest does not say
-    longest: float = 16.0  #: seconds; longer clips are left out
-    batch_frames: int = 4000  #: of speech in a step, prompts and padding included
-    prompt: float = 3.0  #: seconds of the voice, at most
-    workers: int = 1  #: threads that cut batches ahead
+    longest: Positive = 16.0  #: seconds; longer clips are left out
+    batch_frames: Count = 4000  #: of speech in a step, prompts and padding included
+    prompt: Positive = 3.0  #: seconds of the voice, at most
+    workers: Count = 1  #: threads that cut batches ahead
 
 
 @dataclass(frozen=True)
-class AlignerRecipe:
-    steps: int = 800
-    batch_frames: int = 8000
-    learning_rate: float = 2e-3
+class AlignerRecipe(Section):
+    steps: AlignerSteps = 800
+    batch_frames: Count = 8000
+    learning_rate: Positive = 2e-3
 
 
 @dataclass(frozen=True)
-class ModelRecipe:
+class ModelRecipe(Section):
     """One of the two transformers."""
 
     train: bool = True
-    dim: int = 256
-    layers: int = 6
-    heads: int = 4
-    hidden: int = 704  #: of the feed-forward
-    dropout: float = 0.1
-    no_prompt: float = 0.1  #: share of clips that have no prompt
+    dim: Count = 256
+    layers: Count = 6
+    heads: Count = 4
+    hidden: Count = 704  #: of the feed-forward
+    dropout: BelowOne = 0.1
+    no_prompt: Fraction = 0.1  #: fraction of clips that have no prompt
 
 
 @dataclass(frozen=True)
@@ -53,15 +69,15 @@ class ARRecipe(ModelRecipe):
 
 @dataclass(frozen=True)
 class NARRecipe(ModelRecipe):
-    dim: int = 320
-    heads: int = 5
-    hidden: int = 880
-    no_symbols: float = 0.3  #: share of clips whose symbols are not told: conversion knows none
+    dim: Count = 320
+    heads: Count = 5
+    hidden: Count = 880
+    no_symbols: Fraction = 0.3  #: fraction of clips whose symbols are not told: conversion knows none
 
 
 @dataclass(frozen=True)
-class LMRecipe:
-    name: str
+class LMRecipe(Section):
+    name: Name
     data: Data
     codec: str = "fast"  #: a folder or hub id of the codec that made the tokens
     aligner: AlignerRecipe = field(default_factory=AlignerRecipe)
@@ -69,30 +85,22 @@ class LMRecipe:
     nar: NARRecipe = field(default_factory=NARRecipe)
     optimizer: Optimizer = field(default_factory=lambda: Optimizer(learning_rate=1e-3, betas=(0.9, 0.98)))
     init: str = ""  #: a folder of a model to begin from
-    max_steps: int = 100_000
-    seed: int = 0
+    max_steps: Count = 100_000
+    seed: Seed = 0
     device: str = "cpu"
     precision: Literal["float32", "bfloat16", "float16"] = "bfloat16"
-    accumulate: int = 1
-    threads: int = 0
-    save_every: int = 500
-    evaluate_every: int = 1000
-    dev_clips: int = 64
+    accumulate: Count = 1
+    threads: Natural = 0
+    save_every: Count = 500
+    evaluate_every: Count = 1000
+    dev_clips: Count = 64
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not self.ar.train and not self.nar.train:
             raise ValueError("recipe: ar.train and nar.train are both false: there is nothing to train")
         if self.optimizer.ema_decay:
             raise ValueError("recipe.optimizer.ema_decay: these models publish their last weights, leave it out")
-        at_least_one = {
-            **{name: getattr(self, name) for name in ("max_steps", "accumulate", "save_every", "evaluate_every")},
-            "dev_clips": self.dev_clips,
-            "data.batch_frames": self.data.batch_frames,
-            "data.workers": self.data.workers,
-        }
-        check_least(1, at_least_one)
-        check_least(0, {"seed": self.seed, "threads": self.threads})
-        check_least(20, {"aligner.steps": self.aligner.steps})  # of its schedule, a tenth is the warm-up
 
 
 def load_recipe(path: str | os.PathLike[str], overrides: list[str] = []) -> LMRecipe:  # noqa: B006 (read only)

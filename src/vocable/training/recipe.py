@@ -14,7 +14,7 @@ import os
 import re
 import reprlib
 import typing
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -181,13 +181,6 @@ class Recipe(Section):
             raise ValueError("distillation.weight needs distillation.teacher, and distillation.cache for its features")
         if self.content.phones and not self.content.labels:
             raise ValueError("content.phones needs content.labels: the folder of `vocable semantic phones`")
-
-
-def check_least(lowest: int, values: Mapping[str, int]) -> None:
-    """ValueError for a value of a recipe, by name, that is below what it must be."""
-    for name, value in values.items():
-        if value < lowest:
-            raise ValueError(f"recipe.{name} must be at least {lowest}, not {value}")
 
 
 def load_recipe(path: str | os.PathLike[str], overrides: list[str] = []) -> Recipe:  # noqa: B006 (read only)
