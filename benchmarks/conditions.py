@@ -30,7 +30,7 @@ from rich.progress import track
 
 from script import cpu_name, publish, trained, versions
 from vocable import USLM, audio
-from vocable.codec.encodec import load_codec
+from vocable.codec.load import load_codec
 from vocable.corpus.manifest import read_manifest, spread
 from vocable.evaluation import statistics
 from vocable.evaluation.conversion import ClipPair

@@ -26,7 +26,7 @@ from rich.progress import track
 
 from script import cpu_name, publish, trained, versions
 from vocable import USLM, audio
-from vocable.codec.encodec import load_codec
+from vocable.codec.load import load_codec
 from vocable.corpus.manifest import Utterance, read_manifest, spread, write_manifest
 from vocable.evaluation import statistics
 from vocable.evaluation.metrics import Models, Pair
@@ -130,7 +130,7 @@ def hear(uslm: USLM, clips: Sequence[Utterance], asr: Sequence[Models]) -> dict[
         other = next(u for u in clips if u.speaker_key == clip.speaker_key and u.id != clip.id)
         voice = uslm.prepare_voice(*audio.read(other.path))
         said = {"recording": torch.from_numpy(recording)}
-        said["codec"] = uslm.codec.decode(uslm.codec.encode(recording, SAMPLE_RATE)).waveform[0]
+        said["codec"] = uslm.codec.decode(uslm.codec.encode(recording, sample_rate=SAMPLE_RATE)).waveform[0]
         greedy, drawn = Sampling(temperature=0.0, longest_pause=PAUSE), Sampling(longest_pause=PAUSE)
         said["USLM, greedily"] = uslm.generate(text, voice, sampling=greedy, takes=1, guidance=0.0).waveform
         said["USLM"] = uslm.generate(text, voice, sampling=drawn, guidance=0.0).waveform

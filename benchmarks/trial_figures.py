@@ -342,7 +342,7 @@ def by_speaker(clips: Iterable[Utterance]) -> dict[str, list[Utterance]]:
 
 def decode(tok: SpeechTokenizer, waveform: np.ndarray, layers: int) -> np.ndarray:
     """What remains of speech, float32 [L] at 16 kHz, decoded from its first layers, or all of fewer."""
-    decoded = tok.reconstruct(waveform, SAMPLE_RATE, layers=slice(0, min(layers, tok.num_quantizers)))
+    decoded = tok.reconstruct(waveform, sample_rate=SAMPLE_RATE, layers=slice(0, min(layers, tok.num_quantizers)))
     return fit_length(decoded.waveform[0].numpy(), len(waveform))
 
 

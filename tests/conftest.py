@@ -89,7 +89,7 @@ def near_ties(tokenizer: SpeechTokenizer, clip: torch.Tensor, layer: int) -> tor
     residual = latents
     if layer:
         codes = tokenizer.encode(clip, layers=slice(0, layer)).codes
-        residual = latents - tokenizer.embed(codes, slice(0, layer))[0].T
+        residual = latents - tokenizer.embed(codes, layers=slice(0, layer))[0].T
     distance = torch.cdist(residual[None], tokenizer.quantizer.codebooks[layer][None])[0].square()
     nearest = distance.topk(2, largest=False).values
     return (nearest[:, 1] - nearest[:, 0]) / nearest[:, 1] < 1e-4

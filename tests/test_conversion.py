@@ -33,7 +33,7 @@ def test_codes_are_the_source_s_below_and_the_reference_s_above(tok, reference_s
     content, voice = tok.encode(source).codes[0], tok.encode(reference).codes[0]
     frames = torch.arange(content.shape[1]) % voice.shape[1]  # cut, or repeated
     codes = torch.cat([content[:1], voice[1:4, frames]])[None]
-    torch.testing.assert_close(converted.waveform, tok.decode(codes, [40_001], slice(0, 4)).waveform)
+    torch.testing.assert_close(converted.waveform, tok.decode(codes, num_samples=[40_001], layers=slice(0, 4)).waveform)
 
 
 def test_all_above_rvq_1_unless_told(tok) -> None:
@@ -70,13 +70,13 @@ def test_the_layers_that_a_model_writes(uslm) -> None:
     assert converted.shape == (1, 40_001)
     content = uslm.codec.encode(source).codes[0]
     codes = uslm.nar.fill(content[0], voice.codes[0])
-    torch.testing.assert_close(converted, uslm.codec.decode(codes[None], [40_001]).waveform)
+    torch.testing.assert_close(converted, uslm.codec.decode(codes[None], num_samples=[40_001]).waveform)
     # What is said, where it is known, is told to the model.
     told = converter.convert(source, voice, text="a few words.").waveform
     symbols = uslm.models.align(uslm.codec, content, "a few words.")
     assert len(symbols) == content.shape[1] and not torch.equal(told, converted)
     codes = uslm.nar.fill(content[0], voice.codes[0], symbols)
-    torch.testing.assert_close(told, uslm.codec.decode(codes[None], [40_001]).waveform)
+    torch.testing.assert_close(told, uslm.codec.decode(codes[None], num_samples=[40_001]).waveform)
 
 
 def test_eight_threads_share_a_converter(uslm) -> None:

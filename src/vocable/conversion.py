@@ -13,10 +13,10 @@ import os
 
 import torch
 
+from vocable.codec.base import Codec
 from vocable.codec.clips import Waveforms, layer_range
-from vocable.codec.encodec import Codec, load_codec
-from vocable.codec.model import Decoded
-from vocable.codec.tokens import Encoded
+from vocable.codec.load import load_codec
+from vocable.codec.tokens import Decoded, Encoded
 from vocable.lm.model import Models, load_models
 from vocable.lm.nar import GUIDANCE
 from vocable.lm.voice import SHORTEST, prepare_voice, voice_codes
@@ -40,8 +40,8 @@ def swap_layers(
     start, stop = layer_range(slice(1, None) if layers is None else layers, tok.num_quantizers)
     if start == 0:
         raise ValueError(f"the reference gives layers above RVQ-1, slice(1, {stop}) say, not {layers}")
-    content = tok.encode(source, sample_rate, layers=slice(0, start))
-    voice = tok.encode(reference, reference_rate, layers=slice(0, stop))
+    content = tok.encode(source, sample_rate=sample_rate, layers=slice(0, start))
+    voice = tok.encode(reference, sample_rate=reference_rate, layers=slice(0, stop))
     if len(content.num_frames) != 1 or len(voice.num_frames) != 1:
         raise ValueError("give one source and one reference")
     have = int(voice.num_frames[0])
@@ -49,7 +49,7 @@ def swap_layers(
         raise ValueError(f"the reference lasts {have / tok.frame_rate:.1f} s: give a second or more")
     frames = torch.arange(content.codes.shape[2], device=voice.codes.device) % have
     codes = torch.cat([content.codes, voice.codes[:, start:, frames]], 1)
-    return tok.decode(codes, content.num_samples, layers=slice(0, stop))
+    return tok.decode(codes, num_samples=content.num_samples, layers=slice(0, stop))
 
 
 class VoiceConverter:
@@ -68,7 +68,7 @@ class VoiceConverter:
         device: str = "cpu",
     ) -> VoiceConverter:
         """As `USLM.from_pretrained`."""
-        loaded = load_codec(codec, device)
+        loaded = load_codec(codec, device=device)
         return cls(loaded, load_models(name, loaded).to(device))
 
     def prepare_voice(self, waveform: Waveforms, sample_rate: int | None = None) -> Encoded:
@@ -91,10 +91,10 @@ class VoiceConverter:
         language: the text's; guidance: by the text, as in `NAR.fill`. Raises ValueError for a text that the models
         cannot read or find in the clip, TokensError for a voice of another codec, AudioError for audio that is none.
         """
-        encoded = self.codec.encode(source, sample_rate)
+        encoded = self.codec.encode(source, sample_rate=sample_rate)
         if len(encoded) != 1:
             raise ValueError("give one source")
         codes = encoded.codes[0]
         symbols = None if text is None else self.models.align(self.codec, codes, text, language)
         filled = self.nar.fill(codes[0], voice_codes(self.codec, voice), symbols, guidance=guidance)
-        return self.codec.decode(filled[None], encoded.num_samples)
+        return self.codec.decode(filled[None], num_samples=encoded.num_samples)

@@ -12,7 +12,8 @@ from conftest import SPEECH, make_tiny, run_command
 from vocable import audio
 from vocable.audio import AudioError
 from vocable.codec.checkpoint import CheckpointError
-from vocable.codec.encodec import Encodec, load_codec
+from vocable.codec.encodec import Encodec
+from vocable.codec.load import load_codec
 from vocable.codec.tokens import TokensError
 from vocable.corpus.manifest import Utterance, write_manifest
 from vocable.lm.recipe import LMRecipe
@@ -85,7 +86,7 @@ def test_autocast_and_a_default_device_change_nothing(codec: Encodec, speech: np
     decoded = codec.decode(encoded).waveform
     with torch.autocast("cpu", torch.bfloat16), torch.device("meta"):
         assert torch.equal(codec.encode(speech).codes, encoded.codes)
-        assert torch.equal(codec.decode(encoded.codes.numpy(), [len(speech)]).waveform, decoded)
+        assert torch.equal(codec.decode(encoded.codes.numpy(), num_samples=[len(speech)]).waveform, decoded)
 
 
 def test_what_it_refuses(codec: Encodec, folder: Path, speech: np.ndarray, tmp_path: Path) -> None:
@@ -98,7 +99,7 @@ def test_what_it_refuses(codec: Encodec, folder: Path, speech: np.ndarray, tmp_p
     with pytest.raises(AudioError, match="cut it"):
         codec.encode_long(np.zeros(301 * 24_000, np.float32))
     with pytest.raises(ValueError, match="device 'cuda' cannot be used"):
-        load_codec(f"encodec:{folder}", "cuda")
+        load_codec(f"encodec:{folder}", device="cuda")
     with pytest.raises(ValueError, match="leave out compile and dtype"):
         load_codec("encodec:x", parts="encoder", compile=True, recurrence="float32", dtype=torch.bfloat16)
     codes = codec.encode(speech).codes

@@ -112,7 +112,7 @@ def test_a_clip_and_its_copy_at_another_level(samples: int, change: float) -> No
     torch.testing.assert_close(spoken.waveform * one.gain[:, None], level.waveform)
     if torch.equal(one.codes, other.codes):  # not so where a near tie was decided otherwise
         torch.testing.assert_close(CODEC.decode(other).waveform, factor * spoken.waveform, rtol=1e-3, atol=1e-6)
-    raw = CODEC.decode(one.codes, one.num_samples)
+    raw = CODEC.decode(one.codes, num_samples=one.num_samples)
     assert torch.equal(raw.waveform, level.waveform), "bare codes speak at the codec's own level"
 
 

@@ -46,7 +46,7 @@ def test_decode_of_encoded_of_codes_and_of_layers(tiny: SpeechTokenizer, clip: t
     assert torch.equal(whole, tiny.decode(encoded.codes, num_samples=[7000]).waveform)
     assert torch.equal(whole, tiny.reconstruct(clip).waveform)
     part = tiny.decode(encoded, layers=slice(1, 3)).waveform
-    assert torch.equal(part, tiny.decode(encoded.codes[:, 1:3], [7000], slice(1, 3)).waveform)
+    assert torch.equal(part, tiny.decode(encoded.codes[:, 1:3], num_samples=[7000], layers=slice(1, 3)).waveform)
     assert not torch.allclose(part, whole)
     assert tiny.decode(encoded.codes).waveform.shape == (1, 22 * 320)
 
@@ -55,9 +55,9 @@ def test_embed_is_the_sum_of_codebook_vectors(tiny: SpeechTokenizer, clip: torch
     codes = tiny.encode(clip).codes
     books = tiny.quantizer.codebooks
     expected = sum(books[k][codes[0, k]] for k in range(1, 4)).T
-    torch.testing.assert_close(tiny.embed(codes[:, 1:4], slice(1, 4))[0], expected)
+    torch.testing.assert_close(tiny.embed(codes[:, 1:4], layers=slice(1, 4))[0], expected)
     error = (tiny.latents(clip) - tiny.embed(codes)).norm()
-    assert error < (tiny.latents(clip) - tiny.embed(codes[:, :1], slice(0, 1))).norm()
+    assert error < (tiny.latents(clip) - tiny.embed(codes[:, :1], layers=slice(0, 1))).norm()
 
 
 def test_forward_carries_gradients_and_changes_no_codebook() -> None:
@@ -145,7 +145,7 @@ def test_errors_name_the_axis_that_is_wrong(tiny: SpeechTokenizer, clip: torch.T
 @pytest.mark.parametrize("rate", [np.int64(44_100), np.int32(44_100), np.float32(44_100), np.array(44_100)[()]])
 def test_rates_of_any_library(tiny: SpeechTokenizer, rate: object) -> None:
     tone = np.sin(np.arange(4_410) * 0.05).astype(np.float32)
-    assert tiny.encode(tone, rate).num_samples.tolist() == [1_600]
+    assert tiny.encode(tone, sample_rate=rate).num_samples.tolist() == [1_600]
     assert tiny.encode(tone, np.int64(16_000), num_samples=np.array([4_000])).num_samples.tolist() == [4_000]
 
 

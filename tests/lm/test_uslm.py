@@ -90,7 +90,7 @@ def test_the_take_in_which_the_aligner_hears_the_text_best(uslm: USLM) -> None:
     clear, likely = [], []
     for take in written:
         frames = len(take.codes)
-        vectors = uslm.codec.embed(torch.tensor([[take.codes]]), slice(0, 1)).transpose(1, 2)
+        vectors = uslm.codec.embed(torch.tensor([[take.codes]]), layers=slice(0, 1)).transpose(1, 2)
         sizes, texts = (torch.tensor([frames]), torch.tensor([3])), torch.tensor([symbols])
         scores = uslm.models.aligner(vectors, sizes[0])
         clear.append((not take.warnings, float(uslm.models.aligner.likelihood(scores, sizes[0], texts, sizes[1]))))
@@ -165,7 +165,7 @@ def test_a_voice_is_where_speech_is(what: str, uslm: USLM, monkeypatch: pytest.M
 
     def encode(waveform: np.ndarray, sample_rate: int | None = None) -> Encoded:
         encoded.append(waveform)
-        return SpeechTokenizer.encode(uslm.codec, waveform, sample_rate)
+        return SpeechTokenizer.encode(uslm.codec, waveform, sample_rate=sample_rate)
 
     monkeypatch.setattr(uslm.codec, "encode", encode)
     speech, rate = audio.read(SPEECH, 16_000)
@@ -214,8 +214,8 @@ def test_what_is_no_voice(uslm: USLM) -> None:
         with pytest.raises(TypeError, match="a voice is what prepare_voice returns"):
             uslm.generate("abc", wrong)  # type: ignore[arg-type]
     for codes, why in (
-        (torch.full_like(voice.codes, 60_000), "codes from 0 to 31"),
-        (voice.codes - 40, "codes from 0 to 31"),
+        (torch.full_like(voice.codes, 60_000), "codes must be 0 to 31"),
+        (voice.codes - 40, "codes must be 0 to 31"),
         (voice.codes.float() * torch.nan, "whole numbers"),
         (voice.codes[:, :, :60], "each of its 100 frames"),
     ):

@@ -37,12 +37,12 @@ def convert(
     check_speech_output(out, source, reference)
 
     from vocable import audio
-    from vocable.codec.encodec import load_codec
+    from vocable.codec.load import load_codec
     from vocable.conversion import VoiceConverter, swap_layers
     from vocable.lm.model import load_models
     from vocable.lm.nar import GUIDANCE
 
-    tok = load_codec(model, device)
+    tok = load_codec(model, device=device)
     with incoming(source) as speech, incoming(reference) as example:
         said, voice = (audio.read(path, tok.sample_rate)[0] for path in (speech, example))
     if method == "nar":

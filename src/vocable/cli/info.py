@@ -25,7 +25,7 @@ def info(
         "hop_length": tokenizer.hop_length,
         "delay": tokenizer.delay,
         "num_quantizers": tokenizer.num_quantizers,
-        "codebook_size": tokenizer.codebook_size,
+        "codebook_size": tokenizer.config.codebook_size,
         "bitrate": tokenizer.bitrate(),
         "bitrate_semantic": tokenizer.bitrate(slice(0, 1)),
         "parameters": {**sizes, "codebooks": tokenizer.quantizer.codebooks.numel()},

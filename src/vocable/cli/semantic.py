@@ -85,7 +85,7 @@ def phones(
     longest: float = typer.Option(60.0, help="Seconds; longer clips get no labels."),
 ) -> None:
     """Label the frames of a manifest with the phones that are spoken in them, for `content.labels` of a recipe."""
-    from vocable.codec.encodec import load_codec
+    from vocable.codec.load import load_codec
     from vocable.corpus.manifest import read_manifest
     from vocable.lm.corpus import load_corpus
     from vocable.lm.model import load_models

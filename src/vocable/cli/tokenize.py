@@ -41,7 +41,7 @@ def tokenize(
     if engine not in ("local", "ray"):
         raise ValueError(f"--engine is local or ray, not {engine!r}")
 
-    from vocable.codec.encodec import load_codec
+    from vocable.codec.load import load_codec
     from vocable.corpus import prepare
     from vocable.corpus.engines import Local, Ray
     from vocable.corpus.manifest import read_manifest
@@ -56,7 +56,7 @@ def tokenize(
     else:
         utterances, unreadable = read_manifest(path, root), []
     here = device if engine == "local" else "cpu"  # a device that is not there is said here
-    codec = load_codec(model, here, parts="encoder", recurrence=recurrence, compile=compile)
+    codec = load_codec(model, device=here, parts="encoder", recurrence=recurrence, compile=compile)
     codec.bitrate(chosen)  # a wrong --layers is said here
     start, stop, _ = (chosen or slice(None)).indices(codec.num_quantizers)
     plan = Plan(

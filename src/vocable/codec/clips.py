@@ -101,10 +101,10 @@ def checked_lengths(num_samples: Tensor | Sequence[int], batch: int) -> Tensor:
 
 
 def checked_codes(
-    codes: Tensor | np.ndarray, layers: slice | None, num_quantizers: int, codebook_size: int, device: torch.device
+    codes: Tensor | np.ndarray, layers: slice | None, codebook_sizes: Sequence[int], device: torch.device
 ) -> tuple[Tensor, int]:
     """Codes as int64 [B, K', T] on `device`, and the layer of their first row. Raises TokensError for anything else."""
-    start, stop = layer_range(layers, num_quantizers)
+    start, stop = layer_range(layers, len(codebook_sizes))
     rows = stop - start
     if not isinstance(codes, (Tensor, np.ndarray)):
         raise TokensError(f"codes are a tensor, an array or an Encoded, not {type(codes).__name__}")
@@ -128,9 +128,10 @@ def checked_codes(
             f"name their layers, slice(0, {shape[1]}) say"
         )
     codes = codes.to(device, torch.int64)
-    low, high = int(codes.min()), int(codes.max())
-    if low < 0 or high >= codebook_size:
-        raise TokensError(f"codes must be 0 to {codebook_size - 1}, found {low} to {high}")
+    sizes = torch.tensor(codebook_sizes[start:stop], device=device)[:, None]
+    if bool(((codes < 0) | (codes >= sizes)).any()):
+        low, high, largest = int(codes.min()), int(codes.max()), max(codebook_sizes[start:stop])
+        raise TokensError(f"codes must be 0 to {largest - 1}, found {low} to {high}")
     return codes, start
 
 

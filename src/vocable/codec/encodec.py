@@ -7,9 +7,7 @@ as in VALL-E (arXiv 2301.02111): 6 kbit/s. Clips are worked on one by one, which
 from __future__ import annotations
 
 import hashlib
-import os
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -17,24 +15,21 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from vocable.audio import AudioError
+from vocable.codec.base import Codec
 from vocable.codec.checkpoint import CheckpointError
 from vocable.codec.clips import Waveforms, as_clips, at_rate, check_fit, checked_codes, checked_lengths, layer_range
-from vocable.codec.layers import Recurrence, inference
+from vocable.codec.layers import inference
 from vocable.codec.long import blocks_of
-from vocable.codec.model import Decoded, SpeechTokenizer
 from vocable.codec.rvq import ResidualVectorQuantizer
-from vocable.codec.tokens import Encoded, TokensError
+from vocable.codec.tokens import Decoded, Encoded, TokensError
 from vocable.extras import need
 
-KIND = "encodec:"
 LAYERS = 8
 LONGEST = 300  #: seconds of a recording
 
 
-class Encodec:
-    """What language models of speech, and `vocable tokenize`, ask of a codec; shapes as in SpeechTokenizer."""
-
-    recurrence: Recurrence = "float32"
+class Encodec(Codec):
+    """EnCodec as a `Codec`."""
 
     def __init__(self, name: str, device: str = "cpu") -> None:
         """name: a folder or a hub id. Raises CheckpointError where it has no mono EnCodec."""
@@ -58,25 +53,59 @@ class Encodec:
         books = torch.stack([layer.codebook.embed for layer in layers])
         self.quantizer = ResidualVectorQuantizer(*books.shape).to(device)
         self.quantizer.codebooks.copy_(books)
-        self.num_quantizers, self.codebook_size, _ = books.shape
-        self.sample_rate: int = config.sampling_rate
-        self.hop_length: int = config.hop_length
-        self.frame_rate = self.sample_rate / self.hop_length
         digest = hashlib.sha256()
         for key, tensor in sorted(self.model.state_dict().items()):
             digest.update(key.encode() + tensor.cpu().contiguous().numpy().tobytes())
-        #: Its token id too: nobody trains its decoder further.
-        self.id = self.token_id = f"encodec-{digest.hexdigest()[:10]}"
+        self._id = f"encodec-{digest.hexdigest()[:10]}"
+
+    @property
+    def id(self) -> str:
+        """`encodec-` and a hash of all weights."""
+        return self._id
+
+    @property
+    def token_id(self) -> str:
+        """The id: nobody trains its decoder further."""
+        return self._id
+
+    @property
+    def sample_rate(self) -> int:
+        """Sample rate in Hz."""
+        return int(self.model.config.sampling_rate)
+
+    @property
+    def hop_length(self) -> int:
+        """Samples per frame."""
+        return int(self.model.config.hop_length)
+
+    @property
+    def codebook_sizes(self) -> tuple[int, ...]:
+        """The number of codes of each layer."""
+        layers, size, _ = self.quantizer.codebooks.shape
+        return (size,) * layers
+
+    @property
+    def dimension(self) -> int:
+        """Channels D of the latents."""
+        return self.quantizer.codebooks.shape[2]
 
     @property
     def device(self) -> torch.device:
+        """The device that the codec runs on."""
         return self.quantizer.codebooks.device
 
     @inference
-    def encode(self, waveform: Waveforms, sample_rate: int | None = None, *, layers: slice | None = None) -> Encoded:
-        """As `SpeechTokenizer.encode`."""
+    def encode(
+        self,
+        waveform: Waveforms,
+        *,
+        sample_rate: int | None = None,
+        num_samples: Tensor | Sequence[int] | None = None,
+        layers: slice | None = None,
+    ) -> Encoded:
+        """Encode speech, as `Codec.encode`."""
         start, stop = layer_range(layers, self.num_quantizers)
-        clips = at_rate(as_clips(waveform, None), sample_rate, self.sample_rate)
+        clips = at_rate(as_clips(waveform, num_samples), sample_rate, self.sample_rate)
         lengths = torch.tensor([len(clip) for clip in clips], device="cpu")
         frames = -(-lengths // self.hop_length)
         codes = torch.zeros(len(clips), stop - start, int(frames.max()), dtype=torch.int64, device=self.device)
@@ -85,27 +114,33 @@ class Encodec:
             row[:, :count] = self.quantizer.encode(latents, stop)[0, start:]
         return Encoded(codes, frames, lengths, slice(start, stop), self.token_id, self.sample_rate, self.frame_rate)
 
-    def encode_long(self, waveform: Tensor | np.ndarray, layers: slice | None = None) -> Encoded:
-        """As `encode`, whole, one recording [L]: AudioError for one over five minutes."""
-        samples = sum(len(block) for block in blocks_of(waveform))
-        if samples > LONGEST * self.sample_rate:
-            raise AudioError(f"longer than {LONGEST} s, which EnCodec would take in one piece: cut it")
-        return self.encode(waveform, layers=layers)
+    def encode_long(
+        self, blocks: Tensor | np.ndarray | Iterable[Tensor | np.ndarray], *, layers: slice | None = None
+    ) -> Encoded:
+        """Encode one recording in one piece, at most LONGEST seconds. Raises AudioError for a longer one."""
+        pieces, samples = [], 0
+        for block in blocks_of(blocks):
+            pieces.append(torch.as_tensor(block))
+            samples += len(block)
+            if samples > LONGEST * self.sample_rate:
+                raise AudioError(f"longer than {LONGEST} s, which EnCodec would take in one piece: cut it")
+        if not pieces:
+            raise AudioError("no samples: give at least one")
+        return self.encode(torch.cat(pieces), layers=layers)
 
     @inference
     def decode(
         self,
         codes: Encoded | Tensor | np.ndarray,
+        *,
         num_samples: Tensor | Sequence[int] | None = None,
         layers: slice | None = None,
+        restore_level: bool = True,
     ) -> Decoded:
-        """As `SpeechTokenizer.decode`; of an `Encoded`, all the layers that it holds, and `layers` is left out."""
+        """Decode an `Encoded` or codes, as `Codec.decode`. EnCodec has no gains, so `restore_level` changes nothing."""
         if isinstance(codes, Encoded):
-            self.check_token_id(codes.token_id, "codes")
-            if layers not in (None, codes.layers):
-                raise TokensError("an Encoded is decoded with all the layers that it holds: leave out layers")
             num_samples = codes.num_samples if num_samples is None else num_samples
-            layers, codes = codes.layers, codes.codes
+            codes, layers = self.select_layers(codes, layers)
         codes, first = self._checked(codes, layers)
         batch, _, width = codes.shape
         whole = torch.full((batch,), width * self.hop_length, device="cpu")
@@ -118,35 +153,19 @@ class Encodec:
             row[:length] = self.model.decoder(latents)[0, 0, :length]
         return Decoded(waveform, lengths)
 
+    def decode_long(
+        self, encoded: Encoded, *, layers: slice | None = None, restore_level: bool = True
+    ) -> Iterator[Tensor]:
+        """Decode one clip in one piece; yields one block, float32 [n]."""
+        if not isinstance(encoded, Encoded) or len(encoded) != 1:
+            raise TokensError("decode_long takes an Encoded of one clip: `clips()` gives them one by one")
+        return iter(self.decode(encoded, layers=layers).clips())
+
     @inference
-    def embed(self, codes: Tensor | np.ndarray, layers: slice | None = None) -> Tensor:
-        """The sum of the codebook vectors: int [B, K', T] -> float32 [B, D, T]."""
+    def embed(self, codes: Tensor | np.ndarray, *, layers: slice | None = None) -> Tensor:
+        """Sum the codebook vectors of codes: int [B, K', T] of `layers` -> float32 [B, D, T]."""
         codes, first = self._checked(codes, layers)
         return self.quantizer.decode(codes, first).transpose(1, 2)
 
     def _checked(self, codes: Tensor | np.ndarray, layers: slice | None) -> tuple[Tensor, int]:
-        return checked_codes(codes, layers, self.num_quantizers, self.codebook_size, self.device)
-
-    def check_token_id(self, token_id: str, what: str) -> None:
-        """As `SpeechTokenizer.check_token_id`."""
-        if token_id != self.id:
-            raise TokensError(f"{what} of {token_id}, but those of this codec are {self.id}: load that one")
-
-    def bitrate(self, layers: slice | None = None) -> float:
-        """Bits a second of the codes of these layers, without entropy coding."""
-        start, stop = layer_range(layers, self.num_quantizers)
-        return float((stop - start) * self.frame_rate * np.log2(self.codebook_size))
-
-
-#: What language models can be trained on.
-Codec = SpeechTokenizer | Encodec
-
-
-def load_codec(name: str | os.PathLike[str] | None, device: str = "cpu", **options: Any) -> Codec:
-    """`SpeechTokenizer.from_pretrained`, with its options, or by "encodec:ID" an Encodec, whole and as it is."""
-    if not str(name).startswith(KIND):
-        return SpeechTokenizer.from_pretrained(name, device, **options)
-    asked = [key for key, value in options.items() if key != "parts" and value not in (None, False, "float32")]
-    if asked:
-        raise ValueError(f"EnCodec runs as it is: leave out {' and '.join(asked)}")
-    return Encodec(str(name).removeprefix(KIND), device)
+        return checked_codes(codes, layers, self.codebook_sizes, self.device)

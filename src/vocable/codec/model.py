@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from vocable.audio import AudioError
+from vocable.codec.base import Codec
 from vocable.codec.clips import (
     Waveforms,
     as_batch,
@@ -32,7 +33,7 @@ from vocable.codec.rvq import Quantized, ResidualVectorQuantizer
 from vocable.codec.seanet import SEANetDecoder, SEANetEncoder
 from vocable.codec.spectral import SpectralDecoder, SpectralEncoder
 from vocable.codec.staged import Staged, run_batch
-from vocable.codec.tokens import Encoded, TokensError
+from vocable.codec.tokens import Decoded, Encoded, TokensError
 
 Parts = Literal["all", "encoder", "decoder"]
 
@@ -41,21 +42,6 @@ _ARCHITECTURES: dict[str, tuple[Callable[[CodecConfig], Staged], Callable[[Codec
     "spectral": (SpectralEncoder, SpectralDecoder),
     "seanet": (SEANetEncoder, SEANetDecoder),
 }
-
-
-@dataclass(frozen=True, eq=False)
-class Decoded:
-    """A batch of clips as speech. Compare `waveform`: two of them are equal only if they are the same object."""
-
-    waveform: Tensor  #: float32 [B, L], 0 behind a clip's end
-    num_samples: Tensor  #: int64 [B]
-
-    def __len__(self) -> int:
-        return len(self.waveform)
-
-    def clips(self) -> list[Tensor]:
-        """Each clip at its own length: a list of float32 [L]."""
-        return [w[:n] for w, n in zip(self.waveform, self.num_samples.tolist(), strict=True)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,7 +74,7 @@ _OFFICIAL_NAMES = {
 }
 
 
-class SpeechTokenizer(Identified):
+class SpeechTokenizer(Codec, Identified):
     """A neural speech codec whose first code of each frame carries content (arXiv 2308.16692).
 
     `layers` is a slice of the K quantizer layers everywhere: slice(0, 1) is RVQ-1, None is all of them.
@@ -109,7 +95,7 @@ class SpeechTokenizer(Identified):
         #: Maps RVQ-1 to the teacher's channels; used in training alone.
         self.transform = nn.Linear(config.dimension, config.semantic_dimension)
         #: Number format of its recurrent layers; other than float32 it is for inference alone.
-        self.recurrence: Recurrence = "float32"
+        self.recurrence = "float32"
 
     def __getattr__(self, name: str) -> Any:
         if name in _OFFICIAL_NAMES:
@@ -122,6 +108,7 @@ class SpeechTokenizer(Identified):
     def from_pretrained(
         cls,
         name: str | os.PathLike[str] | None = None,
+        *,
         device: str = "cpu",
         dtype: torch.dtype = torch.float32,
         parts: Parts = "all",
@@ -218,15 +205,6 @@ class SpeechTokenizer(Identified):
 
         return self.id_of_weights(name, compute)
 
-    def check_token_id(self, token_id: str, what: str) -> None:
-        """Raise TokensError, which says `what`, unless `token_id` names tokens of this codec.
-
-        It does if it is the codec's token id, or its id, which files of vocable 0.1 name ("NAME-HASH").
-        """
-        by_name = str(token_id).startswith(f"{self.config.name}-")
-        if token_id != self.token_id and not (by_name and token_id == self.id):
-            raise TokensError(f"{what} of {token_id}, but those of this codec are {self.token_id}: load that one")
-
     @property
     def sample_rate(self) -> int:
         """Hz."""
@@ -238,17 +216,14 @@ class SpeechTokenizer(Identified):
         return self.config.hop_length
 
     @property
-    def frame_rate(self) -> float:
-        """Frames a second."""
-        return self.config.sample_rate / self.config.hop_length
+    def codebook_sizes(self) -> tuple[int, ...]:
+        """The number of codes of each layer."""
+        return (self.config.codebook_size,) * self.config.num_quantizers
 
     @property
-    def num_quantizers(self) -> int:
-        return self.config.num_quantizers
-
-    @property
-    def codebook_size(self) -> int:
-        return self.config.codebook_size
+    def dimension(self) -> int:
+        """Channels D of the latents."""
+        return self.config.dimension
 
     @property
     def device(self) -> torch.device:
@@ -259,30 +234,13 @@ class SpeechTokenizer(Identified):
         """Samples that decoded speech lags behind its input in a stream; None for a codec that needs the whole clip."""
         return self.config.delay
 
-    def bitrate(self, layers: slice | None = None) -> float:
-        """Bits a second of the codes of these layers, without entropy coding."""
-        start, stop = layer_range(layers, self.num_quantizers)
-        return float((stop - start) * self.frame_rate * np.log2(self.codebook_size))
-
-    def num_frames(self, num_samples: int) -> int:
-        """Frames that `num_samples` samples give: the ceiling of samples / hop_length."""
-        return -(-num_samples // self.hop_length)
-
-    def frame_to_time(self, frame: int) -> float:
-        """Seconds at which a frame begins."""
-        return frame * self.hop_length / self.sample_rate
-
-    def time_to_frame(self, seconds: float) -> int:
-        """The frame that covers a moment."""
-        # Rounded to whole samples first: 0.3 s must not fall into frame 14 by a rounding error.
-        return round(seconds * self.sample_rate) // self.hop_length
-
     # ---- what it does --------------------------------------------------------------------------------------------
 
     @inference
     def encode(
         self,
         waveform: Waveforms,
+        *,
         sample_rate: int | None = None,
         num_samples: Tensor | Sequence[int] | None = None,
         layers: slice | None = None,
@@ -308,6 +266,7 @@ class SpeechTokenizer(Identified):
     def decode(
         self,
         codes: Encoded | Tensor | np.ndarray,
+        *,
         num_samples: Tensor | Sequence[int] | None = None,
         layers: slice | None = None,
         restore_level: bool = True,
@@ -324,7 +283,7 @@ class SpeechTokenizer(Identified):
         if isinstance(codes, Encoded):
             gain = codes.gain if restore_level else None
             num_samples = codes.num_samples if num_samples is None else num_samples
-            codes, layers = self._held(codes, layers)
+            codes, layers = self.select_layers(codes, layers)
         codes, start = self._checked(codes, layers)
         hop, (batch, _, frames) = self.hop_length, codes.shape
         lengths = _lengths(num_samples, batch, frames * hop)
@@ -335,20 +294,11 @@ class SpeechTokenizer(Identified):
             waveform = waveform / gain.to(waveform)[:, None]
         return Decoded(_silence_after(waveform, lengths), lengths)
 
-    def reconstruct(
-        self,
-        waveform: Waveforms,
-        sample_rate: int | None = None,
-        num_samples: Tensor | Sequence[int] | None = None,
-        layers: slice | None = None,
-    ) -> Decoded:
-        """Speech to codes and back to speech, through `layers` alone."""
-        return self.decode(self.encode(waveform, sample_rate, num_samples, layers))
-
     @inference
     def encode_long(
         self,
         blocks: Tensor | np.ndarray | Iterable[Tensor | np.ndarray],
+        *,
         layers: slice | None = None,
         chunk_frames: int = CHUNK_FRAMES,
         gain: float | None = None,
@@ -402,6 +352,7 @@ class SpeechTokenizer(Identified):
     def decode_long(
         self,
         encoded: Encoded,
+        *,
         layers: slice | None = None,
         chunk_frames: int = CHUNK_FRAMES,
         restore_level: bool = True,
@@ -414,7 +365,7 @@ class SpeechTokenizer(Identified):
             raise TokensError(f"decode_long takes an Encoded, not {type(encoded).__name__}")
         if len(encoded) != 1:
             raise TokensError(f"{len(encoded)} clips: decode them one by one, as `clips()` gives them")
-        codes, start = self._checked(*self._held(encoded, layers))
+        codes, start = self._checked(*self.select_layers(encoded, layers))
         samples, chunk = int(encoded.num_samples), _at_least_one(chunk_frames)
         check_fit(encoded.num_samples, codes.shape[2], self.hop_length)
         codes = codes[:, :, : self.num_frames(samples)]
@@ -435,6 +386,7 @@ class SpeechTokenizer(Identified):
     def latents(
         self,
         waveform: Waveforms,
+        *,
         sample_rate: int | None = None,
         num_samples: Tensor | Sequence[int] | None = None,
     ) -> Tensor:
@@ -443,7 +395,7 @@ class SpeechTokenizer(Identified):
         return run_batch(_staged(self.encoder), batch, lengths).transpose(1, 2)
 
     @inference
-    def embed(self, codes: Tensor | np.ndarray, layers: slice | None = None) -> Tensor:
+    def embed(self, codes: Tensor | np.ndarray, *, layers: slice | None = None) -> Tensor:
         """The sum of the codebook vectors of `codes`: int [B, K', T] -> float32 [B, D, T]."""
         codes, start = self._checked(codes, layers)
         return self.quantizer.decode(codes, start).transpose(1, 2)
@@ -475,17 +427,6 @@ class SpeechTokenizer(Identified):
 
     # ---- checks --------------------------------------------------------------------------------------------------
 
-    def _held(self, encoded: Encoded, layers: slice | None) -> tuple[Tensor, slice]:
-        """The rows of `encoded` that `layers` asks for, and which layers they are."""
-        self.check_token_id(encoded.token_id, "codes")
-        held = encoded.layers
-        chosen = slice(*layer_range(held if layers is None else layers, self.num_quantizers))
-        if chosen.start < held.start or chosen.stop > held.stop:
-            raise TokensError(
-                f"layers {chosen.start}:{chosen.stop} were asked for, the codes hold {held.start}:{held.stop}"
-            )
-        return encoded.codes[:, chosen.start - held.start : chosen.stop - held.start], chosen
-
     def _batch(
         self, waveform: Waveforms, sample_rate: int | None, num_samples: Tensor | Sequence[int] | None
     ) -> tuple[Tensor, Tensor, Tensor | None]:
@@ -507,7 +448,7 @@ class SpeechTokenizer(Identified):
         return Encoded(codes, num_frames, num_samples, layers, self.token_id, self.sample_rate, self.frame_rate, gain)
 
     def _checked(self, codes: Tensor | np.ndarray, layers: slice | None) -> tuple[Tensor, int]:
-        return checked_codes(codes, layers, self.num_quantizers, self.codebook_size, self.device)
+        return checked_codes(codes, layers, self.codebook_sizes, self.device)
 
 
 def _staged(part: nn.Module) -> Staged:

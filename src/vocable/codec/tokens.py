@@ -1,4 +1,4 @@
-"""What encode returns and decode takes, and the files it is kept in."""
+"""`Encoded` and `Decoded`, the results of encode and decode, and the files of codes."""
 
 from __future__ import annotations
 
@@ -173,6 +173,21 @@ class Encoded:
             and int(samples.min()) >= 1
             and bool((samples <= longest + 0.5).all())
         )
+
+
+@dataclass(frozen=True, eq=False)
+class Decoded:
+    """A batch of clips as speech. Compare `waveform`: two of them are equal only if they are the same object."""
+
+    waveform: Tensor  #: float32 [B, L], 0 behind a clip's end
+    num_samples: Tensor  #: int64 [B]
+
+    def __len__(self) -> int:
+        return len(self.waveform)
+
+    def clips(self) -> list[Tensor]:
+        """Each clip at its own length: a list of float32 [L]."""
+        return [w[:n] for w, n in zip(self.waveform, self.num_samples.tolist(), strict=True)]
 
 
 def _whole_numbers(values: object) -> list[int]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vocable.codec.encodec import KIND
+from vocable.codec.load import ENCODEC
 from vocable.corpus.manifest import Utterance
 from vocable.corpus.parallel import end_with_parent, processes
 from vocable.corpus.tokenize import Plan, Shard, Worker
@@ -80,8 +80,8 @@ class Ray:
             # A block for each shard, so that each is a task of its own. Actors start in another folder.
             rows = [{"shard": _as_json(shard)} for shard in shards]
             codec = plan.codec or ""
-            kind = KIND if codec.startswith(KIND) else ""
-            folder = Path(codec.removeprefix(KIND))
+            kind = ENCODEC if codec.startswith(ENCODEC) else ""
+            folder = Path(codec.removeprefix(ENCODEC))
             if codec and folder.is_dir():
                 plan = dataclasses.replace(plan, codec=f"{kind}{folder.resolve()}")
             made = ray.data.from_items(rows, override_num_blocks=len(rows)).map(

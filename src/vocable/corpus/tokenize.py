@@ -33,8 +33,8 @@ import torch
 
 from vocable import audio
 from vocable.audio import AudioError, ChannelsWarning
-from vocable.codec.encodec import load_codec
 from vocable.codec.layers import Recurrence
+from vocable.codec.load import load_codec
 from vocable.codec.tokens import Encoded, TokensError
 from vocable.corpus.manifest import Utterance, groups_by_duration, parse_json
 from vocable.extras import need

@@ -120,7 +120,7 @@ def convert(
     """The source, its RVQ-1 alone, and that with more and more of the reference, or with what a NAR makes of it: name
     and float32 [L] at 16 kHz."""
     yield "source", source
-    yield ":1", _heard(tok, tok.model.reconstruct(source, SAMPLE_RATE, layers=slice(0, 1)).waveform, source)
+    yield ":1", _heard(tok, tok.model.reconstruct(source, sample_rate=SAMPLE_RATE, layers=slice(0, 1)).waveform, source)
     for stop in (stop for stop in LAYERS if stop <= tok.model.num_quantizers):
         converted = swap_layers(tok.model, source, reference, SAMPLE_RATE, SAMPLE_RATE, slice(1, stop))
         yield f"1:{stop}", _heard(tok, converted.waveform, source)

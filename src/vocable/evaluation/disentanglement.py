@@ -109,10 +109,10 @@ def clips_of(rows: Sequence[Row], utterances: Mapping[str, Utterance]) -> list[C
 
 def embed(system: Ours, clips: Sequence[Clip]) -> Iterator[tuple[str, list[Tensor]]]:
     """Vectors of all clips, float64 [T, D], for one choice of layers after another, of those that the codec has."""
-    codes = [system.model.encode(clip.waveform, SAMPLE_RATE).codes for clip in clips]
+    codes = [system.model.encode(clip.waveform, sample_rate=SAMPLE_RATE).codes for clip in clips]
     for name, layers in LAYERS.items():
         if layers.stop <= system.model.num_quantizers:
-            yield name, [system.model.embed(c[:, layers], layers)[0].T.double() for c in codes]
+            yield name, [system.model.embed(c[:, layers], layers=layers)[0].T.double() for c in codes]
 
 
 def measure(vectors: Sequence[Tensor], clips: Sequence[Clip], num_phones: int, seed: int = 0) -> dict[str, Any]:

@@ -129,11 +129,11 @@ class Ours:
             raise NotAvailable(str(error)) from error
         self.name, self.layers = spec, layers
         self.made_by, self.frame_rate = self.model.id, self.model.frame_rate
-        self.codebook_size = self.model.codebook_size
+        self.codebook_size = self.model.codebook_sizes[0]
         self.bitrate = self.model.bitrate(layers)
 
     def encode(self, waveform: np.ndarray) -> Tokens:
-        encoded = self.model.encode(waveform, SAMPLE_RATE, layers=self.layers)
+        encoded = self.model.encode(waveform, sample_rate=SAMPLE_RATE, layers=self.layers)
         gain = 1.0 if encoded.gain is None else float(encoded.gain)
         return Tokens(len(waveform), _bits(encoded.codes, self.codebook_size), encoded.codes[0], gain=gain)
 
@@ -141,11 +141,11 @@ class Ours:
         assert tokens.codes is not None
         rate = self.model.sample_rate
         samples = min(-(-tokens.num_samples * rate // SAMPLE_RATE), tokens.codes.shape[1] * self.model.hop_length)
-        decoded = self.model.decode(tokens.codes[None], [samples], self.layers).waveform[0].numpy()
+        decoded = self.model.decode(tokens.codes[None], num_samples=[samples], layers=self.layers).waveform[0].numpy()
         return audio.resample(decoded / tokens.gain, rate, SAMPLE_RATE)
 
     def embed(self, codes: Tensor) -> Tensor:
-        return self.model.embed(codes[None], self.layers)[0].T
+        return self.model.embed(codes[None], layers=self.layers)[0].T
 
 
 @dataclass(frozen=True)

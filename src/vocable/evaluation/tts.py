@@ -101,7 +101,7 @@ def speak(
     found: dict[str, tuple[np.ndarray, str, list[str]]] = {"recording": (recording, text, [])}
     for name, uslm in systems.items():
         tok = uslm.codec
-        encoded = tok.encode(recording, SAMPLE_RATE)
+        encoded = tok.encode(recording, sample_rate=SAMPLE_RATE)
         voice = uslm.prepare_voice(prompt, SAMPLE_RATE)
         found[f"{name} codec"] = _at_16_khz(uslm, tok.decode(encoded).waveform[0]), text, []
         told: dict[str, list[int] | None] = {"NAR": None}
@@ -110,7 +110,11 @@ def speak(
                 told["NAR, text"] = uslm.models.align(tok, encoded.codes[0], text, _language(pair))
         for row, symbols in told.items():
             filled = uslm.nar.fill(encoded.codes[0, 0], voice.codes[0], symbols)[None]
-            found[f"{name} {row}"] = _at_16_khz(uslm, tok.decode(filled, encoded.num_samples).waveform[0]), text, []
+            found[f"{name} {row}"] = (
+                _at_16_khz(uslm, tok.decode(filled, num_samples=encoded.num_samples).waveform[0]),
+                text,
+                [],
+            )
         speech = uslm.generate(start, voice, language=_language(pair), takes=takes, seed=seed)
         found[name] = _at_16_khz(uslm, speech.waveform), start, speech.warnings
     return found

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from vocable.codec.encodec import Codec
+from vocable.codec.base import Codec
 from vocable.corpus.dataset import TokenDataset
 from vocable.corpus.manifest import Utterance
 from vocable.files import atomic_path
@@ -162,7 +162,7 @@ def _aligner(
     """The cache's, or one that is trained now if there is none of these clips, symbols, codec and recipe."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model = Aligner(AlignerConfig(codec.quantizer.codebooks.shape[2], len(table)))
+        model = Aligner(AlignerConfig(codec.dimension, len(table)))
     texts = hashlib.sha256(json.dumps(symbols, sort_keys=True).encode()).hexdigest()
     made_for = {"codec": codec.token_id, "symbols": " ".join(table.symbols), "texts": texts, "recipe": str(recipe)}
     weights = cache / WEIGHTS

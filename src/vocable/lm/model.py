@@ -18,11 +18,11 @@ import torch
 from torch import Tensor, nn
 
 from vocable.codec import checkpoint
-from vocable.codec.encodec import Codec
+from vocable.codec.base import Codec
 from vocable.files import atomic_path
 from vocable.lm.aligner import Aligner, AlignerConfig
 from vocable.lm.ar import AR, ARConfig
-from vocable.lm.nar import NAR, NARConfig
+from vocable.lm.nar import NAR, NARConfig, codebooks_of
 from vocable.lm.recipe import LMRecipe, ModelRecipe
 from vocable.lm.text import FRONT_ENDS, SymbolTable, read_text
 from vocable.lm.transformer import TransformerConfig
@@ -74,10 +74,10 @@ def build_models(recipe: LMRecipe, codec: Codec, table: SymbolTable, language: s
     ar = nar = None
     if recipe.ar.train:
         transformer = _transformer(recipe.ar)
-        dimension = codec.quantizer.codebooks.shape[2] if recipe.ar.all_layers else 0
+        dimension = codec.dimension if recipe.ar.all_layers else 0
         ar = AR(
             ARConfig(
-                codec.codebook_size,
+                codec.codebook_sizes[0],
                 len(table),
                 transformer,
                 recipe.ar.timed,
@@ -88,7 +88,7 @@ def build_models(recipe: LMRecipe, codec: Codec, table: SymbolTable, language: s
         )
     if recipe.nar.train:
         transformer = _transformer(recipe.nar, codec.num_quantizers - 1)
-        books = codec.quantizer.codebooks
+        books = codebooks_of(codec)
         layers, size, dimension = books.shape
         nar = NAR(NARConfig(layers, size, dimension, len(table), transformer), books)
     return Models(codec.token_id, recipe.data.front_end, language, table, ar, nar)
@@ -157,7 +157,7 @@ def load_models(name: str | os.PathLike[str] | None, codec: Codec) -> Models:
             ar = ARConfig(**_config(values["ar"]))
             models.ar = _load(folder / "ar.safetensors", ar.transformer, lambda: AR(ar))
         if "nar" in values:
-            nar, books = NARConfig(**_config(values["nar"])), codec.quantizer.codebooks
+            nar, books = NARConfig(**_config(values["nar"])), codebooks_of(codec)
             if books.shape != (nar.num_quantizers, nar.codebook_size, nar.dimension):
                 raise ValueError(f"its NAR is for codebooks {nar.num_quantizers, nar.codebook_size, nar.dimension}")
             models.nar = _load(folder / "nar.safetensors", nar.transformer, lambda: NAR(nar, books.to("meta")))

@@ -16,13 +16,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from vocable.codec.encodec import load_codec
+from vocable.codec.load import load_codec
 from vocable.corpus.manifest import read_manifest, spread
 from vocable.lm.aligner import PAUSE, Aligner, Timing
 from vocable.lm.ar import AR
 from vocable.lm.corpus import Clip, Corpus, like_lengths, load_corpus
 from vocable.lm.model import Models, build_models, digest, load_models, save_models
-from vocable.lm.nar import NAR, frame_symbols, sum_of
+from vocable.lm.nar import NAR, codebooks_of, frame_symbols, sum_of
 from vocable.lm.normalization import MARKS
 from vocable.lm.recipe import AlignerRecipe, LMRecipe
 from vocable.lm.transformer import IGNORED, cross_entropy
@@ -197,7 +197,7 @@ class LMTrainer(Trainer):
             name: Updater(model.parameters(), recipe.optimizer, float16=recipe.precision == "float16")
             for name, model in self.trained.items()
         }
-        books = codec.quantizer.codebooks.cpu()
+        books = codebooks_of(codec).cpu()
         self.data: ClipBatches = ClipBatches(self.corpus, recipe, codec.frame_rate, self.models, books)
         self.held_out = ClipBatches(held_out, recipe, codec.frame_rate, self.models, books)
         rng = np.random.default_rng(recipe.seed)

@@ -17,8 +17,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
+from vocable.codec.base import Codec
 from vocable.codec.clips import Waveforms
-from vocable.codec.encodec import Codec, load_codec
+from vocable.codec.load import load_codec
 from vocable.codec.tokens import Encoded
 from vocable.lm.aligner import REACH
 from vocable.lm.ar import Spoken, ranked
@@ -78,7 +79,7 @@ class USLM:
         """Load language models: RUN/model of `vocable train lm`, or a hub id; None: those in models/uslm of a
         clone, or as its package is installed. codec: the one that they were trained on, as `load_codec` takes
         it (None: the embedded model). Raises ValueError where there are none, or they do not fit."""
-        loaded = load_codec(codec, device)
+        loaded = load_codec(codec, device=device)
         uslm = cls(loaded, load_models(name, loaded).to(device))
         if loaded.device.type == "cpu":
             for module in uslm.ar.modules():
@@ -186,7 +187,7 @@ class USLM:
         starts = [max(0, frames - REACH) for frames in kept]
         newest = [torch.tensor(take.codes[start:]) for take, start in zip(takes, starts, strict=True)]
         codes = pad_sequence(newest, batch_first=True).to(device)
-        vectors = self.codec.embed(codes[:, None], slice(0, 1)).transpose(1, 2)
+        vectors = self.codec.embed(codes[:, None], layers=slice(0, 1)).transpose(1, 2)
         until, said = torch.tensor([(take.until, take.said) for take in takes], device=device).unbind(1)
         scores = list(aligner(vectors, until - torch.tensor(starts, device=device)))
         for i, take in enumerate(takes):

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from vocable.audio import AudioError, resample
+from vocable.codec.base import Codec
 from vocable.codec.clips import Waveforms, as_clips
-from vocable.codec.encodec import Codec
 from vocable.codec.tokens import Encoded, TokensError
 
 SHORTEST, LONGEST = 1.0, 3.0  #: seconds
@@ -54,7 +54,7 @@ def prepare_voice(codec: Codec, waveform: Waveforms, sample_rate: int | None = N
         warnings.warn("the recording hardly sounds like speech: its voice may not be heard", stacklevel=2)
     elif high - low < _LEAST_RANGE:
         warnings.warn("the recording is noisy, and so will be what is said in its voice", stacklevel=2)
-    encoded = codec.encode(chosen * np.float32(LEVEL / level), sample_rate)
+    encoded = codec.encode(chosen * np.float32(LEVEL / level), sample_rate=sample_rate)
     frames = min(frames, int(encoded.num_frames))
     return dataclasses.replace(
         encoded,
@@ -81,8 +81,7 @@ def voice_codes(codec: Codec, voice: Encoded) -> Tensor:
     codes = voice.codes[0, :, :frames]
     if codes.dtype.is_floating_point or codes.shape[1] != frames:
         raise TokensError(f"a voice has whole numbers for each of its {frames} frames: use prepare_voice")
-    if not 0 <= int(codes.min()) <= int(codes.max()) < codec.codebook_size:
-        raise TokensError(f"a voice has codes from 0 to {codec.codebook_size - 1}: the file is damaged")
+    codec.embed(codes[None])  # raises TokensError for codes out of range
     return codes
 
 

@@ -69,7 +69,7 @@ class CodecTrainer(Trainer):
         self.workers = recipe.data.workers
         begun = None
         if recipe.init:  # its config replaces the recipe's, and its codebooks are started already
-            begun = SpeechTokenizer.from_pretrained(recipe.init, str(self.device), weight_norm=True).train()
+            begun = SpeechTokenizer.from_pretrained(recipe.init, device=str(self.device), weight_norm=True).train()
             quantizer = dataclasses.replace(recipe.quantizer, start_step=0)
             recipe = self.recipe = dataclasses.replace(recipe, codec=begun.config, quantizer=quantizer)
         parts = processes.world_size() * recipe.accumulate
@@ -304,7 +304,7 @@ class CodecTrainer(Trainer):
                 writer.clip(f"dev{i}/:{stop}", clip, model.sample_rate, self.step)
         for k in range(model.num_quantizers):
             codes = torch.cat([c[k, :n] for c, n in zip(encoded.codes, encoded.num_frames, strict=True)])
-            shares = torch.bincount(codes, minlength=model.codebook_size) / len(codes)
+            shares = torch.bincount(codes, minlength=model.codebook_sizes[0]) / len(codes)
             figures[f"dev/perplexity{k + 1}"] = float(torch.special.entr(shares).sum().exp())
         return figures
 
