@@ -25,7 +25,7 @@ from rich.progress import track
 from official import random_checkpoint
 from script import cpu_name, fail, publish, quartiles, read_speech, timed, versions
 from vocable import SpeechTokenizer, audio
-from vocable.codec import checkpoint
+from vocable.codec import exchange
 from vocable.corpus.manifest import read_manifest, spread
 
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -49,7 +49,7 @@ def main() -> None:
         clips = [audio.read(u.path, 16_000)[0] for u in spread(read_manifest(args.manifest), args.clips)]
         with tempfile.TemporaryDirectory() as scratch:
             random_checkpoint(Path(scratch) / "official", torch.from_numpy(read_speech(args.manifest, 240)))
-            checkpoint.import_official(Path(scratch) / "official", Path(scratch) / "paper")
+            exchange.import_official(Path(scratch) / "official", Path(scratch) / "paper")
             models = {
                 name: measure(folder, clips, name)
                 for name, folder in (("fast", None), ("paper", Path(scratch) / "paper"))

@@ -31,7 +31,7 @@ from rich.table import Table
 import peers
 from script import cpu_name, fail, peak_resident, quartiles, read_speech, timed, versions
 from vocable import SpeechTokenizer
-from vocable.codec import checkpoint
+from vocable.codec import exchange
 from vocable.codec.official import find_weights
 from vocable.files import atomic_path
 
@@ -66,7 +66,7 @@ def main() -> None:
             folder = Path(scratch) / "official"
             perplexity = random_checkpoint(folder, speech)
         try:
-            codec = checkpoint.import_official(folder, Path(scratch) / "ours")
+            codec = exchange.import_official(folder, Path(scratch) / "ours")
         except ValueError as error:
             fail(str(error))
         report = {

@@ -11,7 +11,8 @@ import safetensors.torch
 import torch
 
 from conftest import make_tiny, make_tiny_paper
-from vocable.codec.checkpoint import CheckpointError, export_official, locate
+from vocable.codec.checkpoint import CheckpointError, locate
+from vocable.codec.exchange import export_official
 from vocable.codec.model import SpeechTokenizer
 from vocable.codec.tokens import TokensError
 
@@ -155,7 +156,7 @@ def test_pickles_are_fetched_only_where_nothing_else_will_do(
 ) -> None:
     asked: list[str] = []
 
-    def download(repository: str, allow_patterns: list[str], ignore_patterns: object) -> str:
+    def download(repository: str, allow_patterns: list[str], **_: object) -> str:
         assert repository == "owner/name"
         asked.extend(allow_patterns)
         return str(tmp_path)

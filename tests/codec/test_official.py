@@ -11,7 +11,7 @@ import safetensors.torch
 import torch
 
 from conftest import differing_frames, make_tiny, make_tiny_paper
-from vocable.codec import checkpoint, official
+from vocable.codec import exchange, official
 from vocable.codec.checkpoint import CheckpointError
 from vocable.codec.config import PRESETS
 from vocable.codec.model import SpeechTokenizer
@@ -22,7 +22,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny codec as the official package would have saved it."""
     folder = tmp_path_factory.mktemp("tiny-paper")
     make_tiny_paper(activation="Snake").save_pretrained(folder / "ours")
-    return checkpoint.export_official(folder / "ours", folder / "official").parent
+    return exchange.export_official(folder / "ours", folder / "official").parent
 
 
 def copy(
@@ -83,14 +83,14 @@ def test_forms_of_one_checkpoint_are_one_codec(exported: Path, tmp_path: Path) -
     torch.save(tensors, both / "SpeechTokenizer.pt")
     with pytest.raises(CheckpointError, match="name the file"):
         SpeechTokenizer.from_pretrained(both)
-    names.add(checkpoint.import_official(both / "SpeechTokenizer_best_dev.pt", tmp_path / "one"))
-    names.add(checkpoint.import_official(exported, tmp_path / "two"))
+    names.add(exchange.import_official(both / "SpeechTokenizer_best_dev.pt", tmp_path / "one"))
+    names.add(exchange.import_official(exported, tmp_path / "two"))
     names.add(SpeechTokenizer.from_pretrained(tmp_path / "two").id)
     names.add(SpeechTokenizer.from_pretrained(both / "SpeechTokenizer_best_dev.pt").id)
     assert len(names) == 1
     half = SpeechTokenizer.from_pretrained(copy(exported, tmp_path / "half", halved))
     assert half.encode(torch.randn(1000)).codes.shape == (1, 8, 4)
-    assert checkpoint.import_official(tmp_path / "half", tmp_path / "three") == half.id not in names
+    assert exchange.import_official(tmp_path / "half", tmp_path / "three") == half.id not in names
 
 
 def test_broken_official_checkpoints_are_refused(exported: Path, tmp_path: Path) -> None:
@@ -124,7 +124,7 @@ def test_broken_official_checkpoints_are_refused(exported: Path, tmp_path: Path)
     for name, folder in cases.items():
         for call in (
             lambda folder=folder: SpeechTokenizer.from_pretrained(folder),
-            lambda folder=folder: checkpoint.import_official(folder, tmp_path / "out"),
+            lambda folder=folder: exchange.import_official(folder, tmp_path / "out"),
         ):
             with pytest.raises(CheckpointError) as caught:
                 call()
@@ -135,30 +135,30 @@ def test_broken_official_checkpoints_are_refused(exported: Path, tmp_path: Path)
 def test_only_the_papers_architecture_can_be_exported(tmp_path: Path) -> None:
     make_tiny().save_pretrained(tmp_path / "ours")
     with pytest.raises(ValueError, match="official package cannot build"):
-        checkpoint.export_official(tmp_path / "ours", tmp_path / "out")
+        exchange.export_official(tmp_path / "ours", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
 def test_broken_models_are_not_exported(exported: Path, tmp_path: Path) -> None:
-    checkpoint.import_official(exported, tmp_path / "ours")
+    exchange.import_official(exported, tmp_path / "ours")
     (tmp_path / "ours" / "codebook_statistics.safetensors").write_bytes(b"cut")
     with pytest.raises(CheckpointError, match="codebook_statistics"):
-        checkpoint.export_official(tmp_path / "ours", tmp_path / "out")
+        exchange.export_official(tmp_path / "ours", tmp_path / "out")
     with pytest.raises(ValueError, match="the input itself"):
-        checkpoint.export_official(tmp_path / "ours", tmp_path / "ours")
+        exchange.export_official(tmp_path / "ours", tmp_path / "ours")
     with pytest.raises(ValueError, match="the input itself"):
-        checkpoint.import_official(exported / "SpeechTokenizer.pt", exported)
+        exchange.import_official(exported / "SpeechTokenizer.pt", exported)
     tensors = safetensors.torch.load_file(tmp_path / "ours" / "model.safetensors")
     safetensors.torch.save_file(dict(list(tensors.items())[1:]), tmp_path / "ours" / "model.safetensors")
     with pytest.raises(CheckpointError, match="missing"):
-        checkpoint.export_official(tmp_path / "ours", tmp_path / "out")
+        exchange.export_official(tmp_path / "ours", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
 def test_statistics_of_another_codec_are_not_exported(exported: Path, tmp_path: Path) -> None:
-    checkpoint.import_official(exported, tmp_path / "ours")
+    exchange.import_official(exported, tmp_path / "ours")
     make_tiny_paper(seed=1, activation="Snake").save_pretrained(tmp_path / "ours")
-    tensors = torch.load(checkpoint.export_official(tmp_path / "ours", tmp_path / "out"), weights_only=True)
+    tensors = torch.load(exchange.export_official(tmp_path / "ours", tmp_path / "out"), weights_only=True)
     book = {what: tensors[f"quantizer.vq.layers.0._codebook.{what}"] for what in ("embed", "embed_avg", "cluster_size")}
     torch.testing.assert_close(book["embed"], book["embed_avg"] / book["cluster_size"][:, None])
 
@@ -217,8 +217,8 @@ def test_names_of_the_official_package_are_told_apart(tiny: SpeechTokenizer) -> 
 def test_rvq_1_alone_costs_no_search_above(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = SpeechTokenizer.from_pretrained(exported)
     searched = []
-    nearest = model.quantizer._nearest
-    monkeypatch.setattr(model.quantizer, "_nearest", lambda x, k: searched.append(k) or nearest(x, k))
+    nearest = model.quantizer.nearest
+    monkeypatch.setattr(model.quantizer, "nearest", lambda x, k: searched.append(k) or nearest(x, k))
     model.encode(torch.randn(3000), layers=slice(0, 1))
     assert searched == [0]
 

@@ -12,7 +12,7 @@ import torch
 from conftest import SPEECH, differing_frames
 from peers import OFFICIAL_CONFIG, MelScale, Spectrogram, fill_official, official, official_class
 from vocable import audio
-from vocable.codec import checkpoint
+from vocable.codec import exchange
 from vocable.codec.model import SpeechTokenizer
 
 try:
@@ -119,9 +119,9 @@ def test_short_and_odd_lengths(pair: Pair, samples: int) -> None:
 
 
 def test_the_round_trip_is_bit_equal(pair: Pair, tmp_path: Path) -> None:
-    name = checkpoint.import_official(pair.folder, tmp_path / "ours")
+    name = exchange.import_official(pair.folder, tmp_path / "ours")
     assert name == pair.ours.id == SpeechTokenizer.from_pretrained(tmp_path / "ours").id
-    back = torch.load(checkpoint.export_official(tmp_path / "ours", tmp_path / "back"), weights_only=True)
+    back = torch.load(exchange.export_official(tmp_path / "ours", tmp_path / "back"), weights_only=True)
     before = pair.theirs.state_dict()
     assert back.keys() == before.keys()
     for key, tensor in before.items():

@@ -13,8 +13,8 @@ import torch
 
 from conftest import make_tiny, make_tiny_paper, tiny_config, tiny_paper_config
 from vocable import SpeechTokenizer
-from vocable.codec.checkpoint import export_official
 from vocable.codec.config import CodecConfig
+from vocable.codec.exchange import export_official
 from vocable.training.codec import CodecTrainer
 from vocable.training.optimizer import Updater
 from vocable.training.recipe import Optimizer, Recipe, from_dict, load_recipe

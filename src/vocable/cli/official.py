@@ -15,9 +15,9 @@ def import_official(
     out: Path = typer.Option(..., "-o", "--out", help="Folder to write, as --model takes it."),
 ) -> None:
     """Turn a checkpoint of the official SpeechTokenizer package, or of its trainer, into a vocable model."""
-    from vocable.codec import checkpoint
+    from vocable.codec import exchange
 
-    typer.echo(f"{checkpoint.import_official(source, out)} in {out}", err=True)
+    typer.echo(f"{exchange.import_official(source, out)} in {out}", err=True)
 
 
 def export_official(
@@ -25,6 +25,6 @@ def export_official(
     out: Path = typer.Option(..., "-o", "--out", help="Folder to write: config.json and SpeechTokenizer.pt."),
 ) -> None:
     """Write a model as the official SpeechTokenizer package loads it."""
-    from vocable.codec import checkpoint
+    from vocable.codec import exchange
 
-    typer.echo(f"{checkpoint.export_official(model, out)}", err=True)
+    typer.echo(f"{exchange.export_official(model, out)}", err=True)

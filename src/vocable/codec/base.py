@@ -30,8 +30,13 @@ class Codec(ABC):
 
     @property
     @abstractmethod
+    def name(self) -> str:
+        """The codec's name, with which its id begins."""
+
+    @property
+    @abstractmethod
     def id(self) -> str:
-        """The name and a hash of all weights."""
+        """NAME-HASH, a hash of config and weights."""
 
     @property
     @abstractmethod
@@ -162,8 +167,8 @@ class Codec(ABC):
 
         Files of vocable 0.1 name the codec's id in place of the token id.
         """
-        of_version_1 = not str(token_id).startswith("tokens-")
-        if token_id != self.token_id and not (of_version_1 and token_id == self.id):
+        by_name = str(token_id).startswith(f"{self.name}-")
+        if token_id != self.token_id and not (by_name and token_id == self.id):
             raise TokensError(f"{what} of {token_id}, but those of this codec are {self.token_id}: load that one")
 
     def select_layers(self, encoded: Encoded, layers: slice | None) -> tuple[Tensor, slice]:

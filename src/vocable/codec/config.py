@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal
 
 #: The largest value of whole-number fields that do not name their own: numbers of channels, samples and Hz.
@@ -166,6 +166,17 @@ class CodecConfig:
     def content_dimension(self) -> int:
         """Channels of the latents that RVQ-1 alone quantizes, the first ones; 0: all layers quantize all channels."""
         return self.dimension // 4 if self.spectral is not None and self.spectral.content_blocks else 0
+
+    @property
+    def weight_norm(self) -> bool:
+        """Whether the convolutions have weight norm."""
+        return self.seanet is not None and self.seanet.weight_norm
+
+    def with_weight_norm(self, weight_norm: bool) -> CodecConfig:
+        """Return the config with weight norm folded or unfolded; an architecture that has none stays as it is."""
+        if self.seanet is None:
+            return self
+        return replace(self, seanet=replace(self.seanet, weight_norm=weight_norm))
 
     @property
     def delay(self) -> int | None:

@@ -59,6 +59,11 @@ class Encodec(Codec):
         self._id = f"encodec-{digest.hexdigest()[:10]}"
 
     @property
+    def name(self) -> str:
+        """`encodec`."""
+        return "encodec"
+
+    @property
     def id(self) -> str:
         """`encodec-` and a hash of all weights."""
         return self._id

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -72,6 +74,18 @@ class Identified(nn.Module):
 def _after_load(module: nn.Module, _: object) -> None:
     assert isinstance(module, Identified)
     module.keep_ids(module._loaded_again)
+
+
+def weights_digest(tensors: Mapping[str, Tensor], settings: object = None, names: Iterable[str] | None = None) -> str:
+    """Return 40 bits of the SHA-256 of `settings`, as JSON, and of the tensors in float32, sorted by name.
+
+    names: the tensors that count (None: all of them).
+    """
+    digest = hashlib.sha256(b"" if settings is None else json.dumps(settings, sort_keys=True).encode())
+    for name in sorted(tensors if names is None else names):
+        digest.update(name.encode())
+        digest.update(tensors[name].detach().cpu().float().contiguous().numpy().data)
+    return digest.hexdigest()[:10]
 
 
 def fingerprint(weights: Iterable[Tensor]) -> object:

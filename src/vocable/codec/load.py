@@ -23,5 +23,5 @@ def load_codec(name: str | os.PathLike[str] | None, *, device: str = "cpu", **op
         return SpeechTokenizer.from_pretrained(name, device=device, **options)
     refused = [key for key, value in options.items() if key != "parts" and value not in (None, False, "float32")]
     if refused:
-        raise ValueError(f"EnCodec has no option {' and '.join(refused)}: leave it out")
+        raise ValueError(f"EnCodec runs as it is: leave out {' and '.join(refused)}")
     return Encodec(str(name).removeprefix(ENCODEC), device)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
@@ -13,7 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from vocable.audio import AudioError
+from vocable.codec import checkpoint
 from vocable.codec.base import Codec
+from vocable.codec.checkpoint import Checkpoint, CheckpointError
 from vocable.codec.clips import (
     Waveforms,
     as_batch,
@@ -29,11 +32,13 @@ from vocable.codec.identity import Identified
 from vocable.codec.layers import Recurrence, frame_mask, inference, no_autocast, reduce_recurrence
 from vocable.codec.level import HighPass, condition, level_gain
 from vocable.codec.long import CHUNK_FRAMES, blocks_of, run_staged
+from vocable.codec.official import CONFIG
 from vocable.codec.rvq import Quantized, ResidualVectorQuantizer
 from vocable.codec.seanet import SEANetDecoder, SEANetEncoder
 from vocable.codec.spectral import SpectralDecoder, SpectralEncoder
 from vocable.codec.staged import Staged, run_batch
 from vocable.codec.tokens import Decoded, Encoded, TokensError
+from vocable.codec.weight_norm import fold, unfold, unfolded_shapes
 
 Parts = Literal["all", "encoder", "decoder"]
 
@@ -115,6 +120,9 @@ class SpeechTokenizer(Codec, Identified):
         weight_norm: bool = False,
         recurrence: Recurrence = "float32",
         compile: bool = False,
+        revision: str | None = None,
+        cache_dir: str | os.PathLike[str] | None = None,
+        local_files_only: bool = False,
     ) -> SpeechTokenizer:
         """Load the embedded model (None or "fast"), a folder, or a hub id, in eval mode.
 
@@ -124,16 +132,19 @@ class SpeechTokenizer(Codec, Identified):
         weight_norm: keep the weight norm of a `paper` codec, for training; else it is folded into the weights.
         recurrence: "bfloat16" rounds the weights of the recurrent layers, for a CPU that they keep waiting; some codes
         differ (benchmarks/README.md says how many). compile: torch.compile encoder and decoder, a minute's work at the
-        first calls; it needs a C++ compiler.
-        Raises CheckpointError when there is no such model, or its files are not a codec of this version.
+        first calls; it needs a C++ compiler. revision: a branch, tag or commit of the hub's repository. cache_dir:
+        where downloads are kept, if not in the hub's own cache. local_files_only: download nothing.
+        Raises CheckpointError when there is no such model, or its files are not a codec of this version; ValueError for
+        a device or an option that cannot be used.
         """
-        from vocable.codec import checkpoint
-
         if recurrence not in get_args(Recurrence):
             raise ValueError(f"recurrence is {', '.join(get_args(Recurrence))}, not {recurrence!r}")
         if recurrence != "float32" and (torch.device(device).type, dtype) != ("cpu", torch.float32):
             raise ValueError(f"recurrence {recurrence} is for float32 models on the CPU: give a dtype alone elsewhere")
-        model = checkpoint.load(name, parts, weight_norm)
+        source = checkpoint.locate(name, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only)
+        found = checkpoint.read(source)
+        check_checkpoint(found)
+        model = _of_checkpoint(found, parts, weight_norm)
         try:
             model = model.to(device=device, dtype=dtype).eval()
         except (RuntimeError, AssertionError) as error:  # what torch says of a device it has not
@@ -145,9 +156,8 @@ class SpeechTokenizer(Codec, Identified):
             model.recurrence = recurrence
         if compile:
             for part in (model.encoder, model.decoder):
-                if isinstance(part, Staged):  # what lies between is one call of a library's recurrence for each layer
-                    part.before = torch.compile(part.before, dynamic=True)  # type: ignore[method-assign]
-                    part.after = torch.compile(part.after, dynamic=True)  # type: ignore[method-assign]
+                if isinstance(part, Staged):
+                    part.compile_stages()
         return model
 
     def save_pretrained(self, folder: str | os.PathLike[str], dtype: torch.dtype = torch.float32) -> None:
@@ -156,13 +166,38 @@ class SpeechTokenizer(Codec, Identified):
         A codec whose weight norm is folded is written as it is, folded: its weights are other numbers than those that
         it was loaded from, and so is its id. Raises ValueError for a codec that was loaded in parts.
         """
-        from vocable.codec import checkpoint
-
         if self.parts != "all":
             raise ValueError(f"this codec holds its {self.parts} alone: load it whole to save it")
         if self.recurrence != "float32":
             raise ValueError(f"this codec's recurrence was made {self.recurrence}: load it as it is to save it")
-        checkpoint.save(self, folder, dtype)
+        tensors = {k: v.detach().to("cpu", dtype).contiguous() for k, v in self.state_dict().items()}
+        checkpoint.write(folder, self.config, tensors)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        dtype: torch.dtype = torch.float32,
+        private: bool | None = None,
+        revision: str | None = None,
+        token: str | None = None,
+        commit_message: str = "Upload a vocable codec",
+    ) -> str:
+        """Write the files of `save_pretrained` to a repository of the Hugging Face hub; return the commit's address.
+
+        repo_id: "owner/name", made if missing, `private` or not. revision: the branch. token: None for the one of
+        `hf auth login`. Raises what huggingface_hub raises.
+        """
+        import huggingface_hub
+
+        api = huggingface_hub.HfApi(token=token)
+        repository = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
+        with tempfile.TemporaryDirectory() as folder:
+            self.save_pretrained(folder, dtype)
+            commit = api.upload_folder(
+                repo_id=repository, folder_path=folder, revision=revision, commit_message=commit_message
+            )
+        return str(commit.commit_url)
 
     def train(self, mode: bool = True) -> SpeechTokenizer:
         """Set training mode, as of any module. A codec of reduced recurrence stays in evaluation mode."""
@@ -170,6 +205,11 @@ class SpeechTokenizer(Codec, Identified):
         return self
 
     # ---- what it is ----------------------------------------------------------------------------------------------
+
+    @property
+    def name(self) -> str:
+        """The config's name, with which the id begins."""
+        return self.config.name
 
     @property
     def id(self) -> str:
@@ -194,8 +234,6 @@ class SpeechTokenizer(Codec, Identified):
         return [*(p for module in modules for p in module.parameters()), self.quantizer.codebooks]
 
     def _hashed(self, name: str) -> str:
-        from vocable.codec import checkpoint
-
         def compute() -> str:
             if self.parts == "decoder" or (self.parts == "encoder" and name == "id"):
                 raise ValueError(
@@ -449,6 +487,45 @@ class SpeechTokenizer(Codec, Identified):
 
     def _checked(self, codes: Tensor | np.ndarray, layers: slice | None) -> tuple[Tensor, int]:
         return checked_codes(codes, layers, self.codebook_sizes, self.device)
+
+
+def check_checkpoint(found: Checkpoint) -> None:
+    """Raise CheckpointError unless a checkpoint's tensors are those of its config."""
+    try:
+        # Without weight norm, whose constructor is one of those that import torch's compiler on the meta device.
+        empty = _without_weights(found.config.with_weight_norm(False), "all")
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise CheckpointError(f"{found.source}: its {CONFIG} is not a codec's ({error})") from error
+    shapes = {name: tuple(tensor.shape) for name, tensor in empty.state_dict().items()}
+    found.check(unfolded_shapes(shapes) if found.config.weight_norm else shapes)
+
+
+def _of_checkpoint(found: Checkpoint, parts: Parts, weight_norm: bool) -> SpeechTokenizer:
+    """The codec of a checkpoint, in float32 on the CPU; parts and weight norm as in `from_pretrained`.
+
+    Memory holds what the model itself takes: parts that are not asked for are not read, and weight norm is folded in
+    place.
+    """
+    # Both now: later the file may hold another model, or be gone, and what is loaded may be a part, or folded.
+    ids = found.ids()
+    tensors = found.take({"all": (), "encoder": ("decoder.",), "decoder": ("encoder.",)}.get(parts, ()))
+    config = found.config.with_weight_norm(weight_norm)
+    if config.weight_norm != found.config.weight_norm:
+        tensors = unfold(tensors) if weight_norm else fold(tensors)
+    model = _without_weights(config, parts)
+    model.load_state_dict(tensors, assign=True)
+    model.keep_ids(ids)
+    return model
+
+
+def _without_weights(config: CodecConfig, parts: Parts) -> SpeechTokenizer:
+    """A codec on the meta device: random weights would take seconds, and twice the memory.
+
+    Some of torch's operators on the meta device import its compiler, which takes a second and 74 MiB. Randn, arange
+    and weight norm are among them, so constructors do without them here.
+    """
+    with torch.device("meta"):
+        return SpeechTokenizer(config, parts)
 
 
 def _staged(part: nn.Module) -> Staged:

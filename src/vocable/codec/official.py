@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from vocable.codec.config import CodecConfig, SEANetConfig
-from vocable.codec.seanet import DIRECTION, GAIN
+from vocable.codec.weight_norm import DIRECTION, GAIN
 from vocable.files import atomic_path
 
 CONFIG, WEIGHTS = "config.json", "SpeechTokenizer.pt"

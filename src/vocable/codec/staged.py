@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 
+import torch
 from torch import Tensor, nn
 
 from vocable.codec.layers import frame_mask
@@ -27,6 +28,11 @@ class Staged(nn.Module, ABC):
     rows_out: int  #: and of the output
     before_context: tuple[int, int]  #: frames before and after the current one that `before` sees, at most
     after_context: tuple[int, int]  #: and `after`
+
+    def compile_stages(self) -> None:
+        """Compile `before` and `after` with torch.compile; a recurrent layer is one library call already."""
+        self.before = torch.compile(self.before, dynamic=True)  # type: ignore[method-assign]
+        self.after = torch.compile(self.after, dynamic=True)  # type: ignore[method-assign]
 
     def __getstate__(self) -> dict[str, object]:
         # Compiled ones belong to this object: a copy of it, or one that was pickled, begins with its own.

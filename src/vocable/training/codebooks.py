@@ -38,10 +38,10 @@ class CodebookEMA:
             pick = torch.randperm(len(residual), generator=generator)[: books.shape[1]].to(residual.device)
             books[k] = residual[pick]
             for _ in range(iterations):
-                counts, sums = self._assigned(residual, self.quantizer._nearest(residual, k))
+                counts, sums = self._assigned(residual, self.quantizer.nearest(residual, k))
                 # An entry that nobody chose stays where it is.
                 books[k] = torch.where(counts[:, None] > 0, sums / counts.clamp_min(1)[:, None], books[k])
-            codes = self.quantizer._nearest(residual, k)
+            codes = self.quantizer.nearest(residual, k)
             residual = self.quantizer.above(k, residual, books[k][codes], rest)
         self.counts.fill_(1.0)
         self.sums.copy_(books)
