@@ -146,7 +146,9 @@ def test_errors_name_the_axis_that_is_wrong(tiny: SpeechTokenizer, clip: torch.T
 def test_rates_of_any_library(tiny: SpeechTokenizer, rate: object) -> None:
     tone = np.sin(np.arange(4_410) * 0.05).astype(np.float32)
     assert tiny.encode(tone, sample_rate=rate).num_samples.tolist() == [1_600]
-    assert tiny.encode(tone, np.int64(16_000), num_samples=np.array([4_000])).num_samples.tolist() == [4_000]
+    assert tiny.encode(tone, sample_rate=np.int64(16_000), num_samples=np.array([4_000])).num_samples.tolist() == [
+        4_000
+    ]
 
 
 def test_results_are_compared_as_objects(tiny: SpeechTokenizer, clip: torch.Tensor) -> None:

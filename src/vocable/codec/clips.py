@@ -100,6 +100,24 @@ def checked_lengths(num_samples: Tensor | Sequence[int], batch: int) -> Tensor:
     return lengths
 
 
+def lengths_of(num_samples: Tensor | Sequence[int] | None, batch: int, longest: int) -> Tensor:
+    """Return the lengths of `batch` clips as int64 [B] on the CPU; None: `longest` for each."""
+    return torch.full((batch,), longest, device="cpu") if num_samples is None else checked_lengths(num_samples, batch)
+
+
+def checked_chunk(chunk_frames: int) -> int:
+    """Return `chunk_frames`. Raises ValueError if it is below 1."""
+    if chunk_frames < 1:
+        raise ValueError(f"chunk_frames must be at least 1, not {chunk_frames}")
+    return chunk_frames
+
+
+def silence_after(waveform: Tensor, lengths: Tensor) -> Tensor:
+    """Return [B, L] with zeros behind each clip's end. A product with a mask would keep NaN."""
+    valid = torch.arange(waveform.shape[1], device="cpu") < lengths[:, None]
+    return torch.where(valid.to(waveform.device), waveform, 0)
+
+
 def checked_codes(
     codes: Tensor | np.ndarray, layers: slice | None, codebook_sizes: Sequence[int], device: torch.device
 ) -> tuple[Tensor, int]:

@@ -10,7 +10,7 @@ import safetensors.torch
 
 from vocable.codec import checkpoint, official, weight_norm
 from vocable.codec.checkpoint import CheckpointError
-from vocable.codec.model import check_checkpoint
+from vocable.codec.network import check_checkpoint
 from vocable.files import atomic_path
 
 #: The file of the statistics that only the official trainer's codebooks need, kept for `export_official`.

@@ -5,71 +5,33 @@ from __future__ import annotations
 import math
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, get_args
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from vocable.audio import AudioError
 from vocable.codec import checkpoint
 from vocable.codec.base import Codec
-from vocable.codec.checkpoint import Checkpoint, CheckpointError
 from vocable.codec.clips import (
     Waveforms,
-    as_batch,
     as_clips,
     at_rate,
     check_fit,
+    checked_chunk,
     checked_codes,
-    checked_lengths,
     layer_range,
+    lengths_of,
+    silence_after,
 )
-from vocable.codec.config import CodecConfig
-from vocable.codec.identity import Identified
-from vocable.codec.layers import Recurrence, frame_mask, inference, no_autocast, reduce_recurrence
+from vocable.codec.layers import Recurrence, inference, no_autocast, reduce_recurrence
 from vocable.codec.level import HighPass, condition, level_gain
 from vocable.codec.long import CHUNK_FRAMES, blocks_of, run_staged
-from vocable.codec.official import CONFIG
-from vocable.codec.rvq import Quantized, ResidualVectorQuantizer
-from vocable.codec.seanet import SEANetDecoder, SEANetEncoder
-from vocable.codec.spectral import SpectralDecoder, SpectralEncoder
+from vocable.codec.network import CodecNetwork, Parts
 from vocable.codec.staged import Staged, run_batch
 from vocable.codec.tokens import Decoded, Encoded, TokensError
-from vocable.codec.weight_norm import fold, unfold, unfolded_shapes
-
-Parts = Literal["all", "encoder", "decoder"]
-
-#: Encoder and decoder.
-_ARCHITECTURES: dict[str, tuple[Callable[[CodecConfig], Staged], Callable[[CodecConfig], Staged]]] = {
-    "spectral": (SpectralEncoder, SpectralDecoder),
-    "seanet": (SEANetEncoder, SEANetDecoder),
-}
-
-
-@dataclass(frozen=True, eq=False)
-class CodecOutput:
-    """What `SpeechTokenizer.forward` returns. All but `codes` carry gradients."""
-
-    waveform: Tensor  #: float32 [B, L]
-    codes: Tensor  #: int64 [B, K, T]
-    semantic: Tensor  #: RVQ-1 mapped to the teacher's channels, [B, T, semantic_dimension]
-    losses: dict[str, Tensor]  #: "commitment", a scalar
-    quantized: Quantized  #: what CodebookEMA.update needs
-
-
-class _LeftOut(nn.Module):
-    """Stands where a part was not loaded."""
-
-    def __init__(self, part: str) -> None:
-        super().__init__()
-        self.part = part
-
-    def forward(self, *_: Any) -> Tensor:
-        raise ValueError(f"this codec was loaded without its {self.part}: load it with parts='all'")
-
 
 #: What the official package's model calls differently (docs/official.md).
 _OFFICIAL_NAMES = {
@@ -79,28 +41,11 @@ _OFFICIAL_NAMES = {
 }
 
 
-class SpeechTokenizer(Codec, Identified):
+class SpeechTokenizer(CodecNetwork, Codec):
     """A neural speech codec whose first code of each frame carries content (arXiv 2308.16692).
 
     `layers` is a slice of the K quantizer layers everywhere: slice(0, 1) is RVQ-1, None is all of them.
     """
-
-    def __init__(self, config: CodecConfig, parts: Parts = "all") -> None:
-        """A codec of random weights. parts: "encoder" builds no decoder, "decoder" no encoder."""
-        super().__init__()
-        if parts not in ("all", "encoder", "decoder"):
-            raise ValueError(f"parts are 'all', 'encoder' or 'decoder', not {parts!r}")
-        self.config, self.parts = config, parts
-        encoder, decoder = _ARCHITECTURES[config.architecture]
-        self.encoder = encoder(config) if parts != "decoder" else _LeftOut("encoder")
-        self.quantizer = ResidualVectorQuantizer(
-            config.num_quantizers, config.codebook_size, config.dimension, config.content_dimension
-        )
-        self.decoder = decoder(config) if parts != "encoder" else _LeftOut("decoder")
-        #: Maps RVQ-1 to the teacher's channels; used in training alone.
-        self.transform = nn.Linear(config.dimension, config.semantic_dimension)
-        #: Number format of its recurrent layers; other than float32 it is for inference alone.
-        self.recurrence = "float32"
 
     def __getattr__(self, name: str) -> Any:
         if name in _OFFICIAL_NAMES:
@@ -142,9 +87,7 @@ class SpeechTokenizer(Codec, Identified):
         if recurrence != "float32" and (torch.device(device).type, dtype) != ("cpu", torch.float32):
             raise ValueError(f"recurrence {recurrence} is for float32 models on the CPU: give a dtype alone elsewhere")
         source = checkpoint.locate(name, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only)
-        found = checkpoint.read(source)
-        check_checkpoint(found)
-        model = _of_checkpoint(found, parts, weight_norm)
+        model = cls.from_checkpoint(checkpoint.read(source), parts, weight_norm)
         try:
             model = model.to(device=device, dtype=dtype).eval()
         except (RuntimeError, AssertionError) as error:  # what torch says of a device it has not
@@ -199,49 +142,12 @@ class SpeechTokenizer(Codec, Identified):
             )
         return str(commit.commit_url)
 
-    def train(self, mode: bool = True) -> SpeechTokenizer:
-        """Set training mode, as of any module. A codec of reduced recurrence stays in evaluation mode."""
-        super().train(mode and self.recurrence == "float32")
-        return self
-
     # ---- what it is ----------------------------------------------------------------------------------------------
 
     @property
     def name(self) -> str:
         """The config's name, with which the id begins."""
         return self.config.name
-
-    @property
-    def id(self) -> str:
-        """The config's name and a hash of config and weights: those of the files that a codec was loaded from.
-
-        It is kept as long as the weights stay (a new hash takes 0.4 s for `paper`). Raises ValueError for a codec that
-        was loaded in parts and whose weights have changed.
-        """
-        return self._hashed("id")
-
-    @property
-    def token_id(self) -> str:
-        """A hash of what decides codes, encoder and quantizer; tokens name it, and codecs that share it share tokens.
-
-        Kept as the id is, as long as encoder and quantizer stay.
-        """
-        return self._hashed("token_id")
-
-    def weights_of(self, name: str) -> list[Tensor]:
-        """The weights that "id" or "token_id" names."""
-        modules = self.children() if name == "id" else (self.encoder, self.quantizer)
-        return [*(p for module in modules for p in module.parameters()), self.quantizer.codebooks]
-
-    def _hashed(self, name: str) -> str:
-        def compute() -> str:
-            if self.parts == "decoder" or (self.parts == "encoder" and name == "id"):
-                raise ValueError(
-                    f"this codec holds its {self.parts} alone, and its weights have changed: its {name} takes all parts"
-                )
-            return (checkpoint.codec_id if name == "id" else checkpoint.token_id)(self.config, self.state_dict())
-
-        return self.id_of_weights(name, compute)
 
     @property
     def sample_rate(self) -> int:
@@ -293,7 +199,7 @@ class SpeechTokenizer(Codec, Identified):
         start, stop = layer_range(layers, self.num_quantizers)
         batch, lengths, gain = self._batch(waveform, sample_rate, num_samples)
         frames = -(-lengths // self.hop_length)
-        latents = run_batch(_staged(self.encoder), batch, lengths)
+        latents = run_batch(self.staged("encoder"), batch, lengths)
         valid = torch.arange(latents.shape[1], device="cpu") < frames[:, None]
         codes = frames.new_zeros(len(frames), stop - start, latents.shape[1], device=self.device)
         # 0 behind a clip's end, which costs no search.
@@ -324,13 +230,13 @@ class SpeechTokenizer(Codec, Identified):
             codes, layers = self.select_layers(codes, layers)
         codes, start = self._checked(codes, layers)
         hop, (batch, _, frames) = self.hop_length, codes.shape
-        lengths = _lengths(num_samples, batch, frames * hop)
+        lengths = lengths_of(num_samples, batch, frames * hop)
         check_fit(lengths, frames, hop)
         latents = self.quantizer.decode(codes, start)
-        waveform = run_batch(_staged(self.decoder), latents, -(-lengths // hop))[:, : int(lengths.max())]
+        waveform = run_batch(self.staged("decoder"), latents, -(-lengths // hop))[:, : int(lengths.max())]
         if gain is not None:
             waveform = waveform / gain.to(waveform)[:, None]
-        return Decoded(_silence_after(waveform, lengths), lengths)
+        return Decoded(silence_after(waveform, lengths), lengths)
 
     @inference
     def encode_long(
@@ -350,7 +256,7 @@ class SpeechTokenizer(Codec, Identified):
         cannot use.
         """
         start, stop = layer_range(layers, self.num_quantizers)
-        encoder, level, chunk = _staged(self.encoder), self.config.level, _at_least_one(chunk_frames)
+        encoder, level, chunk = self.staged("encoder"), self.config.level, checked_chunk(chunk_frames)
         blocks = blocks_of(blocks)
         samples = 0
 
@@ -404,12 +310,12 @@ class SpeechTokenizer(Codec, Identified):
         if len(encoded) != 1:
             raise TokensError(f"{len(encoded)} clips: decode them one by one, as `clips()` gives them")
         codes, start = self._checked(*self.select_layers(encoded, layers))
-        samples, chunk = int(encoded.num_samples), _at_least_one(chunk_frames)
+        samples, chunk = int(encoded.num_samples), checked_chunk(chunk_frames)
         check_fit(encoded.num_samples, codes.shape[2], self.hop_length)
         codes = codes[:, :, : self.num_frames(samples)]
         latents = (self.quantizer.decode(part, start)[0] for part in torch.split(codes, chunk, 2))
         gain = encoded.gain if restore_level else None
-        return self._spoken(run_staged(_staged(self.decoder), latents, chunk), samples, gain)
+        return self._spoken(run_staged(self.staged("decoder"), latents, chunk), samples, gain)
 
     def _spoken(self, blocks: Iterator[Tensor], samples: int, gain: Tensor | None) -> Iterator[Tensor]:
         """The first `samples` samples of the decoder's blocks, divided by the gain."""
@@ -430,38 +336,13 @@ class SpeechTokenizer(Codec, Identified):
     ) -> Tensor:
         """The encoder's output before quantization: float32 [B, D, T]."""
         batch, lengths, _ = self._batch(waveform, sample_rate, num_samples)
-        return run_batch(_staged(self.encoder), batch, lengths).transpose(1, 2)
+        return run_batch(self.staged("encoder"), batch, lengths).transpose(1, 2)
 
     @inference
     def embed(self, codes: Tensor | np.ndarray, *, layers: slice | None = None) -> Tensor:
         """The sum of the codebook vectors of `codes`: int [B, K', T] -> float32 [B, D, T]."""
         codes, start = self._checked(codes, layers)
         return self.quantizer.decode(codes, start).transpose(1, 2)
-
-    def forward(
-        self, waveform: Tensor, num_samples: Tensor | None = None, num_layers: Tensor | None = None
-    ) -> CodecOutput:
-        """The differentiable pass: gradients go straight through the quantizer, to the waveform too.
-
-        waveform: float [B, L] or [B, 1, L]. num_samples: int [B], valid samples of each row; what lies behind them is
-        not used. num_layers: int [B], how many layers each clip is decoded from (quantizer dropout). Codebooks are not
-        changed: that is CodebookEMA's work.
-        """
-        waveform = as_batch(waveform, num_samples)
-        batch, samples = waveform.shape
-        lengths = _lengths(num_samples, batch, samples)
-        if int(lengths.min()) < 1 or int(lengths.max()) > samples:
-            raise ValueError(f"num_samples must be 1 to {samples}, not {lengths.tolist()}")
-        frames = -(-lengths // self.hop_length)
-        latents = self.encoder(_silence_after(waveform, lengths), lengths)
-        quantized = self.quantizer(latents, frame_mask(frames, latents.shape[1], latents), num_layers)
-        return CodecOutput(
-            waveform=_silence_after(self.decoder(quantized.latents, frames)[:, :samples], lengths),
-            codes=quantized.codes,
-            semantic=self.transform(quantized.first.to(self.transform.weight.dtype)),
-            losses={"commitment": quantized.commitment_loss},
-            quantized=quantized,
-        )
 
     # ---- checks --------------------------------------------------------------------------------------------------
 
@@ -487,66 +368,3 @@ class SpeechTokenizer(Codec, Identified):
 
     def _checked(self, codes: Tensor | np.ndarray, layers: slice | None) -> tuple[Tensor, int]:
         return checked_codes(codes, layers, self.codebook_sizes, self.device)
-
-
-def check_checkpoint(found: Checkpoint) -> None:
-    """Raise CheckpointError unless a checkpoint's tensors are those of its config."""
-    try:
-        # Without weight norm, whose constructor is one of those that import torch's compiler on the meta device.
-        empty = _without_weights(found.config.with_weight_norm(False), "all")
-    except (ValueError, TypeError, RuntimeError) as error:
-        raise CheckpointError(f"{found.source}: its {CONFIG} is not a codec's ({error})") from error
-    shapes = {name: tuple(tensor.shape) for name, tensor in empty.state_dict().items()}
-    found.check(unfolded_shapes(shapes) if found.config.weight_norm else shapes)
-
-
-def _of_checkpoint(found: Checkpoint, parts: Parts, weight_norm: bool) -> SpeechTokenizer:
-    """The codec of a checkpoint, in float32 on the CPU; parts and weight norm as in `from_pretrained`.
-
-    Memory holds what the model itself takes: parts that are not asked for are not read, and weight norm is folded in
-    place.
-    """
-    # Both now: later the file may hold another model, or be gone, and what is loaded may be a part, or folded.
-    ids = found.ids()
-    tensors = found.take({"all": (), "encoder": ("decoder.",), "decoder": ("encoder.",)}.get(parts, ()))
-    config = found.config.with_weight_norm(weight_norm)
-    if config.weight_norm != found.config.weight_norm:
-        tensors = unfold(tensors) if weight_norm else fold(tensors)
-    model = _without_weights(config, parts)
-    model.load_state_dict(tensors, assign=True)
-    model.keep_ids(ids)
-    return model
-
-
-def _without_weights(config: CodecConfig, parts: Parts) -> SpeechTokenizer:
-    """A codec on the meta device: random weights would take seconds, and twice the memory.
-
-    Some of torch's operators on the meta device import its compiler, which takes a second and 74 MiB. Randn, arange
-    and weight norm are among them, so constructors do without them here.
-    """
-    with torch.device("meta"):
-        return SpeechTokenizer(config, parts)
-
-
-def _staged(part: nn.Module) -> Staged:
-    """An encoder or decoder, or the error of one that was not loaded."""
-    if isinstance(part, _LeftOut):
-        part()
-    return part  # type: ignore[return-value]
-
-
-def _at_least_one(chunk_frames: int) -> int:
-    if chunk_frames < 1:
-        raise ValueError(f"chunk_frames must be at least 1, not {chunk_frames}")
-    return chunk_frames
-
-
-def _lengths(num_samples: Tensor | Sequence[int] | None, batch: int, most: int) -> Tensor:
-    """Lengths of clips, int64 [B] on the CPU; None: `most` of each."""
-    return torch.full((batch,), most, device="cpu") if num_samples is None else checked_lengths(num_samples, batch)
-
-
-def _silence_after(waveform: Tensor, lengths: Tensor) -> Tensor:
-    """[B, L] with zeros behind each clip's end, whatever is there: a product would keep NaN."""
-    valid = torch.arange(waveform.shape[1], device="cpu") < lengths[:, None]
-    return torch.where(valid.to(waveform.device), waveform, 0)

@@ -21,7 +21,8 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from vocable import audio
-from vocable.codec.model import CodecOutput, SpeechTokenizer
+from vocable.codec.model import SpeechTokenizer
+from vocable.codec.network import CodecOutput
 from vocable.corpus.manifest import Utterance, read_manifest, read_manifests, spread
 from vocable.files import file_digest
 from vocable.semantic.cache import FeatureCache, extract

@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vocable.codec.model import CodecOutput, SpeechTokenizer
+from vocable.codec.model import SpeechTokenizer
+from vocable.codec.network import CodecOutput
 from vocable.semantic.distillation import NO_UNIT, unit_loss
 from vocable.training.data import Batch
 from vocable.training.disturb import Disturber
