@@ -23,7 +23,7 @@ from vocable.conversion import swap_layers
 from vocable.corpus.manifest import Utterance, spread
 from vocable.evaluation import statistics
 from vocable.evaluation.disentanglement import read_speaker
-from vocable.evaluation.metrics import Models, Pair, load_metric, made_with
+from vocable.evaluation.metrics import Metric, Models, NoAnswer, Pair, load_metric, made_with
 from vocable.evaluation.phones import PHONE_LAG, SAMPLE_RATE, PhoneRecogniser, softmax_regression
 from vocable.evaluation.reconstruction import fit as fit_length
 from vocable.evaluation.robustness import CHANGES, gain
@@ -223,7 +223,7 @@ class Trials:
         for clip in progress([u for u in [*self.sound, *self.sources] if u.id not in self.known.voices], "voices"):
             self.known.voices[clip.id] = embed(read(clip)).tolist()
         for clip in progress([u for u in self.words if u.id not in self.known.words], "hearing words"):
-            self.known.words[clip.id] = hear(Pair(read(clip), read(clip), clip.text))
+            self.known.words[clip.id] = judged(hear, Pair(read(clip), read(clip), clip.text))
         self.known.write()
 
     def references(self) -> list[Utterance]:
@@ -276,14 +276,14 @@ class Trials:
                 waveform = read(clip)
                 decoded = decode(tok, waveform, layers)
                 pair = Pair(waveform, decoded)
-                found = {name: judge(pair) for name, judge in judges.items()}
+                found = {name: judged(judge, pair) for name, judge in judges.items()}
                 mel = distance(torch.from_numpy(decoded)[None], torch.from_numpy(waveform)[None])["mel"]
                 found |= {"mel": (float(mel), 1), "voice": self.cosine(clip, decoded)}
                 for name, score in found.items():
                     scores.setdefault(f"{name} :{layers}", []).append(score)
         hear = load_metric("wer", self.models)
         for layers, clips in ((1, self.words), (LAYERS, self.fewer)):
-            heard = [hear(Pair(w, decode(tok, w, layers), clip.text)) for clip in clips for w in [read(clip)]]
+            heard = [judged(hear, Pair(w, decode(tok, w, layers), clip.text)) for clip in clips for w in [read(clip)]]
             scores[f"wer :{layers}"] = list(heard)
         return scores
 
@@ -320,7 +320,7 @@ class Trials:
             speech = fit_length(swapped.waveform[0].numpy(), len(waveform))
             cosines = self.cosine(reference, speech), self.cosine(source, speech)
             nearer = (float(cosines[0] > cosines[1]), 1) if cosines[0] and cosines[1] else None
-            words = hear(Pair(waveform, speech, source.text))
+            words = judged(hear, Pair(waveform, speech, source.text))
             for name, score in zip(names, (*cosines, nearer, words), strict=True):
                 scores[name].append(score)
         return scores
@@ -338,6 +338,14 @@ def by_speaker(clips: Iterable[Utterance]) -> dict[str, list[Utterance]]:
         if clip.speaker:
             found.setdefault(clip.speaker, []).append(clip)
     return found
+
+
+def judged(metric: Metric, pair: Pair) -> Sequence[float] | None:
+    """Return the metric's score of a pair; None where it has no answer."""
+    try:
+        return metric(pair)
+    except NoAnswer:
+        return None
 
 
 def decode(tok: SpeechTokenizer, waveform: np.ndarray, layers: int) -> np.ndarray:

@@ -7,6 +7,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import secrets
 import shutil
 import tempfile
@@ -59,6 +60,14 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         if foreign:
             raise OSError(f"{path}: not written ({error})") from error
         raise
+
+
+def remove_leftovers(*folders: Path) -> None:
+    """Remove the temporary files of `atomic_path` that killed processes left directly in these folders."""
+    for folder in folders:
+        for path in folder.glob(".*.tmp*"):
+            if re.match(r"\.[0-9a-f]{12}\.tmp", path.name):
+                path.unlink(missing_ok=True)
 
 
 def is_device(path: Path) -> bool:

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
+from vocable.files import remove_leftovers
+
 if sys.platform == "win32":
     import msvcrt
 
@@ -22,10 +24,11 @@ else:
 
 
 @contextlib.contextmanager
-def one_at_a_time(folder: str | os.PathLike[str]) -> Iterator[None]:
+def one_at_a_time(folder: str | os.PathLike[str], *subfolders: str) -> Iterator[None]:
     """Make `folder` if it is not there, and hold FOLDER/.lock until the block ends; a killed process lets go of it.
 
-    Raises ValueError if another process, or another thread of this one, holds it.
+    Temporary files that a killed process left in the folder and in its `subfolders` are removed. Raises ValueError if
+    another process, or another thread of this one, holds the lock.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -36,4 +39,6 @@ def one_at_a_time(folder: str | os.PathLike[str]) -> Iterator[None]:
             raise ValueError(f"{folder}: another run is at work here; wait for it, or choose another folder") from None
         except OSError:  # a file system without locks
             pass
+        else:
+            remove_leftovers(folder, *(folder / name for name in subfolders))
         yield

@@ -147,7 +147,8 @@ def test_killed_at_random_moments_a_command_comes_to_the_same(house: Path, tmp_p
             if number is None:
                 assert process.returncode == 0 or "--resume" in errors, errors
             elif process.returncode != 0:  # it may have been over
-                assert process.returncode == (-number if number == signal.SIGKILL else 128 + number), errors
+                # A signal before Python has a handler for it, or after that is gone, ends the process by itself.
+                assert process.returncode in (-number, 128 + number), errors
             assert not of_group(process.pid)
         assert results(out) == expected
         assert not [path for path in out.rglob("*") if ".tmp" in path.name], "temporary files are left"

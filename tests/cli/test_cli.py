@@ -187,6 +187,19 @@ def test_signals(number: int, expected: int, tiny_folder: Path, tmp_path: Path) 
         Encoded.load(path)
 
 
+@pytest.mark.parametrize(("number", "expected"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_while_torch_is_imported(number: int, expected: int, tmp_path: Path) -> None:
+    """An exception in the import would abort the process: torch's C++ code imports Python modules."""
+    (tmp_path / "torch.py").write_text(
+        f"import os\ntry:\n    os.kill(os.getpid(), {number})\n    for i in range(10**6): pass\n"
+        "except BaseException:\n    os.abort()"
+    )
+    env = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
+    command = [sys.executable, "-m", "vocable", "info", str(tmp_path)]
+    done = subprocess.run(command, env=env, capture_output=True, text=True)
+    assert done.returncode == expected and done.stderr in ("vocable: interrupted\n", "vocable: terminated\n")
+
+
 def test_a_full_gpu_is_one_line(run, monkeypatch) -> None:
     def fill(*_: object, **__: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")

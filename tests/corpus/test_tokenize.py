@@ -119,7 +119,7 @@ def test_interrupted_or_in_several_processes_the_bytes_are_the_same(corpus: Path
 
     with pytest.raises(KeyboardInterrupt):
         tokenize(utterances, tmp_path, plan, stops_in_the_middle)
-    (tmp_path / "shards" / ".00002.1.tmp.tar").write_bytes(b"of a worker that was killed")
+    (tmp_path / "shards" / ".0123456789ab.tmp.tar").write_bytes(b"of a worker that was killed")
     with pytest.raises(ValueError, match="not finished"):
         read_index(tmp_path)
     done: list[float] = []

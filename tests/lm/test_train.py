@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import json
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,17 @@ def test_a_run_learns_and_its_models_load(corpus: Path, tmp_path: Path) -> None:
             assert torch.equal(tensor, trainer.models.parts[name].state_dict()[key])
     with pytest.raises(ValueError, match=r"models of tokens-\w+, but those of this"):
         load_models(tmp_path / "run" / "model", make_tiny(3, num_quantizers=4))
+
+
+def test_the_command(corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    yaml = pytest.importorskip("yaml")
+    plan = dataclasses.asdict(recipe(corpus, tmp_path / "cache", max_steps=2, nar={"train": False}))
+    (tmp_path / "lm.yaml").write_text(yaml.safe_dump(json.loads(json.dumps(plan))))
+    assert run_command("train", "lm", tmp_path / "lm.yaml", "-o", tmp_path / "run") == 0
+    token_id = SpeechTokenizer.from_pretrained(corpus / "codec").token_id
+    said = capsys.readouterr().err
+    assert f" on {token_id}: 2 steps" in said and "1 clips were left out" in said
+    assert (tmp_path / "run" / "model" / "ar.safetensors").is_file()
 
 
 def test_resumed_equals_uninterrupted(corpus: Path, tmp_path: Path) -> None:

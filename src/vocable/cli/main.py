@@ -106,9 +106,20 @@ class _Stop:
         if self.begun is None:
             self.begun = time.monotonic()
             complain("interrupted" if number == signal.SIGINT else "terminated")
+            if _imports_torch(frame):  # its C++ code aborts the process at an exception; nothing has been written yet
+                os._exit(128 + number)
             sys.exit(128 + number)
         if time.monotonic() - self.begun > self._PATIENCE:
             os._exit(128 + number)
+
+
+def _imports_torch(frame: FrameType | None) -> bool:
+    """Return whether the import of torch is among the callers of `frame`."""
+    while frame is not None:
+        if frame.f_code.co_name == "<module>" and str(frame.f_globals.get("__name__")).split(".")[0] == "torch":
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _show_warning(message: Warning | str, *_: object) -> None:

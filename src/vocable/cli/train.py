@@ -96,7 +96,7 @@ def lm(
     summary = _run(make, folder, resume, ("total", "ar", "nar", "dev/ar", "dev/nar"))
     if summary:
         steps, spent, left_out = summary["steps"], summary["seconds"], summary["left_out"]
-        typer.echo(f"trained {summary['models']} on {summary['codec']}: {steps} steps in {spent} s", err=True)
+        typer.echo(f"trained {summary['models']} on {summary['token_id']}: {steps} steps in {spent} s", err=True)
         typer.echo(f"models in {folder}/model; {left_out} clips were left out", err=True)
 
 

@@ -7,7 +7,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -44,9 +44,14 @@ _worker: Worker
 def _start(plan: Plan, out: Path) -> None:
     global _worker
     end_with_parent()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: sys.exit(1))  # an exception: temporary files are removed on the way out
+    _on_signals(lambda *_: os._exit(1))  # an exception from the codec's loading would be printed, with its traceback
     _worker = Worker(plan, out)
+    _on_signals(lambda *_: sys.exit(1))  # an exception: temporary files are removed on the way out
+
+
+def _on_signals(handler: Callable[..., None]) -> None:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, handler)
 
 
 def _do(shard: Shard) -> int:

@@ -100,10 +100,8 @@ def tokenize(
     not among these, or of another duration, or if the manifest cannot be planned from.
     """
     check_manifest(utterances)
-    with one_at_a_time(out):
+    with one_at_a_time(out, "shards"):
         shards = _plan_shards(out, plan, utterances)
-        for stale in (out / "shards").glob(".*.tmp.*"):  # of workers that were killed
-            stale.unlink(missing_ok=True)
         todo = []
         for shard in shards:
             if _stands(out, plan, shard):

@@ -118,7 +118,7 @@ class Trainer(ABC):
         with contextlib.ExitStack() as stack:
             if self.is_main:
                 self.folder.mkdir(parents=True, exist_ok=True)
-                stack.enter_context(one_at_a_time(self.folder))
+                stack.enter_context(one_at_a_time(self.folder, "model"))
                 self._begin()
             stack.enter_context(self.settings())
             return self._train()
