@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -87,6 +88,18 @@ def test_autocast_and_a_default_device_change_nothing(codec: Encodec, speech: np
     with torch.autocast("cpu", torch.bfloat16), torch.device("meta"):
         assert torch.equal(codec.encode(speech).codes, encoded.codes)
         assert torch.equal(codec.decode(encoded.codes.numpy(), num_samples=[len(speech)]).waveform, decoded)
+
+
+def test_commands_take_it(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    name, tokens = f"encodec:{folder}", tmp_path / "tokens.npz"
+    assert run_command("encode", SPEECH, "-o", tokens, "-m", name) == 0
+    assert run_command("decode", tokens, "-o", tmp_path / "decoded.wav", "-m", name) == 0
+    assert run_command("reconstruct", SPEECH, "-o", tmp_path / "reconstructed.wav", "-m", name) == 0
+    decoded, reconstructed = (audio.read(tmp_path / f"{name}.wav")[0] for name in ("decoded", "reconstructed"))
+    assert np.array_equal(decoded, reconstructed)
+    assert run_command("info", name, "--json") == 0
+    facts = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert facts["id"].startswith("encodec-") and facts["parameters"]["decoder"] > 0
 
 
 def test_what_it_refuses(codec: Encodec, folder: Path, speech: np.ndarray, tmp_path: Path) -> None:

@@ -16,22 +16,24 @@ def reconstruct(
         ..., "-o", "--out", help="A folder; for one input an audio file, or - for standard output."
     ),
     layers: str = typer.Option(None, help="Through these layers alone: :1, :4, ... (default: all)."),
-    model: str = typer.Option(None, "-m", "--model", help="A folder or a hub id (default: the embedded model)."),
+    model: str = typer.Option(
+        None, "-m", "--model", help="A folder, a hub id, encodec:ID (default: the embedded model)."
+    ),
     device: str = typer.Option("cpu", help="cpu, cuda, ..."),
 ) -> None:
-    """Speech to codes and back, to hear what the codes keep."""
+    """Encode and decode speech, to hear what the codes keep."""
     chosen = parse_layers(layers)
 
     from vocable import audio
-    from vocable.codec.model import SpeechTokenizer
+    from vocable.codec.load import load_codec
 
     plan = batch.plan(inputs, out, audio.SUFFIXES, SPEECH_SUFFIXES)
-    tokenizer = SpeechTokenizer.from_pretrained(model, device=device)
-    tokenizer.bitrate(chosen)  # a wrong --layers is said once, not for each file
+    codec = load_codec(model, device=device)
+    codec.bitrate(chosen)  # raises for wrong --layers once, not for each file
 
     def work(source: Path, target: Path) -> float:
-        waveform, _ = audio.read(source, tokenizer.sample_rate)
-        audio.write(target, tokenizer.reconstruct(waveform, layers=chosen).waveform[0], tokenizer.sample_rate)
-        return len(waveform) / tokenizer.sample_rate
+        waveform, _ = audio.read(source, codec.sample_rate)
+        audio.write(target, codec.reconstruct(waveform, layers=chosen).waveform[0], codec.sample_rate)
+        return len(waveform) / codec.sample_rate
 
     batch.run(plan, work, "reconstructed")

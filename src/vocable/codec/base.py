@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -127,6 +128,31 @@ class Codec(ABC):
     def frame_rate(self) -> float:
         """Frames per second."""
         return self.sample_rate / self.hop_length
+
+    @property
+    def delay(self) -> int | None:
+        """Samples that decoded speech lags behind its input in a stream; None for a codec that needs the whole clip."""
+        return None
+
+    def part_sizes(self) -> dict[str, int]:
+        """Return the number of values in each part that is loaded, by the part's name."""
+        return {}
+
+    def describe(self) -> dict[str, Any]:
+        """Return the codec's ids, rates and sizes as plain values."""
+        return {
+            "id": self.id,
+            "token_id": self.token_id,
+            "sample_rate": self.sample_rate,
+            "frame_rate": self.frame_rate,
+            "hop_length": self.hop_length,
+            "delay": self.delay,
+            "num_quantizers": self.num_quantizers,
+            "codebook_sizes": list(self.codebook_sizes),
+            "bitrate": self.bitrate(),
+            "bitrate_semantic": self.bitrate(slice(0, 1)),
+            "parameters": self.part_sizes(),
+        }
 
     def bitrate(self, layers: slice | None = None) -> float:
         """Bits per second of the codes of these layers, without entropy coding."""

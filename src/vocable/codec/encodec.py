@@ -99,6 +99,12 @@ class Encodec(Codec):
         """The device that the codec runs on."""
         return self.quantizer.codebooks.device
 
+    def part_sizes(self) -> dict[str, int]:
+        """Return the number of values in encoder, decoder and codebooks."""
+        parts = {"encoder": self.model.encoder, "decoder": self.model.decoder}
+        sizes = {name: sum(p.numel() for p in part.parameters()) for name, part in parts.items()}
+        return sizes | {"codebooks": self.quantizer.codebooks.numel()}
+
     @inference
     def encode(
         self,

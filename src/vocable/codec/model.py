@@ -173,6 +173,12 @@ class SpeechTokenizer(CodecNetwork, Codec):
     def device(self) -> torch.device:
         return self.quantizer.codebooks.device
 
+    def part_sizes(self) -> dict[str, int]:
+        """Return the number of values in encoder, decoder and codebooks."""
+        parts = {"encoder": self.encoder, "decoder": self.decoder}
+        sizes = {name: sum(p.numel() for p in part.parameters()) for name, part in parts.items() if part is not None}
+        return sizes | {"codebooks": self.quantizer.codebooks.numel()}
+
     @property
     def delay(self) -> int | None:
         """Samples that decoded speech lags behind its input in a stream; None for a codec that needs the whole clip."""
