@@ -91,7 +91,7 @@ def test_command(corpus: list[Utterance], tmp_path: Path, capsys: pytest.Capture
     rows = {line[:14].strip(): line[14:].split(maxsplit=1) for line in out.splitlines()}
     assert rows["unreadable"] == ["4", "nan, cut, text, absent"]
     assert rows["wrong duration"] == ["1", "wrong_duration"]
-    assert "13 utterances" in err and "4 are well" in err and "warning" not in err
+    assert "13 utterances" in err and "4 are good" in err and "warning" not in err
     content = json.loads(report.read_text())
     assert content["utterances"] == 13
     assert {p: {row["id"] for row in rows} for p, rows in content["problems"].items()} == EXPECTED

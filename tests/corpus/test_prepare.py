@@ -180,7 +180,7 @@ def test_errors_say_what_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str
         assert message in capsys.readouterr().err
     (root / "x.wav").write_bytes(b"no audio")
     assert run_command("prepare", "folder", root, "-o", tmp_path / "m.jsonl") == 2
-    assert "not one of 1 files is readable" in capsys.readouterr().err
+    assert "none of 1 files is readable" in capsys.readouterr().err
     (root / "x.txt").write_bytes(b"\xff\xfe\xff")
     assert run_command("prepare", "folder", root, "-o", tmp_path / "m.jsonl") == 2
     assert "x.txt: not UTF-8" in capsys.readouterr().err

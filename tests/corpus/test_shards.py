@@ -18,18 +18,11 @@ from torch.utils.data import DataLoader
 from conftest import run_command
 from vocable.codec.tokens import Encoded, TokensError
 from vocable.corpus.dataset import TokenDataset, TokenStream, collate
+from vocable.corpus.index import read_entry, read_index
 from vocable.corpus.manifest import Utterance
-from vocable.corpus.tokenize import (
-    Plan,
-    _escaped,
-    _plan_shards,
-    _write_parquet,
-    _write_tar,
-    read_entry,
-    read_index,
-    read_shard,
-    verify,
-)
+from vocable.corpus.plan import Plan, plan_shards
+from vocable.corpus.shards import member_name, read_shard, write_shard
+from vocable.corpus.verify import verify
 from vocable.files import file_digest
 
 DEEP = "[" * 100_000
@@ -59,7 +52,7 @@ def write(out: Path, shards: list[list[str]], format: str = "tar") -> Path:
     for number, names in enumerate(shards):
         tokens = tokens_of(names)
         path = out / "shards" / f"{number:05d}.{format}"
-        places = (_write_tar if format == "tar" else _write_parquet)(path, tokens)
+        places = write_shard(path, tokens)
         frames = sum(int(t.num_frames) for t in tokens.values())
         part = {"shard": path.name, "sha256": file_digest(path), "seconds": 1.0, "frames": frames}
         clips = {name: [*place, int(tokens[name].num_frames)] for name, place in places.items()}
@@ -130,7 +123,7 @@ def test_a_damaged_index_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixtu
             with pytest.raises(ValueError, match=r"index\.json: damaged.*: run `vocable tokenize` again"):
                 read()
     capsys.readouterr()
-    assert run_command("tokenize", "verify", out) == 2
+    assert run_command("verify", out) == 2
     assert capsys.readouterr().err.count("\n") == 1
 
 
@@ -159,7 +152,7 @@ def test_a_place_behind_the_end_of_a_shard(tmp_path: Path) -> None:
     path.write_text(json.dumps(entry))
     data = TokenDataset(out)
     assert data[0]["id"] == "a"
-    with pytest.raises(TokensError, match="lies behind the shard's end"):
+    with pytest.raises(TokensError, match="its place is behind the shard's end"):
         data[1]
 
 
@@ -265,19 +258,19 @@ def test_damaged_parquet(tmp_path: Path) -> None:
 
 
 def test_a_damaged_plan(tmp_path: Path) -> None:
-    plan = Plan(None, "tiny-0", 0, 2)
+    plan = Plan(codec=None, token_id="tiny-0", start=0, stop=2)
     utterances = [Utterance("a", Path("a"), 1.0)]
-    _plan_shards(tmp_path, plan, utterances)
+    plan_shards(tmp_path, plan, utterances)
     path = tmp_path / "plan.json"
     good = json.loads(path.read_text())
     for content in ("{", "[]", DEEP, *(json.dumps(good | {"shards": s}) for s in (None, 5, [["a"]], [[["a", "b"]]]))):
         path.write_text(content)
         with pytest.raises(ValueError, match=r"plan\.json: damaged"):
-            _plan_shards(tmp_path, plan, utterances)
+            plan_shards(tmp_path, plan, utterances)
     path.unlink()
     (tmp_path / "shards" / "x").touch()
     with pytest.raises(ValueError, match="holds other results"):
-        _plan_shards(tmp_path, plan, utterances)
+        plan_shards(tmp_path, plan, utterances)
 
 
 # ---- positions -------------------------------------------------------------------------------------------------------
@@ -319,9 +312,9 @@ def test_a_position_that_workers_have_left_is_no_position(tmp_path: Path) -> Non
 
 def test_too_few_shards_say_the_option(tmp_path: Path) -> None:
     stream = TokenStream(write(tmp_path / "out", [["a"]]))
-    with pytest.raises(ValueError, match=r"1 shards cannot be dealt out to 2 readers: .*--shard-minutes"):
+    with pytest.raises(ValueError, match=r"1 shards cannot be divided among 2 readers: .*--shard-minutes"):
         list(DataLoader(stream, batch_size=None, num_workers=2))
 
 
 def test_names_in_a_shard_are_safe_to_unpack() -> None:
-    assert _escaped("../a b/c.d") == "%2E%2E%2Fa b%2Fc%2Ed"
+    assert member_name("../a b/c.d") == "%2E%2E%2Fa b%2Fc%2Ed.safetensors"
