@@ -1,4 +1,4 @@
-"""Tiny corpora in the layouts of the public ones; each manifest is read back."""
+"""Tiny corpora in the layouts of the public corpora; each manifest is read back."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_vctk(tmp_path: Path, prepare) -> None:
     assert [u.id for u in prepare("vctk", "--subset", "mic2")] == ["p225_001_mic2"]
 
 
-def test_vctk_of_old(tmp_path: Path, prepare) -> None:
+def test_the_older_layout_of_vctk(tmp_path: Path, prepare) -> None:
     clip(tmp_path / "root" / "wav48" / "p225" / "p225_001.wav")
     write(tmp_path / "root" / "txt" / "p225" / "p225_001.txt", "Please call Stella.")
     assert [facts(u) for u in prepare("vctk")] == [("p225_001", "p225", "Please call Stella.", "vctk", "en")]

@@ -1,4 +1,4 @@
-"""Corpora that are damaged or hostile, and shards of many clips: made by hand, without a codec."""
+"""Shards of many clips, and corpora that are damaged or hostile; made without a codec."""
 
 from __future__ import annotations
 
@@ -63,8 +63,8 @@ def write(out: Path, shards: list[list[str]], format: str = "tar") -> Path:
     return out
 
 
-def relisted(out: Path) -> None:
-    """The index made to say what is there, as whoever wants to do harm would."""
+def update_checksums(out: Path) -> None:
+    """Update the checksums of the index, as an attacker would."""
     index = json.loads((out / "index.json").read_text())
     for row in index["shards"]:
         path = out / "shards" / row["shard"]
@@ -127,7 +127,7 @@ def test_a_damaged_index_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert capsys.readouterr().err.count("\n") == 1
 
 
-def test_a_damaged_list_of_clips_is_named(tmp_path: Path) -> None:
+def test_a_damaged_entry_is_named(tmp_path: Path) -> None:
     out = write(tmp_path / "out", [["a", "b"], ["c"]])
     path = out / "shards" / "00000.json"
     good = json.loads(path.read_text())
@@ -165,7 +165,7 @@ def member(name: str, data: bytes = b"", **changes: Any) -> tuple[tarfile.TarInf
 
 
 def sparse(size: int) -> bytes:
-    """The header of a sparse member, in the old format of GNU: it says its true size and holds nothing."""
+    """Return a sparse member in the old format of GNU: it claims `size` bytes and holds none."""
     header = bytearray(tarfile.TarInfo("a.safetensors").tobuf(tarfile.GNU_FORMAT))
     header[156:157] = tarfile.GNUTYPE_SPARSE
     header[386:398] = header[398:410] = b"%011o\0" % 0
@@ -210,7 +210,7 @@ def test_hostile_and_damaged_tars(kind: str, tmp_path: Path) -> None:
     out = write(tmp_path / "out", [["a"]])
     path = out / "shards" / "00000.tar"
     path.write_bytes(hostile(kind, path.read_bytes()))
-    relisted(out)
+    update_checksums(out)
     with pytest.raises(TokensError, match=r"00000\.tar"):
         list(read_shard(path))
     with pytest.raises(TokensError, match=r"00000\.tar"):
@@ -219,19 +219,19 @@ def test_hostile_and_damaged_tars(kind: str, tmp_path: Path) -> None:
     assert "00000.tar" in line
 
 
-def test_a_shard_that_was_cut_between_clips(tmp_path: Path) -> None:
+def test_a_shard_cut_between_clips(tmp_path: Path) -> None:
     out = write(tmp_path / "out", [["a", "b", "c"]])
     path = out / "shards" / "00000.tar"
     place = json.loads(path.with_suffix(".json").read_text())["clips"]["b"]
     path.write_bytes(path.read_bytes()[: place[0] - tarfile.BLOCKSIZE])
-    relisted(out)
+    update_checksums(out)
     assert [name for name, _ in read_shard(path)] == ["a"]
     with pytest.raises(TokensError, match="holds 1 clips, not the 3 of the index"):
         list(TokenStream(out, passes=1))
     assert "holds other clips" in verify(out)[0]
 
 
-def test_an_index_that_counts_wrongly(tmp_path: Path) -> None:
+def test_an_index_with_a_wrong_number_of_clips(tmp_path: Path) -> None:
     out = write(tmp_path / "out", [["a", "b"]])
     index = json.loads((out / "index.json").read_text())
     index["shards"][0]["clips"] = 3
@@ -251,7 +251,7 @@ def test_damaged_parquet(tmp_path: Path) -> None:
     parquet.write_table(pyarrow.table({"id": ["a"]}), without)
     for content in (whole[:-50], b"", other.getvalue(), without.getvalue(), whole[:8] + bytes(8) + whole[16:]):
         path.write_bytes(content)
-        relisted(out)
+        update_checksums(out)
         with pytest.raises(TokensError, match=r"00000\.parquet"):
             list(read_shard(path))
         assert len(verify(out)) == 1
@@ -276,7 +276,7 @@ def test_a_damaged_plan(tmp_path: Path) -> None:
 # ---- positions -------------------------------------------------------------------------------------------------------
 
 
-def test_a_position_is_of_so_many_readers(tmp_path: Path) -> None:
+def test_a_position_is_valid_for_one_number_of_readers(tmp_path: Path) -> None:
     out = write(tmp_path / "out", [[f"{shard}-{i}" for i in range(20)] for shard in range(4)])
     stream = TokenStream(out, passes=1)
     reader = iter(stream)
@@ -300,7 +300,7 @@ def test_a_position_is_of_so_many_readers(tmp_path: Path) -> None:
         ranks[1].load_state_dict(ranks[0].state_dict())
 
 
-def test_a_position_that_workers_have_left_is_no_position(tmp_path: Path) -> None:
+def test_no_position_while_workers_read(tmp_path: Path) -> None:
     out = write(tmp_path / "out", [[f"{shard}-{i}" for i in range(20)] for shard in range(4)])
     stream = TokenStream(out, passes=1)
     assert len(list(DataLoader(stream, batch_size=None, num_workers=2))) == 80
@@ -310,7 +310,7 @@ def test_a_position_that_workers_have_left_is_no_position(tmp_path: Path) -> Non
     assert stream.state_dict()["done"] == 1
 
 
-def test_too_few_shards_say_the_option(tmp_path: Path) -> None:
+def test_the_error_for_too_few_shards_names_the_option(tmp_path: Path) -> None:
     stream = TokenStream(write(tmp_path / "out", [["a"]]))
     with pytest.raises(ValueError, match=r"1 shards cannot be divided among 2 readers: .*--shard-minutes"):
         list(DataLoader(stream, batch_size=None, num_workers=2))

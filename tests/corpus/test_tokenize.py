@@ -1,4 +1,4 @@
-"""Shards: their bytes, what a kill leaves, what is bad, and reading them."""
+"""Tokenizing a corpus: equal bytes, resuming, growth, bad clips; and reading the corpus."""
 
 from __future__ import annotations
 
@@ -166,7 +166,7 @@ def test_a_full_disk_costs_one_shard(
     assert sorted(path.name for path in (tmp_path / "shards").iterdir()) == [
         f"0000{i}.{suffix}" for i in range(2) for suffix in ("json", "tar")
     ]
-    tokenize(utterances, out=tmp_path, plan=plan, engine=InThisProcess())  # there is room again
+    tokenize(utterances, out=tmp_path, plan=plan, engine=InThisProcess())  # now the disk has space
     assert digests(tmp_path) == digests(tokens)
 
 
@@ -186,22 +186,22 @@ def test_another_plan_is_refused(corpus: Path, tokens: Path) -> None:
 
 
 def test_a_corpus_grows(corpus: Path, tmp_path: Path) -> None:
-    """Clips that come later become further shards, wherever the manifest lists them; the others are not touched."""
+    """New clips become further shards, wherever the manifest lists them; existing shards do not change."""
     utterances, plan = planned(corpus)
     first = [u for i, u in enumerate(utterances) if i % 3 and u.id != "clip-7"]
     before = tokenize(first, out=tmp_path, plan=plan, engine=InThisProcess())
-    stood = digests(tmp_path)
+    digests_before = digests(tmp_path)
     assert before == tokenize(first, out=tmp_path, plan=plan, engine=InThisProcess())
     engine = InThisProcess()
     index = tokenize(utterances, out=tmp_path, plan=plan, engine=engine)
     shards = len(before["shards"])
     assert engine.written == list(range(shards, len(index["shards"]))) and index["shards"][:shards] == before["shards"]
-    assert {name: digest for name, digest in digests(tmp_path).items() if name in stood} | {
-        "index.json": stood["index.json"]
-    } == stood
+    assert {name: digest for name, digest in digests(tmp_path).items() if name in digests_before} | {
+        "index.json": digests_before["index.json"]
+    } == digests_before
     assert index["clips"] == 23 and list(index["left_out"]) == ["clip-7"] and verify(tmp_path) == []
     assert index["plan"]["manifest"] != before["plan"]["manifest"], (
-        "positions in a stream of the smaller one are no more"
+        "positions in a stream of the smaller corpus are not valid"
     )
     assert sorted(TokenDataset(tmp_path).ids) == sorted(e["id"] for e in TokenStream(tmp_path, passes=1))
     assert len(set(TokenDataset(tmp_path).ids)) == 23
@@ -209,7 +209,7 @@ def test_a_corpus_grows(corpus: Path, tmp_path: Path) -> None:
         tokenize(utterances, out=tmp_path, plan=replace(plan, stop=1), engine=InThisProcess())
 
 
-def test_an_interrupted_growth_goes_on_and_may_grow(corpus: Path, tmp_path: Path) -> None:
+def test_an_interrupted_growth_is_resumed_and_can_grow(corpus: Path, tmp_path: Path) -> None:
     utterances, plan = planned(corpus)
     utterances = [u for u in utterances if u.id != "clip-7"]
 
@@ -222,7 +222,7 @@ def test_an_interrupted_growth_goes_on_and_may_grow(corpus: Path, tmp_path: Path
     assert not (tmp_path / "stopped" / "index.json").exists()
     tokenize(utterances, out=tmp_path / "stopped", plan=plan, engine=InThisProcess())
     assert digests(tmp_path / "stopped") == digests(tmp_path / "whole")
-    with pytest.raises(KeyboardInterrupt):  # what was whole stays readable while it grows
+    with pytest.raises(KeyboardInterrupt):  # a finished corpus can be read while it grows
         tokenize(
             [*utterances, replace(utterances[0], id="more")],
             out=tmp_path / "whole",
@@ -232,8 +232,8 @@ def test_an_interrupted_growth_goes_on_and_may_grow(corpus: Path, tmp_path: Path
     assert len(TokenDataset(tmp_path / "whole")) == 23 and verify(tmp_path / "whole") == []
 
 
-def test_a_corpus_that_vocable_0_1_began(corpus: Path, tokens: Path, tmp_path: Path) -> None:
-    """Its plan has a hash of the manifest, and no clips."""
+def test_a_corpus_begun_by_vocable_0_1(corpus: Path, tokens: Path, tmp_path: Path) -> None:
+    """Its plan.json has a digest of the manifest, and no list of clips."""
     utterances, plan = planned(corpus)
     shutil.copytree(tokens, tmp_path / "old")
     index = read_index(tokens)
@@ -245,7 +245,7 @@ def test_a_corpus_that_vocable_0_1_began(corpus: Path, tokens: Path, tmp_path: P
     assert tokenize(more, out=tmp_path / "old", plan=plan, engine=InThisProcess())["clips"] == 24
 
 
-def test_a_folder_that_got_more_files(
+def test_a_folder_with_new_files(
     corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(engines, "make_engine", lambda name, **options: InThisProcess())
@@ -265,7 +265,7 @@ def test_a_folder_that_got_more_files(
     assert "this manifest lacks 1 of its clips (anna/5)" in capsys.readouterr().err
 
 
-def test_what_cannot_be_planned(corpus: Path, tmp_path: Path) -> None:
+def test_wrong_utterances_are_refused_before_anything_is_written(corpus: Path, tmp_path: Path) -> None:
     utterances, plan = planned(corpus)
     for bad, said in (
         ({"duration": 0.0}, "lasts 0.0 s"),
@@ -275,7 +275,8 @@ def test_what_cannot_be_planned(corpus: Path, tmp_path: Path) -> None:
     ):
         with pytest.raises(ValueError, match=said):
             bad_first = [replace(utterances[0], **bad), *utterances[1:]]
-            tokenize(bad_first, out=tmp_path, plan=plan, engine=InThisProcess())
+            tokenize(bad_first, out=tmp_path / "out", plan=plan, engine=InThisProcess())
+        assert not (tmp_path / "out").exists()
 
 
 def test_loud_long_and_oddly_named_clips(corpus: Path, tmp_path: Path) -> None:
@@ -297,8 +298,8 @@ def test_loud_long_and_oddly_named_clips(corpus: Path, tmp_path: Path) -> None:
     assert verify(tmp_path / "out") == []
 
 
-def test_clips_that_memory_does_not_hold(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One of them does not stop the rest, whether it is read, encoded in a batch or alone."""
+def test_clips_too_large_for_memory(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such a clip does not stop the others, whether memory is full while it is read, or encoded in a batch or alone."""
     utterances, plan = planned(corpus)
     read, encode, encode_long = audio.read, SpeechTokenizer.encode, SpeechTokenizer.encode_long
 
@@ -349,15 +350,15 @@ def test_recordings_of_several_channels_are_counted(
     assert not recwarn.list
 
 
-def test_a_worker_leaves_torch_s_threads_as_they_were(corpus: Path, tmp_path: Path) -> None:
+def test_a_worker_restores_the_number_of_torch_threads(corpus: Path, tmp_path: Path) -> None:
     utterances, plan = planned(corpus)
     torch.set_num_threads(2)
     tokenize(utterances[:2], out=tmp_path, plan=plan, engine=InThisProcess())
     assert torch.get_num_threads() == 2
 
 
-def test_the_embedded_codec_is_no_folder(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without --model, workers take the embedded codec, also where a folder has the name of its preset."""
+def test_the_default_codec_is_the_embedded_one(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without --model, workers load the embedded codec, even if a folder has the name of its preset."""
     monkeypatch.setattr(engines, "make_engine", lambda name, **options: InThisProcess())
     (tmp_path / "fast").mkdir()
     audio.write(tmp_path / "in" / "a.wav", audio.read(SPEECH, 16_000)[0][:8000], 16_000)
@@ -395,7 +396,7 @@ def test_parquet(corpus: Path, tokens: Path, tmp_path: Path) -> None:
         TokenDataset(tmp_path)
 
 
-def test_verify_finds_what_is_wrong(corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_verify_finds_faults(corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     utterances, plan = planned(corpus)
     tokenize(utterances, out=tmp_path, plan=plan, engine=InThisProcess())
     assert run_command("verify", tmp_path) == 0
@@ -436,7 +437,7 @@ def test_the_command(corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 # ---- reading ---------------------------------------------------------------------------------------------------------
 
 
-def test_clips_by_number(tokens: Path) -> None:
+def test_clips_by_index(tokens: Path) -> None:
     data = TokenDataset(tokens)
     assert len(data) == 23 and data.ids[0] == "clip-0"
     from_stream = {example["id"]: example for example in TokenStream(tokens, passes=1)}
@@ -448,7 +449,7 @@ def test_clips_by_number(tokens: Path) -> None:
     assert torch.equal(batch["codes"][2, :, : batch["num_frames"][2]], data[2]["codes"])
 
 
-def test_ranks_share_a_pass_and_passes_differ(tokens: Path) -> None:
+def test_ranks_divide_a_pass_and_passes_differ(tokens: Path) -> None:
     passes = [[e["id"] for e in TokenStream(tokens, rank=r, world_size=3, passes=1, seed=1)] for r in range(3)]
     assert sorted(itertools.chain(*passes)) == sorted(TokenDataset(tokens).ids)
     twice = [e["id"] for e in TokenStream(tokens, passes=2, seed=1)]
@@ -461,7 +462,7 @@ def test_ranks_share_a_pass_and_passes_differ(tokens: Path) -> None:
 
 
 @pytest.mark.parametrize("stop", [0, 5, 23, 30])
-def test_a_stream_goes_on_where_it_stood(tokens: Path, stop: int) -> None:
+def test_a_stream_resumes_at_its_position(tokens: Path, stop: int) -> None:
     whole = [e["id"] for e in TokenStream(tokens, passes=3, buffer=6)]
     stream = TokenStream(tokens, passes=3, buffer=6)
     reader = iter(stream)
@@ -493,7 +494,7 @@ def test_a_corpus_of_version_0_1_names_the_codec(corpus: Path, tokens: Path, tmp
     assert verify(tmp_path / "old") == []
 
 
-def test_gains_come_with_the_clips_of_a_codec_that_has_a_level(corpus: Path, tmp_path: Path) -> None:
+def test_clips_have_gains_if_the_codec_has_a_level(corpus: Path, tmp_path: Path) -> None:
     make_tiny(level=-26.0, high_pass=40.0).save_pretrained(tmp_path / "codec")
     codec = SpeechTokenizer.from_pretrained(tmp_path / "codec")
     utterances, plan = planned(corpus)

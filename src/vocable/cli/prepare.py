@@ -21,9 +21,9 @@ app = typer.Typer(help="Make the manifest of a corpus, or check one.", no_args_i
 #: Number of names that are printed before "and n more".
 FEW = 5
 
-ROOT = typer.Argument(metavar="ROOT", help="The corpus's folder.")
+ROOT = typer.Argument(metavar="FOLDER", help="The corpus's folder.")
 OUT = typer.Option(..., "-o", "--out", metavar="MANIFEST", help="The JSONL manifest to write.")
-SUBSETS = typer.Option([], "--subset", help="Only this folder of ROOT, such as train-clean-100; can be repeated.")
+SUBSETS = typer.Option([], "--subset", help="Only this folder below FOLDER, such as train-clean-100; can be repeated.")
 LANGUAGE = typer.Option(None, help="Language of the recordings, for the manifest: en, de, ...")
 
 
@@ -57,13 +57,15 @@ def ljspeech(root: Path = ROOT, out: Path = OUT) -> None:
 
 @app.command()
 def commonvoice(
-    root: Path = typer.Argument(metavar="ROOT", help="The folder of one language, with clips/ in it."),
+    root: Path = typer.Argument(metavar="FOLDER", help="The folder of one language, with clips/ in it."),
     out: Path = OUT,
     subset: list[str] = typer.Option(
         [],
         help="Only this list: train, dev, test, validated, other, ...; can be repeated (default: all validated clips).",
     ),
-    language: str = typer.Option(None, help="Language, for the manifest (default: the lists' locale, or ROOT's name)."),
+    language: str = typer.Option(
+        None, help="Language, for the manifest (default: the lists' locale, or FOLDER's name)."
+    ),
 ) -> None:
     """Make a manifest of Common Voice."""
     _prepare("commonvoice", root, out, subsets=subset, language=language)
@@ -71,7 +73,9 @@ def commonvoice(
 
 @app.command()
 def folder(
-    root: Path = typer.Argument(metavar="ROOT", help="A folder of audio files, with texts in .txt files beside them."),
+    root: Path = typer.Argument(
+        metavar="FOLDER", help="A folder of audio files, with texts in .txt files beside them."
+    ),
     out: Path = OUT,
     speakers_from: str = typer.Option(
         "parent", help="parent: the speaker is the name of the file's folder; none: unknown."
@@ -106,7 +110,7 @@ def huggingface(
     named = {"audio": audio_column, "text": text_column, "speaker": speaker_column, "id": id_column}
     columns = {field: column for field, column in named.items() if column}
     with _bar(f"{name}, {split}", None) as advance:
-        utterances, unreadable = hub.huggingface(
+        utterances, unreadable = hub.import_dataset(
             name,
             out=out,
             split=split,

@@ -49,7 +49,7 @@ USUAL_COLUMNS = {
 Row = dict[str, Any] | str  #: result of one row: its fields of the manifest, or why it cannot be read
 
 
-def huggingface(
+def import_dataset(
     name: str,
     *,
     out: str | os.PathLike[str],

@@ -100,13 +100,24 @@ def make_plan(
     )
 
 
+def check_utterances(utterances: Sequence[Utterance]) -> None:
+    """Raise ValueError for durations that are not possible, and for ids that occur twice or cannot name a file."""
+    for utterance in utterances:
+        if not 0 < utterance.duration < math.inf:
+            raise ValueError(f"{utterance.id}: lasts {utterance.duration} s: run `vocable prepare` for a manifest")
+        try:
+            utterance.id.encode()
+        except UnicodeEncodeError:
+            raise ValueError(f"{utterance.id!r} is not UTF-8: rename its file") from None
+    if (repeated := index_of_repeated_id(utterances)) is not None:
+        raise ValueError(f"the id {utterances[repeated].id!r} occurs twice")
+
+
 def plan_shards(out: Path, plan: Plan, utterances: Sequence[Utterance]) -> list[Shard]:
     """Return all shards of the corpus, and write them to OUT/plan.json: those planned before, then those of new clips.
 
-    Raises ValueError if the utterances cannot be planned with, or if OUT has another plan, clips that are not among
-    the utterances, or clips of another duration.
+    Raises ValueError if OUT has another plan, clips that are not among the utterances, or clips of another duration.
     """
-    _check_utterances(utterances)
     path = out / "plan.json"
     (out / "shards").mkdir(exist_ok=True)
     if not path.exists() and any((out / "shards").iterdir()):
@@ -134,19 +145,6 @@ def plan_shards(out: Path, plan: Plan, utterances: Sequence[Utterance]) -> list[
 def manifest_digest(utterances: Iterable[Utterance]) -> str:
     """Return the SHA-256 of the ids and durations of utterances."""
     return hashlib.sha256(json.dumps([[u.id, u.duration] for u in utterances]).encode()).hexdigest()
-
-
-def _check_utterances(utterances: Sequence[Utterance]) -> None:
-    """Raise ValueError for durations that are not possible, and for ids that cannot name a file or occur twice."""
-    for utterance in utterances:
-        if not 0 < utterance.duration < math.inf:
-            raise ValueError(f"{utterance.id}: lasts {utterance.duration} s: run `vocable prepare` for a manifest")
-        try:
-            utterance.id.encode()
-        except UnicodeEncodeError:
-            raise ValueError(f"{utterance.id!r} is not UTF-8: rename its file") from None
-    if (repeated := index_of_repeated_id(utterances)) is not None:
-        raise ValueError(f"the id {utterances[repeated].id!r} occurs twice")
 
 
 def _read_plan(path: Path, plan: Plan, utterances: Sequence[Utterance]) -> list[list[tuple[str, float]]]:

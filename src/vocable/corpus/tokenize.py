@@ -19,7 +19,7 @@ from pathlib import Path
 from vocable.corpus.engines import Engine
 from vocable.corpus.index import Index, entry_path, read_entry, write_index
 from vocable.corpus.manifest import Utterance
-from vocable.corpus.plan import Plan, Shard, manifest_digest, plan_shards
+from vocable.corpus.plan import Plan, Shard, check_utterances, manifest_digest, plan_shards
 from vocable.lock import one_at_a_time
 
 
@@ -44,8 +44,10 @@ def tokenize(
 
     Complete shards in `out` are kept. Utterances whose ids are new to the corpus become further shards. A shard with
     clips that were left out is written again, because the recordings may have been repaired. progress: called at the
-    start and after each shard. Raises ValueError if the utterances do not fit what `out` holds (see `plan_shards`).
+    start and after each shard. Raises ValueError for wrong utterances (`check_utterances`), and if `out` was begun with
+    another plan or other utterances (`plan_shards`).
     """
+    check_utterances(utterances)
     with one_at_a_time(out):
         shards = plan_shards(out, plan, utterances)
         for leftover in (out / "shards").glob(".*.tmp.*"):  # temporary files of killed workers
