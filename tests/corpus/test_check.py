@@ -1,3 +1,5 @@
+"""Checking the recordings of a corpus."""
+
 from __future__ import annotations
 
 import json
@@ -19,7 +21,7 @@ RATE = 16_000
 
 @pytest.fixture
 def corpus(tmp_path: Path) -> list[Utterance]:
-    """One or more recordings of each kind; ids say which."""
+    """Return one or more recordings with each problem; the ids name the problems."""
     noise = 0.2 * np.random.default_rng(0).normal(size=2 * RATE)
     clips = {
         "good": SAMPLES[:RATE],
@@ -60,7 +62,7 @@ def ids(found: dict[str, list[tuple[Utterance, str]]]) -> dict[str, set[str]]:
 EXPECTED = {problem: {problem} for problem in PROBLEMS} | {"unreadable": {"nan", "cut", "text", "absent"}}
 
 
-def test_each_kind_is_named(corpus: list[Utterance], recwarn: pytest.WarningsRecorder) -> None:
+def test_each_problem_is_found(corpus: list[Utterance], recwarn: pytest.WarningsRecorder) -> None:
     found = check(corpus)
     assert ids(found) == EXPECTED
     assert [u.id for u in clean(corpus, found)] == ["good", "loud", "slower", "stereo"]
@@ -72,7 +74,7 @@ def test_each_kind_is_named(corpus: list[Utterance], recwarn: pytest.WarningsRec
     assert ids(check(corpus, min_seconds=0.4))["short"] == set()
 
 
-def test_one_of_many_copies_stays(corpus: list[Utterance], tmp_path: Path) -> None:
+def test_one_of_several_copies_is_kept(corpus: list[Utterance], tmp_path: Path) -> None:
     good = corpus[0]
     copies = [Utterance("misnamed", good.path, 5.0), good, Utterance("again", good.path, 1.0)]
     found = check(copies)
@@ -91,7 +93,7 @@ def test_command(corpus: list[Utterance], tmp_path: Path, capsys: pytest.Capture
     rows = {line[:14].strip(): line[14:].split(maxsplit=1) for line in out.splitlines()}
     assert rows["unreadable"] == ["4", "nan, cut, text, absent"]
     assert rows["wrong duration"] == ["1", "wrong_duration"]
-    assert "13 utterances" in err and "4 are well" in err and "warning" not in err
+    assert "13 utterances" in err and "4 are good" in err and "warning" not in err
     content = json.loads(report.read_text())
     assert content["utterances"] == 13
     assert {p: {row["id"] for row in rows} for p, rows in content["problems"].items()} == EXPECTED
@@ -104,7 +106,9 @@ def test_command(corpus: list[Utterance], tmp_path: Path, capsys: pytest.Capture
     assert "and 4 more" in out and "there are no utterances" in err
 
 
-def test_an_interrupted_check_goes_on(corpus: list[Utterance], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_check_is_resumed(
+    corpus: list[Utterance], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     journal, done = tmp_path / "out" / "journal", []
 
     def stop() -> None:
@@ -127,7 +131,7 @@ def test_an_interrupted_check_goes_on(corpus: list[Utterance], tmp_path: Path, m
     assert journal.exists(), "until the report is written"
 
 
-def test_real_recordings_are_well(shared: Path) -> None:
+def test_real_recordings_are_good(shared: Path) -> None:
     utterances = read_manifest(shared / "data" / "eval.jsonl")[::8]
     assert {u.language for u in utterances} == {"en"}
     assert clean(utterances, check(utterances)) == utterances

@@ -1,4 +1,4 @@
-"""Small local datasets, in the forms in which the hub has them."""
+"""Small local datasets, in the formats of the hub."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ import soundfile
 from conftest import SPEECH, run_command
 from vocable import audio
 from vocable.corpus import hub
+from vocable.corpus.hub_audio import fetch, is_inside
 from vocable.corpus.manifest import read_manifest
 from vocable.lock import one_at_a_time
 
@@ -88,7 +89,7 @@ def test_columns_rate_and_a_bad_row(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert "choose another folder" in capsys.readouterr().err
 
 
-def test_an_interrupted_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_import_is_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hub, "PART_ROWS", 3)
     source, out = parquet(tmp_path / "set", [row(i) for i in range(9)]), tmp_path / "out"
     seen, converted = [], []
@@ -99,13 +100,13 @@ def test_an_interrupted_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPa
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        hub.huggingface(str(source), out, split="train", progress=stop)
+        hub.import_dataset(str(source), out=out, split="train", progress=stop)
     assert [p.name for p in (out / "parts").iterdir()] == ["00000.json"]
     assert not (out / "manifest.jsonl").exists()
     convert = hub._convert
     monkeypatch.setattr(hub, "_convert", lambda numbered, **k: converted.append(numbered[0]) or convert(numbered, **k))
-    for _ in range(2):  # and a run that was complete has nothing to do
-        utterances, unreadable = hub.huggingface(str(source), out, split="train")
+    for _ in range(2):  # a complete import does nothing when it is run again
+        utterances, unreadable = hub.import_dataset(str(source), out=out, split="train")
         assert [u.id for u in utterances] == [f"u{i}" for i in range(9)] and not unreadable
         assert sorted(converted) == [3, 4, 5, 6, 7, 8]
     assert [u.id for u in read_manifest(out / "manifest.jsonl")] == [f"u{i}" for i in range(9)]
@@ -131,7 +132,7 @@ def test_audio_files_and_webdataset(tmp_path: Path) -> None:
 
 
 def test_one_bad_row_does_not_stop_the_rest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is wrong with a row is said of that row, at once and at every resumption."""
+    """Each bad row is reported, in the first run and in every resumed one."""
     folder = tmp_path / "set"
     high = io.BytesIO()
     soundfile.write(high, SAMPLES[:1600], 1_000_000, format="WAV")
@@ -157,11 +158,11 @@ def test_one_bad_row_does_not_stop_the_rest(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.chdir(tmp_path)
     (tmp_path / "link").symlink_to(folder)
     for _ in range(2):
-        utterances, unreadable = hub.huggingface("set", out, split="train")
+        utterances, unreadable = hub.import_dataset("set", out=out, split="train")
         assert [u.id for u in utterances] == ["u6", "u7"]
         assert [line.split(":")[0] for line in unreadable] == [f"row {i}" for i in range(6)]
         assert "absent.flac: not readable" in unreadable[0] and "--sample-rate" in unreadable[4]
-    assert not hub._inside(str(folder / "0.flac"), "link") and hub._inside("link/0.flac", "link")
+    assert not is_inside(str(folder / "0.flac"), source="link") and is_inside("link/0.flac", source="link")
 
 
 @pytest.mark.parametrize(
@@ -179,18 +180,18 @@ def test_one_bad_row_does_not_stop_the_rest(tmp_path: Path, monkeypatch: pytest.
         "hf://datasets/a/b/c.flac",
     ],
 )
-def test_rows_name_files_of_their_dataset_alone(path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_can_name_only_files_of_their_dataset(path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "set"
     folder.mkdir()
     (tmp_path / "outside.flac").write_bytes(encoded(0))
     monkeypatch.chdir(folder)
     path = path.format(outside=tmp_path / "outside.flac", folder=folder)
-    with pytest.raises(ValueError, match="lies outside of the dataset"):
-        hub._fetch(path, str(folder))
-    assert hub._inside(path, "some/dataset") == path.startswith("hf://")
+    with pytest.raises(ValueError, match="outside of the dataset"):
+        fetch(path, source=str(folder))
+    assert is_inside(path, source="some/dataset") == path.startswith("hf://")
 
 
-def test_gone_from_the_hub_is_one_row_and_a_lost_connection_all(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_file_costs_a_row_and_a_lost_connection_ends_the_import(monkeypatch: pytest.MonkeyPatch) -> None:
     import fsspec
 
     def fails(path: str, mode: str) -> None:
@@ -199,25 +200,25 @@ def test_gone_from_the_hub_is_one_row_and_a_lost_connection_all(monkeypatch: pyt
         raise error
 
     monkeypatch.setattr(fsspec, "open", fails)
-    with pytest.raises(ValueError, match="not on the hub any more"):
-        hub._fetch("hf://datasets/a/b/404", "a/b")
+    with pytest.raises(ValueError, match="no longer on the hub"):
+        fetch("hf://datasets/a/b/404", source="a/b")
     for number in (401, 429, 503):
         with pytest.raises(OSError, match="HTTP error"):
-            hub._fetch(f"hf://datasets/a/b/{number}", "a/b")
+            fetch(f"hf://datasets/a/b/{number}", source="a/b")
 
 
 def test_a_second_run_and_a_damaged_part(tmp_path: Path) -> None:
     source, out = parquet(tmp_path / "set", [row(i) for i in range(3)]), tmp_path / "out"
     with one_at_a_time(out), pytest.raises(ValueError, match="another run is at work here"):
-        hub.huggingface(str(source), out, split="train")
-    hub.huggingface(str(source), out, split="train")
+        hub.import_dataset(str(source), out=out, split="train")
+    hub.import_dataset(str(source), out=out, split="train")
     part = out / "parts" / "00000.json"
     for content in ("{", "[]", "{}", '{"rows": 5, "state": {}}', '{"rows": [{"x": 1}], "state": {}}', "[" * 100_000):
         part.write_text(content)
-        with pytest.raises(ValueError, match=r"00000\.json: damaged; delete it"):
-            hub.huggingface(str(source), out, split="train")
+        with pytest.raises(ValueError, match=r"00000\.json: damaged.*: delete it"):
+            hub.import_dataset(str(source), out=out, split="train")
     part.unlink()
-    assert len(hub.huggingface(str(source), out, split="train")[0]) == 3
+    assert len(hub.import_dataset(str(source), out=out, split="train")[0]) == 3
 
 
 def test_errors_say_what_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -228,7 +229,7 @@ def test_errors_say_what_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str
         (source, "--split", "train", "--text-column", "txt"): "no column 'txt': name one for text among audio, id",
         (source, "--split", "train", "--audio-column", "sentence"): "column 'sentence' holds no audio files",
         (tmp_path / "absent", "--split", "train"): "absent",
-        (nothing, "--split", "train"): "not one row could be read; row 0: x: not readable",
+        (nothing, "--split", "train"): "none of its rows can be read; row 0: x: not readable",
     }
     out = tmp_path / "out"
     for call, message in calls.items():

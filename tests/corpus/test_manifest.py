@@ -1,3 +1,5 @@
+"""Reading and writing manifests."""
+
 from __future__ import annotations
 
 import json
@@ -49,7 +51,7 @@ def written(path: Path, *rows: object) -> Path:
     return path
 
 
-def test_speakers_that_are_numbers_are_speakers(tmp_path: Path) -> None:
+def test_numbers_are_read_as_text(tmp_path: Path) -> None:
     rows = [GOOD | {"id": i, "speaker": i // 2, "text": 5, "corpus": 1.5, "language": ""} for i in range(4)]
     utterances = read_manifest(written(tmp_path / "m.jsonl", *rows))
     assert [u.speaker_key for u in utterances] == ["0", "0", "1", "1"]
@@ -58,12 +60,12 @@ def test_speakers_that_are_numbers_are_speakers(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("field", ["id", "path", "duration", "speaker", "text", "corpus", "language"])
 @pytest.mark.parametrize("value", [["x"], {"x": 1}, True], ids=["list", "object", "bool"])
-def test_a_field_of_another_type_is_named(tmp_path: Path, field: str, value: object) -> None:
+def test_a_field_of_the_wrong_type_is_named(tmp_path: Path, field: str, value: object) -> None:
     with pytest.raises(ValueError, match=f'line 2: "{field}" is '):
         read_manifest(written(tmp_path / "m.jsonl", GOOD, GOOD | {"id": "b"} | {field: value}))
 
 
-def test_what_is_no_manifest_is_said_in_one_line(tmp_path: Path) -> None:
+def test_files_that_are_not_manifests_give_one_line(tmp_path: Path) -> None:
     path = tmp_path / "m.jsonl"
     nemo = json.dumps({"audio_filepath": "a.wav", "duration": 1, "text": "hi"}).encode()
     deep = json.dumps(GOOD).encode()[:-1] + b', "unread": ' + b"[" * 100_000 + b"]" * 100_000 + b"}"
@@ -96,7 +98,7 @@ def test_audio_on_another_drive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert [u.path.resolve() for u in read_manifest(tmp_path / "m.jsonl")] == [u.path.resolve() for u in utterances]
 
 
-def test_several_manifests_are_one(tmp_path: Path) -> None:
+def test_several_manifests_are_read_as_one(tmp_path: Path) -> None:
     paths = []
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
@@ -111,7 +113,7 @@ def test_several_manifests_are_one(tmp_path: Path) -> None:
         read_manifests([*paths, str(tmp_path / "absent.jsonl")])
 
 
-def test_what_is_written_reads_back(tmp_path: Path) -> None:
+def test_a_written_manifest_reads_back(tmp_path: Path) -> None:
     utterances = [
         Utterance("a", tmp_path / "deep" / "a.wav", 1 / 3, "s", "þetta\n语\u2028", "c", "is"),
         Utterance("b", Path("/elsewhere/b.wav"), 2.0),
@@ -127,7 +129,7 @@ def test_what_is_written_reads_back(tmp_path: Path) -> None:
     assert [u.path.resolve() for u in read_manifest(tmp_path / "m.jsonl")] == [u.path for u in utterances]
 
 
-def test_what_would_not_read_back_is_not_written(tmp_path: Path) -> None:
+def test_a_manifest_that_would_not_read_back_is_not_written(tmp_path: Path) -> None:
     utterance = Utterance("a", tmp_path / "a.wav", 1.0)
     with pytest.raises(ValueError, match="'a' occurs twice"):
         write_manifest(tmp_path / "m.jsonl", [utterance, utterance])

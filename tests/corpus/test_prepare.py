@@ -1,4 +1,4 @@
-"""Tiny corpora in the layouts of the public ones; each manifest is read back."""
+"""Tiny corpora in the layouts of the public corpora; each manifest is read back."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_vctk(tmp_path: Path, prepare) -> None:
     assert [u.id for u in prepare("vctk", "--subset", "mic2")] == ["p225_001_mic2"]
 
 
-def test_vctk_of_old(tmp_path: Path, prepare) -> None:
+def test_the_older_layout_of_vctk(tmp_path: Path, prepare) -> None:
     clip(tmp_path / "root" / "wav48" / "p225" / "p225_001.wav")
     write(tmp_path / "root" / "txt" / "p225" / "p225_001.txt", "Please call Stella.")
     assert [facts(u) for u in prepare("vctk")] == [("p225_001", "p225", "Please call Stella.", "vctk", "en")]
@@ -180,7 +180,7 @@ def test_errors_say_what_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str
         assert message in capsys.readouterr().err
     (root / "x.wav").write_bytes(b"no audio")
     assert run_command("prepare", "folder", root, "-o", tmp_path / "m.jsonl") == 2
-    assert "not one of 1 files is readable" in capsys.readouterr().err
+    assert "none of 1 files is readable" in capsys.readouterr().err
     (root / "x.txt").write_bytes(b"\xff\xfe\xff")
     assert run_command("prepare", "folder", root, "-o", tmp_path / "m.jsonl") == 2
     assert "x.txt: not UTF-8" in capsys.readouterr().err

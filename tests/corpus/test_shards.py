@@ -1,4 +1,4 @@
-"""Corpora that are damaged or hostile, and shards of many clips: made by hand, without a codec."""
+"""Shards of many clips, and corpora that are damaged or hostile; made without a codec."""
 
 from __future__ import annotations
 
@@ -18,18 +18,11 @@ from torch.utils.data import DataLoader
 from conftest import run_command
 from vocable.codec.tokens import Encoded, TokensError
 from vocable.corpus.dataset import TokenDataset, TokenStream, collate
+from vocable.corpus.index import read_entry, read_index
 from vocable.corpus.manifest import Utterance
-from vocable.corpus.tokenize import (
-    Plan,
-    _escaped,
-    _plan_shards,
-    _write_parquet,
-    _write_tar,
-    read_entry,
-    read_index,
-    read_shard,
-    verify,
-)
+from vocable.corpus.plan import Plan, plan_shards
+from vocable.corpus.shards import member_name, read_shard, write_shard
+from vocable.corpus.verify import verify
 from vocable.files import file_digest
 
 DEEP = "[" * 100_000
@@ -59,7 +52,7 @@ def write(out: Path, shards: list[list[str]], format: str = "tar") -> Path:
     for number, names in enumerate(shards):
         tokens = tokens_of(names)
         path = out / "shards" / f"{number:05d}.{format}"
-        places = (_write_tar if format == "tar" else _write_parquet)(path, tokens)
+        places = write_shard(path, tokens)
         frames = sum(int(t.num_frames) for t in tokens.values())
         part = {"shard": path.name, "sha256": file_digest(path), "seconds": 1.0, "frames": frames}
         clips = {name: [*place, int(tokens[name].num_frames)] for name, place in places.items()}
@@ -70,8 +63,8 @@ def write(out: Path, shards: list[list[str]], format: str = "tar") -> Path:
     return out
 
 
-def relisted(out: Path) -> None:
-    """The index made to say what is there, as whoever wants to do harm would."""
+def update_checksums(out: Path) -> None:
+    """Update the checksums of the index, as an attacker would."""
     index = json.loads((out / "index.json").read_text())
     for row in index["shards"]:
         path = out / "shards" / row["shard"]
@@ -130,11 +123,11 @@ def test_a_damaged_index_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixtu
             with pytest.raises(ValueError, match=r"index\.json: damaged.*: run `vocable tokenize` again"):
                 read()
     capsys.readouterr()
-    assert run_command("tokenize", "verify", out) == 2
+    assert run_command("verify", out) == 2
     assert capsys.readouterr().err.count("\n") == 1
 
 
-def test_a_damaged_list_of_clips_is_named(tmp_path: Path) -> None:
+def test_a_damaged_entry_is_named(tmp_path: Path) -> None:
     out = write(tmp_path / "out", [["a", "b"], ["c"]])
     path = out / "shards" / "00000.json"
     good = json.loads(path.read_text())
@@ -159,7 +152,7 @@ def test_a_place_behind_the_end_of_a_shard(tmp_path: Path) -> None:
     path.write_text(json.dumps(entry))
     data = TokenDataset(out)
     assert data[0]["id"] == "a"
-    with pytest.raises(TokensError, match="lies behind the shard's end"):
+    with pytest.raises(TokensError, match="its place is behind the shard's end"):
         data[1]
 
 
@@ -172,7 +165,7 @@ def member(name: str, data: bytes = b"", **changes: Any) -> tuple[tarfile.TarInf
 
 
 def sparse(size: int) -> bytes:
-    """The header of a sparse member, in the old format of GNU: it says its true size and holds nothing."""
+    """Return a sparse member in the old format of GNU: it claims `size` bytes and holds none."""
     header = bytearray(tarfile.TarInfo("a.safetensors").tobuf(tarfile.GNU_FORMAT))
     header[156:157] = tarfile.GNUTYPE_SPARSE
     header[386:398] = header[398:410] = b"%011o\0" % 0
@@ -217,7 +210,7 @@ def test_hostile_and_damaged_tars(kind: str, tmp_path: Path) -> None:
     out = write(tmp_path / "out", [["a"]])
     path = out / "shards" / "00000.tar"
     path.write_bytes(hostile(kind, path.read_bytes()))
-    relisted(out)
+    update_checksums(out)
     with pytest.raises(TokensError, match=r"00000\.tar"):
         list(read_shard(path))
     with pytest.raises(TokensError, match=r"00000\.tar"):
@@ -226,19 +219,19 @@ def test_hostile_and_damaged_tars(kind: str, tmp_path: Path) -> None:
     assert "00000.tar" in line
 
 
-def test_a_shard_that_was_cut_between_clips(tmp_path: Path) -> None:
+def test_a_shard_cut_between_clips(tmp_path: Path) -> None:
     out = write(tmp_path / "out", [["a", "b", "c"]])
     path = out / "shards" / "00000.tar"
     place = json.loads(path.with_suffix(".json").read_text())["clips"]["b"]
     path.write_bytes(path.read_bytes()[: place[0] - tarfile.BLOCKSIZE])
-    relisted(out)
+    update_checksums(out)
     assert [name for name, _ in read_shard(path)] == ["a"]
     with pytest.raises(TokensError, match="holds 1 clips, not the 3 of the index"):
         list(TokenStream(out, passes=1))
     assert "holds other clips" in verify(out)[0]
 
 
-def test_an_index_that_counts_wrongly(tmp_path: Path) -> None:
+def test_an_index_with_a_wrong_number_of_clips(tmp_path: Path) -> None:
     out = write(tmp_path / "out", [["a", "b"]])
     index = json.loads((out / "index.json").read_text())
     index["shards"][0]["clips"] = 3
@@ -258,32 +251,32 @@ def test_damaged_parquet(tmp_path: Path) -> None:
     parquet.write_table(pyarrow.table({"id": ["a"]}), without)
     for content in (whole[:-50], b"", other.getvalue(), without.getvalue(), whole[:8] + bytes(8) + whole[16:]):
         path.write_bytes(content)
-        relisted(out)
+        update_checksums(out)
         with pytest.raises(TokensError, match=r"00000\.parquet"):
             list(read_shard(path))
         assert len(verify(out)) == 1
 
 
 def test_a_damaged_plan(tmp_path: Path) -> None:
-    plan = Plan(None, "tiny-0", 0, 2)
+    plan = Plan(codec=None, token_id="tiny-0", start=0, stop=2)
     utterances = [Utterance("a", Path("a"), 1.0)]
-    _plan_shards(tmp_path, plan, utterances)
+    plan_shards(tmp_path, plan, utterances)
     path = tmp_path / "plan.json"
     good = json.loads(path.read_text())
     for content in ("{", "[]", DEEP, *(json.dumps(good | {"shards": s}) for s in (None, 5, [["a"]], [[["a", "b"]]]))):
         path.write_text(content)
         with pytest.raises(ValueError, match=r"plan\.json: damaged"):
-            _plan_shards(tmp_path, plan, utterances)
+            plan_shards(tmp_path, plan, utterances)
     path.unlink()
     (tmp_path / "shards" / "x").touch()
     with pytest.raises(ValueError, match="holds other results"):
-        _plan_shards(tmp_path, plan, utterances)
+        plan_shards(tmp_path, plan, utterances)
 
 
 # ---- positions -------------------------------------------------------------------------------------------------------
 
 
-def test_a_position_is_of_so_many_readers(tmp_path: Path) -> None:
+def test_a_position_is_valid_for_one_number_of_readers(tmp_path: Path) -> None:
     out = write(tmp_path / "out", [[f"{shard}-{i}" for i in range(20)] for shard in range(4)])
     stream = TokenStream(out, passes=1)
     reader = iter(stream)
@@ -307,7 +300,7 @@ def test_a_position_is_of_so_many_readers(tmp_path: Path) -> None:
         ranks[1].load_state_dict(ranks[0].state_dict())
 
 
-def test_a_position_that_workers_have_left_is_no_position(tmp_path: Path) -> None:
+def test_no_position_while_workers_read(tmp_path: Path) -> None:
     out = write(tmp_path / "out", [[f"{shard}-{i}" for i in range(20)] for shard in range(4)])
     stream = TokenStream(out, passes=1)
     assert len(list(DataLoader(stream, batch_size=None, num_workers=2))) == 80
@@ -317,11 +310,11 @@ def test_a_position_that_workers_have_left_is_no_position(tmp_path: Path) -> Non
     assert stream.state_dict()["done"] == 1
 
 
-def test_too_few_shards_say_the_option(tmp_path: Path) -> None:
+def test_the_error_for_too_few_shards_names_the_option(tmp_path: Path) -> None:
     stream = TokenStream(write(tmp_path / "out", [["a"]]))
-    with pytest.raises(ValueError, match=r"1 shards cannot be dealt out to 2 readers: .*--shard-minutes"):
+    with pytest.raises(ValueError, match=r"1 shards cannot be divided among 2 readers: .*--shard-minutes"):
         list(DataLoader(stream, batch_size=None, num_workers=2))
 
 
 def test_names_in_a_shard_are_safe_to_unpack() -> None:
-    assert _escaped("../a b/c.d") == "%2E%2E%2Fa b%2Fc%2Ed"
+    assert member_name("../a b/c.d") == "%2E%2E%2Fa b%2Fc%2Ed.safetensors"

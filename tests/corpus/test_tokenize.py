@@ -1,4 +1,4 @@
-"""Shards: their bytes, what a kill leaves, what is bad, and reading them."""
+"""Tokenizing a corpus: equal bytes, resuming, growth, bad clips; and reading the corpus."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import subprocess
 import sys
 import tarfile
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -27,12 +27,16 @@ from conftest import SPEECH, make_tiny, run_command
 from vocable import audio
 from vocable.codec.model import SpeechTokenizer
 from vocable.codec.tokens import Encoded
-from vocable.corpus import engines
-from vocable.corpus import tokenize as module
+from vocable.corpus import engines, worker
 from vocable.corpus.dataset import TokenDataset, TokenStream, collate
 from vocable.corpus.engines import Local
+from vocable.corpus.index import read_index
 from vocable.corpus.manifest import Utterance, read_manifest
-from vocable.corpus.tokenize import Plan, Shard, Worker, batches_of, read_index, read_shard, tokenize, verify
+from vocable.corpus.plan import Plan, Shard
+from vocable.corpus.shards import Place, read_shard
+from vocable.corpus.tokenize import Progress, tokenize
+from vocable.corpus.verify import verify
+from vocable.corpus.worker import Worker
 
 
 def write_corpus(folder: Path, clips: int, bad: Sequence[int] = ()) -> Path:
@@ -64,14 +68,27 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_corpus(tmp_path_factory.mktemp("corpus"), 24, bad=[7])
 
 
-def one_after_another(plan: Plan, out: Path, shards: Sequence[Shard]) -> Iterator[int]:
-    """An engine within this process."""
-    return map(Worker(plan, out), shards) if shards else iter(())
+@dataclass
+class InThisProcess:
+    """An engine without other processes; interrupted after `stop_after` shards."""
+
+    stop_after: int | None = None
+    written: list[int] = field(default_factory=list)
+
+    def run(self, plan: Plan, out: Path, shards: Sequence[Shard]) -> Iterator[int]:
+        worker = Worker(plan, out) if shards else None
+        for shard in shards[: self.stop_after]:
+            assert worker is not None
+            self.written.append(worker.write(shard))
+            yield shard.number
+        if self.stop_after is not None:
+            raise KeyboardInterrupt
 
 
 def planned(corpus: Path, **changes: object) -> tuple[list[Utterance], Plan]:
     codec = SpeechTokenizer.from_pretrained(corpus / "codec")
-    plan = Plan(str(corpus / "codec"), codec.token_id, 0, 4, **{"shard_seconds": 4.0, "batch_seconds": 3.0, **changes})
+    settings = {"start": 0, "stop": 4, "shard_seconds": 4.0, "batch_seconds": 3.0, **changes}
+    plan = Plan(codec=str(corpus / "codec"), token_id=codec.token_id, **settings)
     return read_manifest(corpus / "clips.jsonl"), plan
 
 
@@ -84,9 +101,10 @@ def digests(out: Path) -> dict[str, str]:
 def tokens(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("tokens")
     utterances, plan = planned(corpus)
-    heard: list[float] = []
-    index = tokenize(utterances, out, plan, one_after_another, heard.append)
-    assert sum(heard) == pytest.approx(sum(u.duration for u in utterances))
+    shown: list[Progress] = []
+    index = tokenize(utterances, out=out, plan=plan, engine=InThisProcess(), progress=shown.append)
+    assert shown[0].seconds == 0 and shown[-1].seconds == pytest.approx(sum(u.duration for u in utterances))
+    assert len(shown) == 1 + len(index["shards"]) and shown[-1].speed > 0
     assert index == read_index(out)
     return out
 
@@ -113,136 +131,124 @@ def test_every_clip_has_the_codes_that_it_has_alone(corpus: Path, tokens: Path) 
 def test_interrupted_or_in_several_processes_the_bytes_are_the_same(corpus: Path, tokens: Path, tmp_path: Path) -> None:
     utterances, plan = planned(corpus)
 
-    def stops_in_the_middle(plan: Plan, out: Path, shards: Sequence[Shard]) -> Iterator[int]:
-        yield from one_after_another(plan, out, shards[:2])
-        raise KeyboardInterrupt
-
     with pytest.raises(KeyboardInterrupt):
-        tokenize(utterances, tmp_path, plan, stops_in_the_middle)
+        tokenize(utterances, out=tmp_path, plan=plan, engine=InThisProcess(stop_after=2))
     (tmp_path / "shards" / ".0123456789ab.tmp.tar").write_bytes(b"of a worker that was killed")
     with pytest.raises(ValueError, match="not finished"):
         read_index(tmp_path)
-    done: list[float] = []
-    tokenize(utterances, tmp_path, plan, Local(2), done.append)
+    shown: list[Progress] = []
+    tokenize(utterances, out=tmp_path, plan=plan, engine=Local(2), progress=shown.append)
     assert digests(tmp_path) == digests(tokens)
-    assert len(done) == len(read_index(tmp_path)["shards"])
-    again: list[int] = []
-
-    def tries_what_was_left_out(plan: Plan, out: Path, shards: Sequence[Shard]) -> Iterator[int]:
-        again.extend(shard.number for shard in shards)
-        return one_after_another(plan, out, shards)
-
-    moved = replace(plan, codec=f"{corpus}/../{corpus.name}/codec")  # where a codec lies decides nothing
-    tokenize(utterances, tmp_path, moved, tries_what_was_left_out)
-    assert len(again) == 1 and digests(tmp_path) == digests(tokens)
+    assert shown[0].seconds > 0 and shown[-1].seconds == pytest.approx(shown[-1].total)
+    moved = replace(plan, codec=f"{corpus}/../{corpus.name}/codec")  # the folder of a codec is not in the bytes
+    engine = InThisProcess()
+    tokenize(utterances, out=tmp_path, plan=moved, engine=engine)
+    assert len(engine.written) == 1, "a shard with a clip that was left out is written again"
+    assert digests(tmp_path) == digests(tokens)
 
 
 def test_a_full_disk_costs_one_shard(
     corpus: Path, tokens: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     utterances, plan = planned(corpus)
-    write, written = module._write_tar, []
+    write, written = worker.write_shard, []
 
-    def full(path: Path, clips: dict[str, Encoded]) -> dict[str, list[int]]:
+    def full(path: Path, clips: Mapping[str, Encoded]) -> dict[str, Place]:
         written.append(path)
         places = write(path, clips)
         if len(written) == 3:
             raise OSError(errno.ENOSPC, "No space left on device")
         return places
 
-    monkeypatch.setattr(module, "_write_tar", full)
+    monkeypatch.setattr(worker, "write_shard", full)
     with pytest.raises(OSError, match="No space left"):
-        tokenize(utterances, tmp_path, plan, one_after_another)
+        tokenize(utterances, out=tmp_path, plan=plan, engine=InThisProcess())
     assert sorted(path.name for path in (tmp_path / "shards").iterdir()) == [
         f"0000{i}.{suffix}" for i in range(2) for suffix in ("json", "tar")
     ]
-    tokenize(utterances, tmp_path, plan, one_after_another)  # there is room again
+    tokenize(utterances, out=tmp_path, plan=plan, engine=InThisProcess())  # now the disk has space
     assert digests(tmp_path) == digests(tokens)
 
 
 def test_another_plan_is_refused(corpus: Path, tokens: Path) -> None:
     utterances, plan = planned(corpus, shard_seconds=5.0)
     with pytest.raises(ValueError, match=r"was begun with shard_seconds 4\.0, not 5\.0: choose another folder"):
-        tokenize(utterances, tokens, plan, one_after_another)
+        tokenize(utterances, out=tokens, plan=plan, engine=InThisProcess())
     utterances, plan = planned(corpus)
     with pytest.raises(ValueError, match=r"manifest lacks 1 of its clips \(clip-0\)"):
-        tokenize(utterances[1:], tokens, plan, one_after_another)
+        tokenize(utterances[1:], out=tokens, plan=plan, engine=InThisProcess())
     longer = [replace(u, duration=u.duration + 1) for u in utterances[:5]]
     with pytest.raises(ValueError, match=r"another length for 5 of its clips \(clip-0, clip-1, clip-2, \.\.\.\)"):
-        tokenize([*longer, *utterances[5:]], tokens, plan, one_after_another)
+        tokenize([*longer, *utterances[5:]], out=tokens, plan=plan, engine=InThisProcess())
 
 
 # ---- growth ----------------------------------------------------------------------------------------------------------
 
 
 def test_a_corpus_grows(corpus: Path, tmp_path: Path) -> None:
-    """Clips that come later become further shards, wherever the manifest lists them; the others are not touched."""
+    """New clips become further shards, wherever the manifest lists them; existing shards do not change."""
     utterances, plan = planned(corpus)
     first = [u for i, u in enumerate(utterances) if i % 3 and u.id != "clip-7"]
-    before = tokenize(first, tmp_path, plan, one_after_another)
-    stood = digests(tmp_path)
-    assert before == tokenize(first, tmp_path, plan, one_after_another)
-    made: list[int] = []
-
-    def noting(plan: Plan, out: Path, shards: Sequence[Shard]) -> Iterator[int]:
-        made.extend(shard.number for shard in shards)
-        return one_after_another(plan, out, shards)
-
-    index = tokenize(utterances, tmp_path, plan, noting)
+    before = tokenize(first, out=tmp_path, plan=plan, engine=InThisProcess())
+    digests_before = digests(tmp_path)
+    assert before == tokenize(first, out=tmp_path, plan=plan, engine=InThisProcess())
+    engine = InThisProcess()
+    index = tokenize(utterances, out=tmp_path, plan=plan, engine=engine)
     shards = len(before["shards"])
-    assert made == list(range(shards, len(index["shards"]))) and index["shards"][:shards] == before["shards"]
-    assert {name: digest for name, digest in digests(tmp_path).items() if name in stood} | {
-        "index.json": stood["index.json"]
-    } == stood
+    assert engine.written == list(range(shards, len(index["shards"]))) and index["shards"][:shards] == before["shards"]
+    assert {name: digest for name, digest in digests(tmp_path).items() if name in digests_before} | {
+        "index.json": digests_before["index.json"]
+    } == digests_before
     assert index["clips"] == 23 and list(index["left_out"]) == ["clip-7"] and verify(tmp_path) == []
     assert index["plan"]["manifest"] != before["plan"]["manifest"], (
-        "positions in a stream of the smaller one are no more"
+        "positions in a stream of the smaller corpus are not valid"
     )
     assert sorted(TokenDataset(tmp_path).ids) == sorted(e["id"] for e in TokenStream(tmp_path, passes=1))
     assert len(set(TokenDataset(tmp_path).ids)) == 23
     with pytest.raises(ValueError, match="was begun with stop 4, not 1"):
-        tokenize(utterances, tmp_path, replace(plan, stop=1), one_after_another)
+        tokenize(utterances, out=tmp_path, plan=replace(plan, stop=1), engine=InThisProcess())
 
 
-def test_an_interrupted_growth_goes_on_and_may_grow(corpus: Path, tmp_path: Path) -> None:
+def test_an_interrupted_growth_is_resumed_and_can_grow(corpus: Path, tmp_path: Path) -> None:
     utterances, plan = planned(corpus)
     utterances = [u for u in utterances if u.id != "clip-7"]
 
-    def stops_after_one(plan: Plan, out: Path, shards: Sequence[Shard]) -> Iterator[int]:
-        yield from one_after_another(plan, out, shards[:1])
-        raise KeyboardInterrupt
-
     stages = utterances[:8], utterances[:15], utterances
     for undisturbed in stages:
-        tokenize(undisturbed, tmp_path / "whole", plan, one_after_another)
+        tokenize(undisturbed, out=tmp_path / "whole", plan=plan, engine=InThisProcess())
     for stage in stages:
         with pytest.raises(KeyboardInterrupt):
-            tokenize(stage, tmp_path / "stopped", plan, stops_after_one)
+            tokenize(stage, out=tmp_path / "stopped", plan=plan, engine=InThisProcess(stop_after=1))
     assert not (tmp_path / "stopped" / "index.json").exists()
-    tokenize(utterances, tmp_path / "stopped", plan, one_after_another)
+    tokenize(utterances, out=tmp_path / "stopped", plan=plan, engine=InThisProcess())
     assert digests(tmp_path / "stopped") == digests(tmp_path / "whole")
-    with pytest.raises(KeyboardInterrupt):  # what was whole stays readable while it grows
-        tokenize([*utterances, replace(utterances[0], id="more")], tmp_path / "whole", plan, stops_after_one)
+    with pytest.raises(KeyboardInterrupt):  # a finished corpus can be read while it grows
+        tokenize(
+            [*utterances, replace(utterances[0], id="more")],
+            out=tmp_path / "whole",
+            plan=plan,
+            engine=InThisProcess(stop_after=1),
+        )
     assert len(TokenDataset(tmp_path / "whole")) == 23 and verify(tmp_path / "whole") == []
 
 
-def test_a_corpus_that_vocable_0_1_began(corpus: Path, tokens: Path, tmp_path: Path) -> None:
-    """Its plan has a hash of the manifest, and no clips."""
+def test_a_corpus_begun_by_vocable_0_1(corpus: Path, tokens: Path, tmp_path: Path) -> None:
+    """Its plan.json has a digest of the manifest, and no list of clips."""
     utterances, plan = planned(corpus)
     shutil.copytree(tokens, tmp_path / "old")
     index = read_index(tokens)
     (tmp_path / "old" / "plan.json").write_text(json.dumps(index["plan"]))
     more = [*utterances, replace(utterances[0], id="more")]
     with pytest.raises(ValueError, match="run the command once with that one"):
-        tokenize(more, tmp_path / "old", plan, one_after_another)
-    assert tokenize(utterances, tmp_path / "old", plan, one_after_another) == index
-    assert tokenize(more, tmp_path / "old", plan, one_after_another)["clips"] == 24
+        tokenize(more, out=tmp_path / "old", plan=plan, engine=InThisProcess())
+    assert tokenize(utterances, out=tmp_path / "old", plan=plan, engine=InThisProcess()) == index
+    assert tokenize(more, out=tmp_path / "old", plan=plan, engine=InThisProcess())["clips"] == 24
 
 
-def test_a_folder_that_got_more_files(
+def test_a_folder_with_new_files(
     corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engines, "Local", lambda workers: one_after_another)
+    monkeypatch.setattr(engines, "make_engine", lambda name, **options: InThisProcess())
     recordings, out = tmp_path / "recordings", tmp_path / "out"
     (recordings / "anna").mkdir(parents=True)
     speech, rate = audio.read(SPEECH, 16_000)
@@ -259,7 +265,7 @@ def test_a_folder_that_got_more_files(
     assert "this manifest lacks 1 of its clips (anna/5)" in capsys.readouterr().err
 
 
-def test_what_cannot_be_planned(corpus: Path, tmp_path: Path) -> None:
+def test_wrong_utterances_are_refused_before_anything_is_written(corpus: Path, tmp_path: Path) -> None:
     utterances, plan = planned(corpus)
     for bad, said in (
         ({"duration": 0.0}, "lasts 0.0 s"),
@@ -268,7 +274,9 @@ def test_what_cannot_be_planned(corpus: Path, tmp_path: Path) -> None:
         ({"id": "clip-3"}, "occurs twice"),
     ):
         with pytest.raises(ValueError, match=said):
-            tokenize([*utterances[1:], replace(utterances[0], **bad)], tmp_path, plan, one_after_another)
+            bad_first = [replace(utterances[0], **bad), *utterances[1:]]
+            tokenize(bad_first, out=tmp_path / "out", plan=plan, engine=InThisProcess())
+        assert not (tmp_path / "out").exists()
 
 
 def test_loud_long_and_oddly_named_clips(corpus: Path, tmp_path: Path) -> None:
@@ -279,7 +287,7 @@ def test_loud_long_and_oddly_named_clips(corpus: Path, tmp_path: Path) -> None:
     names = {"loud": 0.5, "long": 1.0, "ok": 0.5}  # the second is far longer than it says
     utterances = [Utterance(f"../a b/{n}.\u00fc%2E", tmp_path / f"{n}.wav", d) for n, d in names.items()]
     _, plan = planned(corpus)
-    index = tokenize(utterances, tmp_path / "out", plan, one_after_another)
+    index = tokenize(utterances, out=tmp_path / "out", plan=plan, engine=InThisProcess())
     [(bad, why)] = index["left_out"].items()
     assert "loud" in bad and "peaks" in why and index["clips"] == 2
     clips = dict(read_shard(tmp_path / "out" / "shards" / "00000.tar"))
@@ -290,8 +298,8 @@ def test_loud_long_and_oddly_named_clips(corpus: Path, tmp_path: Path) -> None:
     assert verify(tmp_path / "out") == []
 
 
-def test_clips_that_memory_does_not_hold(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One of them does not stop the rest, whether it is read, encoded in a batch or alone."""
+def test_clips_too_large_for_memory(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such a clip does not stop the others, whether memory is full while it is read, or encoded in a batch or alone."""
     utterances, plan = planned(corpus)
     read, encode, encode_long = audio.read, SpeechTokenizer.encode, SpeechTokenizer.encode_long
 
@@ -313,7 +321,7 @@ def test_clips_that_memory_does_not_hold(corpus: Path, tmp_path: Path, monkeypat
     monkeypatch.setattr(audio, "read", reads)
     monkeypatch.setattr(SpeechTokenizer, "encode", encodes)
     monkeypatch.setattr(SpeechTokenizer, "encode_long", encodes_long)
-    index = tokenize(utterances, tmp_path / "a", plan, one_after_another)
+    index = tokenize(utterances, out=tmp_path / "a", plan=plan, engine=InThisProcess())
     assert sorted(index["left_out"]) == ["clip-3", "clip-5", "clip-7"] and index["clips"] == 21
     assert (
         index["left_out"]["clip-3"]
@@ -326,7 +334,7 @@ def test_clips_that_memory_does_not_hold(corpus: Path, tmp_path: Path, monkeypat
 
     monkeypatch.setattr(SpeechTokenizer, "encode", is_a_bug)
     with pytest.raises(RuntimeError, match="sizes do not match"):
-        tokenize(utterances, tmp_path / "b", plan, one_after_another)
+        tokenize(utterances, out=tmp_path / "b", plan=plan, engine=InThisProcess())
 
 
 def test_recordings_of_several_channels_are_counted(
@@ -338,20 +346,20 @@ def test_recordings_of_several_channels_are_counted(
     utterances = [Utterance(str(i), tmp_path / f"{i}.wav", 0.5) for i in (0, 1, 1, 2)]
     utterances[2] = replace(utterances[2], id="1 again")
     _, plan = planned(corpus)
-    assert tokenize(utterances, tmp_path / "out", plan, one_after_another)["downmixed"] == 2
+    assert tokenize(utterances, out=tmp_path / "out", plan=plan, engine=InThisProcess())["downmixed"] == 2
     assert not recwarn.list
 
 
-def test_a_worker_leaves_torch_s_threads_as_they_were(corpus: Path, tmp_path: Path) -> None:
+def test_a_worker_restores_the_number_of_torch_threads(corpus: Path, tmp_path: Path) -> None:
     utterances, plan = planned(corpus)
     torch.set_num_threads(2)
-    tokenize(utterances[:2], tmp_path, plan, one_after_another)
+    tokenize(utterances[:2], out=tmp_path, plan=plan, engine=InThisProcess())
     assert torch.get_num_threads() == 2
 
 
-def test_the_embedded_codec_is_no_folder(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without --model, workers take the embedded codec, also where a folder has the name of its preset."""
-    monkeypatch.setattr(engines, "Local", lambda workers: one_after_another)
+def test_the_default_codec_is_the_embedded_one(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without --model, workers load the embedded codec, even if a folder has the name of its preset."""
+    monkeypatch.setattr(engines, "make_engine", lambda name, **options: InThisProcess())
     (tmp_path / "fast").mkdir()
     audio.write(tmp_path / "in" / "a.wav", audio.read(SPEECH, 16_000)[0][:8000], 16_000)
     monkeypatch.chdir(tmp_path)
@@ -362,28 +370,19 @@ def test_one_run_at_a_time(corpus: Path, tmp_path: Path) -> None:
     pytest.importorskip("fcntl")
     utterances, plan = planned(corpus)
 
-    def begins_another(plan: Plan, out: Path, shards: Sequence[Shard]) -> Iterator[int]:
-        with pytest.raises(ValueError, match="another run"):
-            tokenize(utterances, tmp_path, plan, one_after_another)
-        return one_after_another(plan, out, shards)
+    class BeginsAnother(InThisProcess):
+        def run(self, plan: Plan, out: Path, shards: Sequence[Shard]) -> Iterator[int]:
+            with pytest.raises(ValueError, match="another run"):
+                tokenize(utterances, out=tmp_path, plan=plan, engine=InThisProcess())
+            return super().run(plan, out, shards)
 
-    tokenize(utterances, tmp_path, plan, begins_another)
-
-
-def test_batches_are_of_like_lengths_and_bounded() -> None:
-    rng = np.random.default_rng(0)
-    utterances = [Utterance(f"u{i}", Path(), float(d)) for i, d in enumerate(rng.uniform(0.5, 40, 200))]
-    batches = batches_of(utterances, 60.0)
-    assert sorted(u.id for batch in batches for u in batch) == sorted(u.id for u in utterances)
-    assert all(len(b) == 1 or len(b) * b[0].duration <= 60 for b in batches)
-    padded = sum(len(b) * b[0].duration for b in batches)
-    assert padded < 1.1 * sum(u.duration for u in utterances)
+    tokenize(utterances, out=tmp_path, plan=plan, engine=BeginsAnother())
 
 
 def test_parquet(corpus: Path, tokens: Path, tmp_path: Path) -> None:
     pytest.importorskip("pyarrow")
     utterances, plan = planned(corpus, format="parquet")
-    index = tokenize(utterances, tmp_path, plan, one_after_another)
+    index = tokenize(utterances, out=tmp_path, plan=plan, engine=InThisProcess())
     assert verify(tmp_path) == []
     pairs = zip(read_index(tokens)["shards"], index["shards"], strict=True)
     for one, other in pairs:
@@ -393,22 +392,22 @@ def test_parquet(corpus: Path, tokens: Path, tmp_path: Path) -> None:
         )
         assert first == second
     assert len(list(TokenStream(tmp_path, passes=1))) == 23
-    with pytest.raises(ValueError, match="stream"):
+    with pytest.raises(ValueError, match="TokenStream"):
         TokenDataset(tmp_path)
 
 
-def test_verify_finds_what_is_wrong(corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_verify_finds_faults(corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     utterances, plan = planned(corpus)
-    tokenize(utterances, tmp_path, plan, one_after_another)
-    assert run_command("tokenize", "verify", tmp_path) == 0
+    tokenize(utterances, out=tmp_path, plan=plan, engine=InThisProcess())
+    assert run_command("verify", tmp_path) == 0
     shard = tmp_path / "shards" / "00001.tar"
     data = bytearray(shard.read_bytes())
     data[len(data) // 2] ^= 1
     shard.write_bytes(data)
     (tmp_path / "shards" / "00002.tar").unlink()
-    assert run_command("tokenize", "verify", tmp_path) == 2
+    assert run_command("verify", tmp_path) == 2
     said = capsys.readouterr().err
-    assert "00001.tar: its checksum" in said and "00002.tar" in said and "2 complaints" in said
+    assert "00001.tar: its checksum" in said and "00002.tar" in said and "2 faulty" in said
     entry = tmp_path / "shards" / "00000.json"
     entry.write_text(entry.read_text() + "\n")
     assert any("00000.json: its checksum" in line for line in verify(tmp_path))
@@ -423,16 +422,22 @@ def test_the_command(corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture
     (tmp_path / "elsewhere.jsonl").write_text(manifest.read_text())
     assert run_command("tokenize", tmp_path / "elsewhere.jsonl", "--root", corpus, "-o", tmp_path / "b", *options) == 2
     assert digests(tmp_path / "a") == digests(tmp_path / "b")
-    for call in ((manifest,), (manifest, "-o", tmp_path / "a", "--engine", "slurm"), ("verify", tmp_path / "none")):
+    for call, message in (
+        (("tokenize", manifest, "-o", tmp_path / "a", "--engine", "slurm"), "--engine is local or ray"),
+        (("tokenize", manifest, "-o", tmp_path / "a", "--format", "zip", *options), "--format is tar or parquet"),
+        (("verify", tmp_path / "none"), "not a tokenized corpus"),
+    ):
         capsys.readouterr()
-        assert run_command("tokenize", *call) == 2
-        assert capsys.readouterr().err.count("\n") == 1
+        assert run_command(*call) == 2
+        error = capsys.readouterr().err
+        assert message in error and error.count("\n") == 1
+    assert run_command("tokenize", manifest) == 2  # without --out
 
 
 # ---- reading ---------------------------------------------------------------------------------------------------------
 
 
-def test_clips_by_number(tokens: Path) -> None:
+def test_clips_by_index(tokens: Path) -> None:
     data = TokenDataset(tokens)
     assert len(data) == 23 and data.ids[0] == "clip-0"
     from_stream = {example["id"]: example for example in TokenStream(tokens, passes=1)}
@@ -444,7 +449,7 @@ def test_clips_by_number(tokens: Path) -> None:
     assert torch.equal(batch["codes"][2, :, : batch["num_frames"][2]], data[2]["codes"])
 
 
-def test_ranks_share_a_pass_and_passes_differ(tokens: Path) -> None:
+def test_ranks_divide_a_pass_and_passes_differ(tokens: Path) -> None:
     passes = [[e["id"] for e in TokenStream(tokens, rank=r, world_size=3, passes=1, seed=1)] for r in range(3)]
     assert sorted(itertools.chain(*passes)) == sorted(TokenDataset(tokens).ids)
     twice = [e["id"] for e in TokenStream(tokens, passes=2, seed=1)]
@@ -452,12 +457,12 @@ def test_ranks_share_a_pass_and_passes_differ(tokens: Path) -> None:
     assert twice == [e["id"] for e in TokenStream(tokens, passes=2, seed=1)]
     loader = DataLoader(TokenStream(tokens, passes=1), batch_size=None, num_workers=2)
     assert sorted(e["id"] for e in loader) == sorted(TokenDataset(tokens).ids)
-    with pytest.raises(ValueError, match="cannot be dealt out"):
+    with pytest.raises(ValueError, match="cannot be divided"):
         next(iter(TokenStream(tokens, world_size=100)))
 
 
 @pytest.mark.parametrize("stop", [0, 5, 23, 30])
-def test_a_stream_goes_on_where_it_stood(tokens: Path, stop: int) -> None:
+def test_a_stream_resumes_at_its_position(tokens: Path, stop: int) -> None:
     whole = [e["id"] for e in TokenStream(tokens, passes=3, buffer=6)]
     stream = TokenStream(tokens, passes=3, buffer=6)
     reader = iter(stream)
@@ -489,12 +494,12 @@ def test_a_corpus_of_version_0_1_names_the_codec(corpus: Path, tokens: Path, tmp
     assert verify(tmp_path / "old") == []
 
 
-def test_gains_come_with_the_clips_of_a_codec_that_has_a_level(corpus: Path, tmp_path: Path) -> None:
+def test_clips_have_gains_if_the_codec_has_a_level(corpus: Path, tmp_path: Path) -> None:
     make_tiny(level=-26.0, high_pass=40.0).save_pretrained(tmp_path / "codec")
     codec = SpeechTokenizer.from_pretrained(tmp_path / "codec")
     utterances, plan = planned(corpus)
     plan = replace(plan, codec=str(tmp_path / "codec"), token_id=codec.token_id)
-    tokenize(utterances[:4], tmp_path / "tokens", plan, one_after_another)
+    tokenize(utterances[:4], out=tmp_path / "tokens", plan=plan, engine=InThisProcess())
     data = TokenDataset(tmp_path / "tokens")
     for utterance, example in zip(utterances[:4], data, strict=False):
         assert example["gain"] == pytest.approx(float(codec.encode(audio.read(utterance.path, 16_000)[0]).gain))
@@ -512,7 +517,7 @@ def test_ray_gives_the_same_bytes(corpus: Path, tokens: Path, tmp_path: Path) ->
     from vocable.corpus.engines import Ray
 
     utterances, plan = planned(corpus)
-    tokenize(utterances, tmp_path, plan, Ray(2))
+    tokenize(utterances, out=tmp_path, plan=plan, engine=Ray(2))
     assert digests(tmp_path) == digests(tokens)
 
 

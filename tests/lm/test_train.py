@@ -17,7 +17,8 @@ from conftest import LETTERS, make_tiny, run_command
 from vocable.codec.model import SpeechTokenizer
 from vocable.corpus.engines import Local
 from vocable.corpus.manifest import Utterance, read_manifest, write_manifest
-from vocable.corpus.tokenize import Plan, tokenize
+from vocable.corpus.plan import Plan
+from vocable.corpus.tokenize import tokenize
 from vocable.lm.aligner import PAUSE, Aligner, AlignerConfig, Timing
 from vocable.lm.ar import AR, ARConfig
 from vocable.lm.corpus import Clip, like_lengths
@@ -50,7 +51,8 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
         utterances.append(Utterance(str(i), folder / f"{i}.wav", seconds, f"s{i % 4}", text, language="de"))
     write_manifest(folder / "train.jsonl", utterances)
     codec = SpeechTokenizer.from_pretrained(folder / "codec")
-    tokenize(utterances, folder / "tokens", Plan(str(folder / "codec"), codec.token_id, 0, 4), Local(1))
+    plan = Plan(codec=str(folder / "codec"), token_id=codec.token_id, start=0, stop=4)
+    tokenize(utterances, out=folder / "tokens", plan=plan, engine=Local(1))
     return folder
 
 

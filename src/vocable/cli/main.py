@@ -29,6 +29,7 @@ from vocable.cli import (
     tokenize,
     train,
     tts,
+    verify,
 )
 from vocable.cli.messages import complain, one_line, out_of_memory
 
@@ -44,6 +45,7 @@ app.command()(encode.encode)
 app.command()(decode.decode)
 app.command()(reconstruct.reconstruct)
 app.command()(tokenize.tokenize)
+app.command()(verify.verify)
 app.command()(convert.convert)
 app.command()(tts.tts)
 app.command()(info.info)

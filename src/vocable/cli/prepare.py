@@ -16,26 +16,26 @@ from vocable.terminal import printable
 if TYPE_CHECKING:
     from vocable.corpus.manifest import Utterance
 
-app = typer.Typer(help="Corpora as manifests, and manifests checked.", no_args_is_help=True)
+app = typer.Typer(help="Make the manifest of a corpus, or check one.", no_args_is_help=True)
 
-#: Names printed before "and n more".
+#: Number of names that are printed before "and n more".
 FEW = 5
 
-ROOT = typer.Argument(metavar="ROOT", help="The corpus's folder.")
+ROOT = typer.Argument(metavar="FOLDER", help="The corpus's folder.")
 OUT = typer.Option(..., "-o", "--out", metavar="MANIFEST", help="The JSONL manifest to write.")
-SUBSETS = typer.Option([], "--subset", help="Only this folder of ROOT, such as train-clean-100; may be repeated.")
-LANGUAGE = typer.Option(None, help="What the manifest says: en, de, ...")
+SUBSETS = typer.Option([], "--subset", help="Only this folder below FOLDER, such as train-clean-100; can be repeated.")
+LANGUAGE = typer.Option(None, help="Language of the recordings, for the manifest: en, de, ...")
 
 
 @app.command()
 def librispeech(root: Path = ROOT, out: Path = OUT, subset: list[str] = SUBSETS) -> None:
-    """LibriSpeech."""
+    """Make a manifest of LibriSpeech."""
     _prepare("librispeech", root, out, subsets=subset)
 
 
 @app.command()
 def libritts(root: Path = ROOT, out: Path = OUT, subset: list[str] = SUBSETS) -> None:
-    """LibriTTS, LibriTTS-R."""
+    """Make a manifest of LibriTTS or LibriTTS-R."""
     _prepare("libritts", root, out, subsets=subset)
 
 
@@ -45,66 +45,74 @@ def vctk(
     out: Path = OUT,
     subset: list[str] = typer.Option([], help="mic1 or mic2 (default: both)."),
 ) -> None:
-    """VCTK 0.92, or the older layout of wav48."""
+    """Make a manifest of VCTK 0.92, or of the older layout with wav48."""
     _prepare("vctk", root, out, subsets=subset)
 
 
 @app.command()
 def ljspeech(root: Path = ROOT, out: Path = OUT) -> None:
-    """LJ Speech."""
+    """Make a manifest of LJ Speech."""
     _prepare("ljspeech", root, out)
 
 
 @app.command()
 def commonvoice(
-    root: Path = typer.Argument(metavar="ROOT", help="The folder of one language, which holds clips/."),
+    root: Path = typer.Argument(metavar="FOLDER", help="The folder of one language, with clips/ in it."),
     out: Path = OUT,
     subset: list[str] = typer.Option(
         [],
-        help="Only this list: train, dev, test, validated, other, ...; may be repeated (default: all validated clips).",
+        help="Only this list: train, dev, test, validated, other, ...; can be repeated (default: all validated clips).",
     ),
-    language: str = typer.Option(None, help="What the manifest says (default: the lists' locale, or ROOT's name)."),
+    language: str = typer.Option(
+        None, help="Language, for the manifest (default: the lists' locale, or FOLDER's name)."
+    ),
 ) -> None:
-    """Common Voice."""
+    """Make a manifest of Common Voice."""
     _prepare("commonvoice", root, out, subsets=subset, language=language)
 
 
 @app.command()
 def folder(
-    root: Path = typer.Argument(metavar="ROOT", help="A tree of audio files, texts in .txt beside them."),
+    root: Path = typer.Argument(
+        metavar="FOLDER", help="A folder of audio files, with texts in .txt files beside them."
+    ),
     out: Path = OUT,
-    speakers_from: str = typer.Option("parent", help="parent: a file's speaker is its folder's name; or none."),
+    speakers_from: str = typer.Option(
+        "parent", help="parent: the speaker is the name of the file's folder; none: unknown."
+    ),
     language: str = LANGUAGE,
 ) -> None:
-    """Recordings of your own."""
+    """Make a manifest of a folder of recordings."""
     _prepare("folder", root, out, speakers_from=speakers_from, language=language)
 
 
 @app.command()
 def huggingface(
     name: str = typer.Argument(metavar="NAME", help="A dataset's hub id, or a local folder."),
-    out: Path = typer.Option(..., "-o", "--out", help="The folder to write; an interrupted run goes on in it."),
-    split: str = typer.Option(..., help="train, validation, ..."),
-    config: str = typer.Option(None, help="The dataset's configuration, where it has several."),
-    audio_column: str = typer.Option(None, help="The column of the audio (default: audio, ...)."),
-    text_column: str = typer.Option(None, help="... of the text (default: text, sentence, transcript, ...)."),
-    speaker_column: str = typer.Option(None, help="... of the speaker (default: speaker_id, speaker, ...)."),
-    id_column: str = typer.Option(None, help="... of the id (default: id, ..., or the row's number)."),
+    out: Path = typer.Option(..., "-o", "--out", help="The folder to write; an interrupted run is resumed in it."),
+    split: str = typer.Option(..., help="Split of the dataset: train, validation, ..."),
+    config: str = typer.Option(None, help="Configuration of the dataset, if it has several."),
+    audio_column: str = typer.Option(None, help="Column of the audio (default: audio, ...)."),
+    text_column: str = typer.Option(None, help="Column of the text (default: text, sentence, transcript, ...)."),
+    speaker_column: str = typer.Option(None, help="Column of the speaker (default: speaker_id, speaker, ...)."),
+    id_column: str = typer.Option(None, help="Column of the id (default: id, ..., or the row's number)."),
     language: str = LANGUAGE,
-    sample_rate: int = typer.Option(None, help="Hz to resample to, such as 16000 (default: each file's own)."),
+    sample_rate: int = typer.Option(
+        None, help="Sample rate of the FLAC files in Hz, such as 16000 (default: each file's own)."
+    ),
 ) -> None:
-    """Hugging Face datasets.
+    """Import a Hugging Face dataset.
 
-    The split is streamed into FLAC files and manifest.jsonl.
+    The split is read as a stream, and written as FLAC files and manifest.jsonl.
     """
     from vocable.corpus import hub
 
     named = {"audio": audio_column, "text": text_column, "speaker": speaker_column, "id": id_column}
     columns = {field: column for field, column in named.items() if column}
     with _bar(f"{name}, {split}", None) as advance:
-        utterances, unreadable = hub.huggingface(
+        utterances, unreadable = hub.import_dataset(
             name,
-            out,
+            out=out,
             split=split,
             config=config,
             columns=columns,
@@ -119,15 +127,15 @@ def huggingface(
 def check(
     manifest: Path = typer.Argument(help="A JSONL manifest."),
     out: Path = typer.Option(
-        None, "-o", "--out", help="A JSON report. Named again after an interrupt, the check goes on."
+        None, "-o", "--out", help="Write a JSON report; an interrupted check with the same report is resumed."
     ),
-    clean: Path = typer.Option(None, metavar="MANIFEST", help="Write a manifest without the files named."),
-    min_seconds: float = typer.Option(0.5, help="What is shorter is too short."),
+    clean: Path = typer.Option(None, metavar="MANIFEST", help="Write a manifest of the good recordings."),
+    min_seconds: float = typer.Option(0.5, help="Report recordings that are shorter."),
 ) -> None:
-    """Decode every file, name the bad ones.
+    """Decode every recording, and report the bad ones.
 
-    Bad is what is unreadable, silent, clipped, too short, not as long as the manifest says, or a duplicate. The exit
-    code is 0 if all is well, 2 if anything was found.
+    A recording is bad if it is unreadable, silent, clipped, too short, a duplicate, or of another length than the
+    manifest says. The exit code is 0 if all recordings are good, 2 if some are bad.
     """
     from vocable.corpus import check as checking
     from vocable.corpus.manifest import read_manifest, write_manifest
@@ -149,29 +157,31 @@ def check(
         write_manifest(clean, good)
     if journal:
         journal.unlink(missing_ok=True)
-    typer.echo(f"{len(utterances)} utterances, {hours:.2f} h: {len(good)} are well", err=True)
+    typer.echo(f"{len(utterances)} utterances, {hours:.2f} h: {len(good)} are good", err=True)
     if len(good) < len(utterances):
         raise typer.Exit(2)
 
 
 def _prepare(corpus: str, root: Path, out: Path, **options: Any) -> None:
+    """Write the manifest of a corpus of `vocable.corpus.prepare`."""
     from vocable.corpus import prepare
     from vocable.corpus.manifest import write_manifest
 
     found = prepare.recordings(corpus, root, **options)
     with _bar(f"{len(found)} files", len(found)) as advance:
-        utterances, unreadable = prepare.measured(found, advance)
+        utterances, unreadable = prepare.measured(found, progress=advance)
     if not utterances:
-        raise ValueError(f"{root}: not one of {len(found)} files is readable; the first: {unreadable[0]}")
+        raise ValueError(f"{root}: none of {len(found)} files is readable; the first: {unreadable[0]}")
     write_manifest(out, utterances)
     _sum_up(utterances, unreadable, out)
 
 
 def _sum_up(utterances: Sequence[Utterance], unreadable: Sequence[str], out: Path) -> None:
+    """Print the totals of a manifest and the files that were left out; exit with code 2 if there are any."""
     for reason in unreadable[:FEW]:
         complain(reason)
     if len(unreadable) > FEW:
-        complain(f"and {len(unreadable) - FEW} more that are left out")
+        complain(f"and {len(unreadable) - FEW} more files that were left out")
     hours = sum(u.duration for u in utterances) / 3600
     speakers = len({u.speaker for u in utterances if u.speaker is not None})
     texts = sum(u.text is not None for u in utterances)
@@ -183,7 +193,7 @@ def _sum_up(utterances: Sequence[Utterance], unreadable: Sequence[str], out: Pat
 
 @contextmanager
 def _bar(description: str, total: int | None) -> Iterator[Callable[[], None]]:
-    """A progress bar; what it yields is called after each file."""
+    """Show a progress bar; yields the function that advances it by one file."""
     with bars(counted=True) as bar:
         task = bar.add_task(description, total=total)
         yield lambda: bar.advance(task)

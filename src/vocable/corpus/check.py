@@ -1,4 +1,4 @@
-"""Decode a whole corpus once, before a training run does, and name the recordings that it should not meet."""
+"""Decode every recording of a corpus, and name those that a training run should not use."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -17,31 +17,34 @@ from vocable import audio
 from vocable.corpus.manifest import Utterance
 from vocable.corpus.parallel import in_threads
 from vocable.files import atomic_path
+from vocable.journal import Journal
 
-#: What can be wrong with a recording, in the order in which it is said.
+#: Problems that `check` finds, in the order in which they are reported.
 PROBLEMS = ("unreadable", "silent", "clipped", "short", "wrong_duration", "duplicate")
 
-#: A recording whose loudest sample lies below this is silent: -60 dB of full scale.
+#: A recording is silent if its peak is below this: -60 dB of full scale.
 SILENCE = 1e-3
-#: A recording is clipped if more than this share of its samples lies at or above FULL_SCALE: speech that was
-#: brought to full scale touches it with single samples.
-CLIPPED_SHARE, FULL_SCALE = 1e-3, 0.999
-#: Seconds by which a manifest may be off, in either direction. The trainer's crops allow for as much.
+#: A recording is clipped if more than this fraction of its samples is at or above FULL_SCALE. A recording that was
+#: normalized to full scale reaches it with a few samples.
+CLIPPED_FRACTION, FULL_SCALE = 1e-3, 0.999
+#: Seconds by which the duration in a manifest may differ from the file's. The trainer's crops allow for as much.
 DURATION_TOLERANCE = 0.01
+
+Found = dict[str, list[tuple[Utterance, str]]]  #: for each of PROBLEMS, utterances and a short detail
 
 
 @dataclass(frozen=True)
-class Decoded:
-    """What decoding a file showed, as long as the file has this size and time of change."""
+class Measurement:
+    """Properties of a decoded file, valid while the file has this size and modification time."""
 
     path: str
     size: int = 0  #: bytes
-    changed: int = 0  #: ns
-    error: str | None = None
-    duration: float = 0.0  #: s
-    peak: float = 0.0
-    clipped: float = 0.0  #: share of samples at full scale
-    digest: str = ""  #: of sample rate and samples
+    changed: int = 0  #: modification time in ns
+    error: str | None = None  #: why the file cannot be decoded
+    duration: float = 0.0  #: seconds
+    peak: float = 0.0  #: largest magnitude of a sample
+    clipped: float = 0.0  #: fraction of samples at full scale
+    digest: str = ""  #: hash of the sample rate and the samples
 
 
 def check(
@@ -50,37 +53,35 @@ def check(
     min_seconds: float = 0.5,
     journal: str | os.PathLike[str] | None = None,
     progress: Callable[[], None] = lambda: None,
-) -> dict[str, list[tuple[Utterance, str]]]:
-    """For each of PROBLEMS the utterances that have it, and in a few words how.
+) -> Found:
+    """Decode the utterances; return for each of PROBLEMS those that have it, with a detail.
 
-    Duplicates are sought among utterances without another problem, and the first of them is not one: so it is what
-    stays when those named here are left out. `journal` is a file that keeps what was decoded; another call goes on from
-    it, so remove it when the results are written. `progress` is called after each utterance.
+    Duplicates are searched among the utterances without another problem, and the first of equal ones is not reported,
+    so that it remains when all that are reported are removed. journal: a file that stores the measurements, with which
+    an interrupted check is resumed; delete it after the results are written. progress: called after each utterance.
     """
-    found: dict[str, list[tuple[Utterance, str]]] = {problem: [] for problem in PROBLEMS}
-    first: dict[str, str] = {}
+    found: Found = {problem: [] for problem in PROBLEMS}
+    first: dict[str, str] = {}  # digest -> id of the first utterance that has it
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # one for each recording of several channels
-        for utterance, decoded in zip(utterances, _decode_all(utterances, journal), strict=True):
-            problems = _problems(utterance, decoded, min_seconds)
-            if not problems and first.setdefault(decoded.digest, utterance.id) != utterance.id:
-                problems = {"duplicate": f"the same audio as {first[decoded.digest]}"}
+        for utterance, measurement in zip(utterances, _measure_all(utterances, journal), strict=True):
+            problems = _problems(utterance, measurement, min_seconds)
+            if not problems and first.setdefault(measurement.digest, utterance.id) != utterance.id:
+                problems = {"duplicate": f"the same audio as {first[measurement.digest]}"}
             for problem, detail in problems.items():
                 found[problem].append((utterance, detail))
             progress()
     return found
 
 
-def clean(utterances: Sequence[Utterance], found: dict[str, list[tuple[Utterance, str]]]) -> list[Utterance]:
-    """The utterances without those that `check` found something wrong with."""
+def clean(utterances: Sequence[Utterance], found: Found) -> list[Utterance]:
+    """Return the utterances for which `check` found no problem."""
     bad = {utterance.id for named in found.values() for utterance, _ in named}
     return [u for u in utterances if u.id not in bad]
 
 
-def write_report(
-    path: str | os.PathLike[str], utterances: Sequence[Utterance], found: dict[str, list[tuple[Utterance, str]]]
-) -> None:
-    """Write what `check` found as JSON: for each problem its utterances, by id and path, and the detail."""
+def write_report(path: str | os.PathLike[str], utterances: Sequence[Utterance], found: Found) -> None:
+    """Write the result of `check` as JSON: for each problem the id, path and detail of its utterances."""
     problems = {
         problem: [{"id": utterance.id, "path": str(utterance.path), "detail": detail} for utterance, detail in named]
         for problem, named in found.items()
@@ -91,48 +92,47 @@ def write_report(
         temporary.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
 
 
-def _problems(utterance: Utterance, decoded: Decoded, min_seconds: float) -> dict[str, str]:
-    if decoded.error is not None:
-        return {"unreadable": decoded.error}
+def _problems(utterance: Utterance, measurement: Measurement, min_seconds: float) -> dict[str, str]:
+    """Return the problems of one utterance, but for duplicates, each with a detail."""
+    if measurement.error is not None:
+        return {"unreadable": measurement.error}
     problems = {}
-    if decoded.peak < SILENCE:
-        problems["silent"] = f"peak {decoded.peak:.1g} of full scale"
-    if decoded.clipped > CLIPPED_SHARE:
-        problems["clipped"] = f"{decoded.clipped:.1%} of its samples at full scale"
-    if decoded.duration < min_seconds:
-        problems["short"] = f"{decoded.duration:.3f} s"
-    # The negation, because a manifest may hold NaN, which is not equal, nor near, to anything.
-    if not abs(decoded.duration - utterance.duration) <= DURATION_TOLERANCE:
-        problems["wrong_duration"] = f"{decoded.duration:.3f} s, not {utterance.duration:.3f} s"
+    if measurement.peak < SILENCE:
+        problems["silent"] = f"peak {measurement.peak:.1g} of full scale"
+    if measurement.clipped > CLIPPED_FRACTION:
+        problems["clipped"] = f"{measurement.clipped:.1%} of its samples at full scale"
+    if measurement.duration < min_seconds:
+        problems["short"] = f"{measurement.duration:.3f} s"
+    # Written as a negation because the manifest may hold NaN, for which every comparison is false.
+    if not abs(measurement.duration - utterance.duration) <= DURATION_TOLERANCE:
+        problems["wrong_duration"] = f"{measurement.duration:.3f} s, not {utterance.duration:.3f} s"
     return problems
 
 
-def _decode_all(utterances: Sequence[Utterance], journal: str | os.PathLike[str] | None) -> Iterator[Decoded]:
-    known = {(d.path, d.size, d.changed): d for d in (_read_journal(Path(journal)) if journal else ())}
+def _measure_all(utterances: Sequence[Utterance], path: str | os.PathLike[str] | None) -> Iterator[Measurement]:
+    """Yield the measurement of each utterance, from the journal at `path` if it holds a valid one."""
+    journal = Journal(Path(path)) if path else None
+    known = {(m.path, m.size, m.changed): m for m in (_read_measurements(journal) if journal else ())}
 
-    def decode(utterance: Utterance) -> Decoded:
-        size, changed = _stamp(utterance.path)
-        return known.get((str(utterance.path), size, changed)) or _decode(utterance.path, size, changed)
+    def measure(utterance: Utterance) -> Measurement:
+        size, changed = _size_and_time(utterance.path)
+        return known.get((str(utterance.path), size, changed)) or _measure(utterance.path, size, changed)
 
-    with ExitStack() as stack:
-        log = None
-        if journal:
-            Path(journal).parent.mkdir(parents=True, exist_ok=True)
-            log = stack.enter_context(open(journal, "a", encoding="utf-8"))
-        for decoded in in_threads(decode, utterances):
-            if log:  # a line begins with its own break, so that one cut off by a kill does not spoil the next
-                log.write("\n" + json.dumps(asdict(decoded)))
-            yield decoded
+    with journal.open() if journal else nullcontext() as append:
+        for measurement in in_threads(measure, utterances):
+            if append:
+                append(asdict(measurement))
+            yield measurement
 
 
-def _read_journal(path: Path) -> Iterator[Decoded]:
-    for line in path.read_text(encoding="utf-8").split("\n") if path.is_file() else ():
-        with suppress(ValueError, TypeError, RecursionError):  # of a line that a kill cut short, or that is no such
-            yield Decoded(**json.loads(line))
+def _read_measurements(journal: Journal) -> Iterator[Measurement]:
+    for value in journal.read():
+        with suppress(TypeError):  # not a measurement
+            yield Measurement(**value)
 
 
-def _stamp(path: Path) -> tuple[int, int]:
-    """Size and time of change of a file; zeros for one that is not there."""
+def _size_and_time(path: Path) -> tuple[int, int]:
+    """Return the size and modification time of a file; zeros if there is none."""
     try:
         stat = path.stat()
     except OSError:
@@ -140,20 +140,20 @@ def _stamp(path: Path) -> tuple[int, int]:
     return stat.st_size, stat.st_mtime_ns
 
 
-def _decode(path: Path, size: int, changed: int) -> Decoded:
+def _measure(path: Path, size: int, changed: int) -> Measurement:
     try:
         waveform, rate = audio.read(path)
     except (ValueError, OSError) as error:
-        return Decoded(str(path), size, changed, error=str(error))
-    loudness = np.abs(waveform)
+        return Measurement(str(path), size, changed, error=str(error))
+    magnitude = np.abs(waveform)
     digest = hashlib.blake2b(f"{rate} ".encode(), digest_size=16)
     digest.update(waveform.data)
-    return Decoded(
+    return Measurement(
         str(path),
         size,
         changed,
         duration=len(waveform) / rate,
-        peak=float(loudness.max()),
-        clipped=float((loudness >= FULL_SCALE).mean()),
+        peak=float(magnitude.max()),
+        clipped=float((magnitude >= FULL_SCALE).mean()),
         digest=digest.hexdigest(),
     )

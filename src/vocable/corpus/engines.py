@@ -1,122 +1,126 @@
-"""Where shards are tokenized: in processes here, or on a Ray cluster."""
+"""Engines: where the workers run, in processes on this machine or on a Ray cluster."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import signal
-import sys
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from vocable.codec.load import ENCODEC
 from vocable.corpus.manifest import Utterance
-from vocable.corpus.parallel import end_with_parent, processes
-from vocable.corpus.tokenize import Plan, Shard, Worker
+from vocable.corpus.parallel import in_processes
+from vocable.corpus.plan import Plan, Shard
+from vocable.corpus.worker import Worker
 from vocable.extras import need
+
+
+class Engine(Protocol):
+    """Runs workers over shards."""
+
+    def run(self, plan: Plan, out: Path, shards: Sequence[Shard]) -> Iterator[int]:
+        """Write the shards to the folder `out`; yield the number of each when it is complete."""
+
+
+def make_engine(name: str, *, workers: int = 1, address: str | None = None) -> Engine:
+    """Return the engine "local" or "ray". address: of a Ray cluster. Raises ValueError for another name."""
+    if name == "local":
+        return Local(workers)
+    if name == "ray":
+        return Ray(workers, address)
+    raise ValueError(f"--engine is local or ray, not {name!r}")
 
 
 @dataclass(frozen=True)
 class Local:
-    """Processes of one thread each."""
+    """Processes of one thread each, on this machine."""
 
-    workers: int = 1
+    workers: int = 1  #: number of processes
 
-    def __call__(self, plan: Plan, out: Path, shards: Sequence[Shard]) -> Iterator[int]:
-        if not shards:
-            return
+    def run(self, plan: Plan, out: Path, shards: Sequence[Shard]) -> Iterator[int]:
+        """Write the shards. Raises OSError if the system kills a worker."""
         try:
-            with processes(min(self.workers, len(shards)), _start, (plan, out)) as pool:
-                for future in as_completed([pool.submit(_do, shard) for shard in shards]):
-                    yield future.result()
+            yield from in_processes(partial(_start_worker, plan, out), shards, workers=self.workers)
         except BrokenProcessPool as error:
-            raise OSError("a worker was killed, out of memory perhaps: take fewer --workers, and go on") from error
+            raise OSError(
+                "a worker was killed, perhaps because memory was full: run the same command with fewer --workers, "
+                "which resumes"
+            ) from error
 
 
-_worker: Worker
-
-
-def _start(plan: Plan, out: Path) -> None:
-    global _worker
-    end_with_parent()
-    _on_signals(lambda *_: os._exit(1))  # an exception from the codec's loading would be printed, with its traceback
-    _worker = Worker(plan, out)
-    _on_signals(lambda *_: sys.exit(1))  # an exception: temporary files are removed on the way out
-
-
-def _on_signals(handler: Callable[..., None]) -> None:
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, handler)
-
-
-def _do(shard: Shard) -> int:
-    try:
-        return _worker(shard)
-    except SystemExit:  # the pool would take it for this shard's result, and hand out the next
-        os._exit(1)
+def _start_worker(plan: Plan, out: Path) -> Callable[[Shard], int]:
+    return Worker(plan, out).write
 
 
 @dataclass(frozen=True)
 class Ray:
-    """Actors of Ray Data; OUT, the audio files and the codec are where all of its machines find them."""
+    """Actors of Ray Data. The output folder, the recordings and the codec are at the same paths on all machines."""
 
-    workers: int = 1
-    address: str | None = None  #: of a cluster; None begins one here
+    workers: int = 1  #: number of actors, each with one CPU or one GPU
+    address: str | None = None  #: address of a cluster; None: start Ray on this machine
 
-    def __call__(self, plan: Plan, out: Path, shards: Sequence[Shard]) -> Iterator[int]:
+    def run(self, plan: Plan, out: Path, shards: Sequence[Shard]) -> Iterator[int]:
+        """Write the shards. Raises OSError if Ray fails."""
         if not shards:
             return
         ray = need("ray", "ray")
         need("ray.data", "ray")
         handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
         ray.init(address=self.address or "local", log_to_driver=False)
-        for number, handler in handlers.items():  # Ray sets its own
+        for number, handler in handlers.items():  # Ray installed its own
             signal.signal(number, handler)
         try:
             context = ray.data.DataContext.get_current()
             context.enable_progress_bars = False
             if hasattr(context, "execution_no_progress_timeout_s"):
                 context.execution_no_progress_timeout_s = -1  # a shard may take long
-            # A block for each shard, so that each is a task of its own. Actors start in another folder.
-            rows = [{"shard": _as_json(shard)} for shard in shards]
-            codec = plan.codec or ""
-            kind = ENCODEC if codec.startswith(ENCODEC) else ""
-            folder = Path(codec.removeprefix(ENCODEC))
-            if codec and folder.is_dir():
-                plan = dataclasses.replace(plan, codec=f"{kind}{folder.resolve()}")
-            made = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
+            # One block per shard, so that each shard is a task.
+            rows = [{"shard": _to_json(shard)} for shard in shards]
+            written = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
                 _Actor,
-                fn_constructor_args=(plan, out.resolve()),
+                fn_constructor_args=(_with_absolute_paths(plan), out.resolve()),
                 compute=ray.data.ActorPoolStrategy(size=min(self.workers, len(shards))),
                 **({"num_gpus": 1} if plan.device.startswith("cuda") else {"num_cpus": 1}),
             )
-            for row in made.iter_rows():
+            for row in written.iter_rows():
                 yield int(row["number"])
         except ray.exceptions.RayError as error:
             last = str(error).strip().splitlines()[-1]
-            raise OSError(f"Ray: {last}; what is done is kept, the same command goes on") from error
+            raise OSError(f"Ray: {last}; complete shards are kept: run the same command, which resumes") from error
         finally:
             ray.shutdown()
 
 
-def _as_json(shard: Shard) -> str:
-    """What a worker needs of a shard, its paths absolute."""
+class _Actor:
+    """A worker, as Ray Data calls it: with a row, for a row."""
+
+    def __init__(self, plan: Plan, out: Path) -> None:
+        self.worker = Worker(plan, out)
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        return {"number": self.worker.write(_from_json(row["shard"]))}
+
+
+def _with_absolute_paths(plan: Plan) -> Plan:
+    """Return the plan with the absolute path of a codec that is a folder: actors start in another folder."""
+    codec = plan.codec or ""
+    folder = Path(codec.removeprefix(ENCODEC))
+    if not codec or not folder.is_dir():
+        return plan
+    prefix = ENCODEC if codec.startswith(ENCODEC) else ""
+    return dataclasses.replace(plan, codec=f"{prefix}{folder.resolve()}")
+
+
+def _to_json(shard: Shard) -> str:
+    """Return what a worker needs of a shard, with absolute paths."""
     return json.dumps([shard.number, [[u.id, str(u.path.resolve()), u.duration] for u in shard.utterances]])
 
 
 def _from_json(text: str) -> Shard:
     number, utterances = json.loads(text)
-    return Shard(number, [Utterance(name, Path(path), duration) for name, path, duration in utterances])
-
-
-class _Actor:
-    def __init__(self, plan: Plan, out: Path) -> None:
-        self.worker = Worker(plan, out)
-
-    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        return {"number": self.worker(_from_json(row["shard"]))}
+    return Shard(number, [Utterance(clip, Path(path), duration) for clip, path, duration in utterances])

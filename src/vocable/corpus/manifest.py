@@ -1,4 +1,4 @@
-"""Manifests: one JSON object a line, one utterance a line."""
+"""Manifests: JSONL files with one utterance per line. And JSON files, read with errors that say what to do."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Utterance:
-    """One recording: its audio file, its length in seconds, and what else the manifest knows of it."""
+    """One recording of a corpus."""
 
-    id: str
-    path: Path
-    duration: float
-    speaker: str | None = None
-    text: str | None = None
-    corpus: str | None = None
-    language: str | None = None
+    id: str  #: unique within the manifest
+    path: Path  #: audio file
+    duration: float  #: seconds
+    speaker: str | None = None  #: name of the speaker
+    text: str | None = None  #: the words spoken
+    corpus: str | None = None  #: name of the corpus
+    language: str | None = None  #: code such as en or sv-SE
 
     @property
     def speaker_key(self) -> str:
-        """The speaker; a clip whose speaker is unknown stands for itself."""
+        """The speaker or, if unknown, the id: each such utterance counts as a speaker of its own."""
         return self.speaker or self.id
 
 
 def parse_json(text: str | bytes) -> Any:
-    """What a JSON text says. Raises ValueError also where it is nested deeper than Python can follow."""
+    """Parse JSON. Raises ValueError for text that is not JSON, or is nested deeper than Python can parse."""
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
@@ -44,11 +44,22 @@ def parse_json(text: str | bytes) -> Any:
         raise ValueError("JSON that is nested too deep") from None
 
 
-def read_manifest(path: str | os.PathLike[str], root: str | os.PathLike[str] | None = None) -> list[Utterance]:
-    """Read a JSONL manifest; audio paths are relative to `root`, or to its folder, and may lie anywhere.
+def read_json_object(path: Path, *, advice: str) -> dict[str, Any]:
+    """Read a file that holds one JSON object. Raises ValueError, which ends with `advice`, for a damaged file."""
+    try:
+        content = parse_json(path.read_bytes())
+    except ValueError as error:
+        raise ValueError(f"{path}: damaged ({error}): {advice}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: damaged: {advice}")
+    return content
 
-    Id, speaker, text, corpus and language are text, and numbers are taken for text; null and "" are unknown. Raises
-    ValueError that names the bad line.
+
+def read_manifest(path: str | os.PathLike[str], *, root: str | os.PathLike[str] | None = None) -> list[Utterance]:
+    """Read a JSONL manifest. Audio paths are relative to `root`, by default the manifest's folder, or absolute.
+
+    Id, speaker, text, corpus and language are strings; numbers are converted to strings, null and "" are unknown.
+    Raises ValueError that names the bad line.
     """
     path = Path(path)
     folder = path.parent if root is None else Path(root)
@@ -58,27 +69,36 @@ def read_manifest(path: str | os.PathLike[str], root: str | os.PathLike[str] | N
         lines = path.read_text(encoding="utf-8-sig").split("\n")
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: not UTF-8; convert it") from error
-    utterances, seen = [], set()
+    utterances, numbers = [], []
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         try:
-            utterance = _utterance(parse_json(line), folder)
+            utterances.append(_utterance(parse_json(line), folder))
         except ValueError as error:
             raise ValueError(
                 f'{path}, line {number}: {error}; each line is a JSON object with "id", "path" and "duration"'
             ) from error
-        if utterance.id in seen:
-            raise ValueError(f"{path}, line {number}: the id {utterance.id!r} occurs twice")
-        seen.add(utterance.id)
-        utterances.append(utterance)
+        numbers.append(number)
     if not utterances:
         raise ValueError(f"{path}: the manifest is empty")
+    if (repeated := index_of_repeated_id(utterances)) is not None:
+        raise ValueError(f"{path}, line {numbers[repeated]}: the id {utterances[repeated].id!r} occurs twice")
     return utterances
 
 
+def index_of_repeated_id(utterances: Iterable[Utterance]) -> int | None:
+    """Return the index of the first utterance whose id an earlier one has, None if all ids differ."""
+    seen: set[str] = set()
+    for i, utterance in enumerate(utterances):
+        if utterance.id in seen:
+            return i
+        seen.add(utterance.id)
+    return None
+
+
 def _utterance(row: Any, folder: Path) -> Utterance:
-    """Raises ValueError that says which field is missing or of another type."""
+    """Make an utterance of a line. Raises ValueError that names a field that is missing or of the wrong type."""
     if not isinstance(row, dict):
         raise ValueError("not an object")
     texts = {field: _text(row, field) for field in ("id", "speaker", "text", "corpus", "language")}
@@ -104,51 +124,50 @@ def _text(row: dict[str, Any], field: str) -> str | None:
 
 
 def read_manifests(paths: str | Sequence[str]) -> list[Utterance]:
-    """Read one manifest, or several one after another. ValueError for an id that occurs in two of them."""
+    """Read one manifest, or several one after another. Raises ValueError for an id that occurs in two of them."""
     paths = [paths] if isinstance(paths, str) else paths
     utterances = [utterance for path in paths for utterance in read_manifest(path)]
-    seen: set[str] = set()
-    for utterance in utterances:
-        if utterance.id in seen:
-            raise ValueError(f"the id {utterance.id!r} occurs in two of {', '.join(paths)}")
-        seen.add(utterance.id)
+    if (repeated := index_of_repeated_id(utterances)) is not None:
+        raise ValueError(f"the id {utterances[repeated].id!r} occurs in two of {', '.join(paths)}")
     return utterances
 
 
 def spread(items: Sequence[T], count: int | None) -> list[T]:
-    """`count` items at even distances, because manifests are sorted by speaker; None or more than there are: all."""
+    """Return `count` items at even distances, because manifests are sorted by speaker.
+
+    None, and a count above the number of items, return all.
+    """
     count = len(items) if count is None else min(count, len(items))
     return [items[i * len(items) // count] for i in range(count)]
 
 
 def write_manifest(path: str | os.PathLike[str], utterances: Iterable[Utterance]) -> None:
-    """Write a JSONL manifest, audio paths relative to its folder; what an utterance does not have is left out.
+    """Write a JSONL manifest, with audio paths relative to its folder, and without the fields that are None.
 
-    Raises ValueError for what `read_manifest` would refuse: no utterances at all, or an id that occurs twice.
+    Raises ValueError for what `read_manifest` would refuse: no utterances, or an id that occurs twice.
     """
-    path = Path(path)
-    # Up from a folder means up from where it truly is, so links in the way are followed before the paths are compared.
+    path, utterances = Path(path), list(utterances)
+    if not utterances:
+        raise ValueError(f"{path}: not written, there are no utterances")
+    if (repeated := index_of_repeated_id(utterances)) is not None:
+        raise ValueError(f"{path}: not written, the id {utterances[repeated].id!r} occurs twice")
+    # Links are resolved before paths are made relative: ".." leads up from the folder that a link points to.
     real = lru_cache(maxsize=1024)(os.path.realpath)
     folder = real(path.parent)
-    lines, seen = [], set()
+    lines = []
     for utterance in utterances:
-        if utterance.id in seen:
-            raise ValueError(f"{path}: not written, the id {utterance.id!r} occurs twice")
-        seen.add(utterance.id)
         audio = Path(real(utterance.path.parent), utterance.path.name)
-        with contextlib.suppress(ValueError):  # on another drive of Windows
+        with contextlib.suppress(ValueError):  # on another drive of Windows: no relative path leads there
             audio = Path(os.path.relpath(audio, folder))
         row = vars(utterance) | {"path": audio.as_posix()}
         lines.append(json.dumps({k: v for k, v in row.items() if v is not None}, ensure_ascii=False) + "\n")
-    if not lines:
-        raise ValueError(f"{path}: not written, there are no utterances")
     with atomic_path(path) as temporary:
-        # A file name that is not UTF-8 holds lone surrogates: so replaced, they are JSON's own escapes.
+        # A file name that is not UTF-8 holds lone surrogates: "backslashreplace" makes them JSON's own escapes.
         temporary.write_text("".join(lines), encoding="utf-8", errors="backslashreplace")
 
 
 def groups_by_duration(utterances: Iterable[Utterance], seconds: float) -> list[list[Utterance]]:
-    """Split utterances, in order, into groups that hold at least `seconds` of audio (the last may hold less)."""
+    """Split utterances, in their order, into groups of at least `seconds` of audio; the last may have less."""
     groups: list[list[Utterance]] = [[]]
     filled = 0.0
     for utterance in utterances:

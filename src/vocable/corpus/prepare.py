@@ -1,8 +1,8 @@
-"""Public corpora, and folders of your own, as manifests.
+"""Find the recordings of public corpora, and of folders of audio files, for a manifest.
 
-A corpus is one function: it finds the recordings below a folder and what the corpus says of each. Its docstring's first
-line is the layout that it looks for, and part of the error when nothing is found. `recordings` calls it by name,
-`measured` adds the durations.
+Each corpus is a function that yields the recordings below a folder, with the speaker and text that the corpus gives.
+The first line of its docstring is the layout of files that it expects: the error for a folder without recordings quotes
+it. `recordings` calls such a function by its name, `measured` adds the durations.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from vocable import audio
-from vocable.corpus.manifest import Utterance
+from vocable.corpus.manifest import Utterance, read_manifest
 from vocable.corpus.parallel import in_threads
 from vocable.files import walk
 
@@ -44,7 +44,7 @@ def libritts(root: Path, subsets: Sequence[str] = ()) -> Iterator[Utterance]:
 def vctk(root: Path, subsets: Sequence[str] = ()) -> Iterator[Utterance]:
     """wav48_silence_trimmed/p225/p225_001_mic1.flac (or the older wav48/p225/p225_001.wav), txt/p225/p225_001.txt
 
-    The subsets are the two microphones, mic1 and mic2, which heard the same words; the older layout has one.
+    The subsets are the two microphones, mic1 and mic2, which recorded the same words; the older layout has one.
     """
     if unknown := set(subsets) - {"mic1", "mic2"}:
         raise ValueError(f"the subsets of vctk are mic1 and mic2, not {min(unknown)!r}")
@@ -58,7 +58,7 @@ def vctk(root: Path, subsets: Sequence[str] = ()) -> Iterator[Utterance]:
 def ljspeech(root: Path) -> Iterator[Utterance]:
     """wavs/LJ001-0001.wav, texts in metadata.csv"""
     rows = (line.rstrip("\n").split("|") for line in _lines(root / "metadata.csv"))
-    texts = {row[0]: row[-1] for row in rows}  # the last column has numbers and abbreviations as words
+    texts = {row[0]: row[-1] for row in rows}  # the last column spells out numbers and abbreviations
     for path in _audio_files(root / "wavs"):
         yield _utterance(path, "ljspeech", "LJ", texts.get(path.stem), "en")
 
@@ -66,14 +66,14 @@ def ljspeech(root: Path) -> Iterator[Utterance]:
 def commonvoice(root: Path, subsets: Sequence[str] = (), language: str | None = None) -> Iterator[Utterance]:
     """clips/*.mp3, listed in train.tsv, dev.tsv, test.tsv, validated.tsv (subsets train, dev, ...)
 
-    Without `subsets` every clip that listeners confirmed: all but `other` and `invalidated`, which can be named.
-    `language` is the lists' own, or the folder's name.
+    subsets: default: all clips that listeners confirmed; `other` and `invalidated` can be named too. language: default:
+    the locale in the lists, or the folder's name.
     """
     seen = set()
     for subset in subsets or ("train", "dev", "test", "validated"):
         if subset in subsets and not (root / f"{subset}.tsv").is_file():
             raise ValueError(f"{root}: no {subset}.tsv here")
-        # Quotation marks are the speakers' own here, so this is no job for the csv module.
+        # Not the csv module: quotation marks in these files are part of the sentences.
         rows = (line.rstrip("\n").split("\t") for line in _lines(root / f"{subset}.tsv"))
         columns = next(rows, [])
         if columns and not {"path", "sentence", "client_id"} <= set(columns):
@@ -81,30 +81,31 @@ def commonvoice(root: Path, subsets: Sequence[str] = (), language: str | None = 
         for fields in rows:
             row = dict.fromkeys(columns, "") | dict(zip(columns, fields, strict=False))
             path = (root / "clips" / row["path"]).with_suffix(".mp3")
-            if path not in seen:  # validated.tsv repeats what train, dev and test hold
+            if path not in seen:  # validated.tsv repeats the clips of train, dev and test
                 seen.add(path)
                 tag = language or row.get("locale") or root.name
                 yield _utterance(path, "commonvoice", row["client_id"], row["sentence"], tag)
 
 
 def folder(root: Path, speakers_from: str = "parent", language: str | None = None) -> Iterator[Utterance]:
-    """any tree of audio files, a text in a .txt beside each that has one
+    """audio files in any folders, the text of each, if there is one, in a .txt of the same name beside it
 
-    `speakers_from`: "parent", the name of the folder that a file lies in, or "none".
+    speakers_from: "parent": the speaker is the name of the file's folder; "none": unknown.
     """
     if speakers_from not in ("parent", "none"):
         raise ValueError(f"--speakers-from is parent or none, not {speakers_from!r}")
-    passed_over: Counter[str] = Counter()
-    for path in _audio_files(root, passed_over):
+    skipped: Counter[str] = Counter()
+    for path in _audio_files(root, skipped):
         speaker = path.parent.name if speakers_from == "parent" else None
         found = _utterance(path, root.name, speaker, _text(path.with_suffix(".txt")), language)
         yield replace(found, id=path.relative_to(root).with_suffix("").as_posix())
-    passed_over.pop(".txt", None)
-    if passed_over:
-        others = ", ".join(f"{n} {suffix or 'without suffix'}" for suffix, n in sorted(passed_over.items()))
-        warnings.warn(f"{root}: files that are no audio by their names were passed over: {others}", stacklevel=3)
+    skipped.pop(".txt", None)
+    if skipped:
+        others = ", ".join(f"{n} {suffix or 'without suffix'}" for suffix, n in sorted(skipped.items()))
+        warnings.warn(f"{root}: files without a suffix of an audio format were passed over: {others}", stacklevel=3)
 
 
+#: The function of each corpus, by the name that `vocable prepare` has for it.
 CORPORA: dict[str, Callable[..., Iterator[Utterance]]] = {
     "librispeech": librispeech,
     "libritts": libritts,
@@ -116,9 +117,9 @@ CORPORA: dict[str, Callable[..., Iterator[Utterance]]] = {
 
 
 def recordings(corpus: str, root: str | os.PathLike[str], **options: Any) -> list[Utterance]:
-    """What `corpus` holds below `root`, each id once, durations still 0. `options` are those of its function.
+    """Return the recordings of a corpus of CORPORA below the folder `root`, with unique ids, and with durations of 0.
 
-    Raises ValueError for a folder that is not there or holds no such recordings.
+    options: those of the corpus's function. Raises ValueError for a folder that does not exist or holds no recordings.
     """
     if corpus not in CORPORA:
         raise ValueError(f"no corpus {corpus!r}; there are {', '.join(CORPORA)}")
@@ -128,29 +129,39 @@ def recordings(corpus: str, root: str | os.PathLike[str], **options: Any) -> lis
     found = list(CORPORA[corpus](root, **options))
     if not found:
         layout = (CORPORA[corpus].__doc__ or "").split("\n")[0]
-        raise ValueError(f"{root}: no recordings found; for {corpus} this folder holds {layout}")
+        raise ValueError(f"{root}: no recordings found; the layout of {corpus} is {layout}")
     return with_unique_ids(found, root)
 
 
 def measured(
-    utterances: Iterable[Utterance], progress: Callable[[], None] = lambda: None
+    utterances: Iterable[Utterance], *, progress: Callable[[], None] = lambda: None
 ) -> tuple[list[Utterance], list[str]]:
-    """The utterances with their durations, from their files' headers; and for each file without one, why.
+    """Return the utterances with the durations of their files, and one line for each file that cannot be read.
 
-    `progress` is called after each file.
+    progress: called after each file.
     """
-    whole, unreadable = [], []
+    readable, unreadable = [], []
     for utterance in in_threads(_measure, utterances):
         if isinstance(utterance, str):
             unreadable.append(utterance)
         else:
-            whole.append(utterance)
+            readable.append(utterance)
         progress()
-    return whole, unreadable
+    return readable, unreadable
+
+
+def read_source(source: Path, *, root: str | os.PathLike[str] | None = None) -> tuple[list[Utterance], list[str]]:
+    """Return the utterances of a manifest or of a folder of audio files, and one line for each unreadable file.
+
+    root: the folder that the paths of a manifest are relative to.
+    """
+    if source.is_dir():
+        return measured(recordings("folder", source))
+    return read_manifest(source, root=root), []
 
 
 def with_unique_ids(utterances: Sequence[Utterance], root: Path) -> list[Utterance]:
-    """As they are, but for those whose id is another's too: these are named by their paths below `root`."""
+    """Return the utterances with unique ids: an id that occurs twice is replaced by the path below `root`."""
     utterances, clashing = list(utterances), True
     while clashing:
         count = Counter(u.id for u in utterances)
@@ -172,7 +183,7 @@ def _utterance(path: Path, corpus: str, speaker: str | None, text: str | None, l
 
 
 def _below(root: Path, subsets: Sequence[str]) -> list[Path]:
-    """The folders of `subsets`; all of `root` where none is named."""
+    """Return the folders of the subsets, `root` if there are none. Raises ValueError for a subset without a folder."""
     for subset in subsets:
         if not (root / subset).is_dir():
             there = ", ".join(sorted(p.name for p in root.iterdir() if p.is_dir())) or "no folders"
@@ -180,14 +191,17 @@ def _below(root: Path, subsets: Sequence[str]) -> list[Path]:
     return [root / subset for subset in dict.fromkeys(subsets)] or [root]
 
 
-def _audio_files(folder: Path, passed_over: Counter[str] | None = None) -> list[Path]:
-    """All below `folder`, and folders that cannot be listed, in order. passed_over: counts other files by suffix."""
+def _audio_files(folder: Path, skipped: Counter[str] | None = None) -> list[Path]:
+    """Return the audio files below a folder, in order, and the folders that cannot be listed.
+
+    skipped: counts the other files, by suffix.
+    """
     found = []
     for path in walk(folder) if folder.is_dir() else ():
         if path.suffix.lower() in audio.SUFFIXES or path.is_dir():
             found.append(path)
-        elif passed_over is not None:
-            passed_over[path.suffix.lower()] += 1
+        elif skipped is not None:
+            skipped[path.suffix.lower()] += 1
     return found
 
 
@@ -198,12 +212,12 @@ def _librispeech_texts(path: Path) -> dict[str, str]:
 
 
 def _text(path: Path) -> str:
-    """The words of a text file, on one line."""
+    """Return the text of a file on one line, "" if there is no file."""
     return " ".join(" ".join(_lines(path)).split())
 
 
 def _lines(path: Path) -> Iterator[str]:
-    """Lines of a text file, none where there is no file."""
+    """Yield the lines of a text file; none if there is no file. Raises ValueError if it is not UTF-8."""
     if path.is_file():
         try:
             with open(path, encoding="utf-8-sig") as file:
