@@ -60,11 +60,11 @@ class LSTM(nn.LSTM):
         super().__init__(inputs, hidden, batch_first=True)
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:  # type: ignore[override]
-        # What lies behind a clip's end comes after it, so there is nothing to mask.
-        y: Tensor = self.go_on(x, None)[0]
+        # The recurrence runs forward, so padding behind a clip's end does not reach the clip: no mask is needed.
+        y: Tensor = self.step(x, None)[0]
         return y
 
-    def go_on(self, x: Tensor, state: tuple[Tensor, Tensor] | None) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    def step(self, x: Tensor, state: tuple[Tensor, Tensor] | None) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """Run the layer on the next chunk of a clip from `state` (None: zeros); return the output and the new state."""
         if x.device.type != "cpu":
             y, state = super().forward(x, state)

@@ -1,11 +1,11 @@
 """Recordings of any length in bounded memory, with the codes and the speech of the whole pass.
 
-What lies before and after the recurrence sees a few frames to either side, so it runs over chunks with that much
-context, which is cut off again. A forward recurrence carries its state from chunk to chunk, so a codec that has no
-other yields each chunk at once. A backward recurrence runs over the chunks from the last to the first. The chunks that
-wait for it are spooled: in memory, and from a limit on in a file.
+The stages before and after the recurrence see a few frames to either side, so they run over chunks with that much
+context, and the output of the context is dropped. A forward recurrence passes its state from chunk to chunk, so a codec
+without a backward recurrence yields each chunk at once. A backward recurrence runs over the chunks from the last to the
+first. The chunks that wait for it are kept in memory up to a limit, and in a temporary file above it.
 
-Sums may come out in another order than in the whole pass, so "the same codes" allows for near ties.
+Sums are computed in another order than in the whole pass, so "the same codes" allows for near ties.
 """
 
 from __future__ import annotations
@@ -24,12 +24,15 @@ from vocable.codec.level import PIECE
 from vocable.codec.staged import Staged
 
 CHUNK_FRAMES = 1500  #: 30 s
-BLOCK = 16 * PIECE  #: samples, 30 s: what is checked and filtered at once of a recording that comes as a whole
-SPOOL_BYTES = 256 * 2**20  #: of one spool in memory, before it goes to a file
+BLOCK = 16 * PIECE  #: samples (30 s) that are checked and filtered at once of a recording that is given whole
+SPOOL_BYTES = 256 * 2**20  #: bytes of chunks that one spool keeps in memory; the others go to a file
 
 
 def blocks_of(recording: Tensor | np.ndarray | Iterable[Tensor | np.ndarray]) -> Iterable[Tensor | np.ndarray]:
-    """One recording as blocks [n]: an array [L], [1, L] or [1, 1, L] is cut, in its own memory; blocks stay."""
+    """Return one recording as blocks [n]. An array [L], [1, L] or [1, 1, L] is cut into views; blocks stay as they are.
+
+    Raises AudioError for anything else.
+    """
     if isinstance(recording, (Tensor, np.ndarray)):
         while recording.ndim > 1 and len(recording) == 1:
             recording = recording[0]
@@ -42,7 +45,7 @@ def blocks_of(recording: Tensor | np.ndarray | Iterable[Tensor | np.ndarray]) ->
 
 
 def run_staged(staged: Staged, blocks: Iterable[Tensor], chunk: int) -> Iterator[Tensor]:
-    """What a staged module makes of one clip that comes in blocks [n, ...] of any length; chunks of its output."""
+    """Run a staged module on one clip, given in blocks [n, ...] of any length; yield its output in chunks."""
 
     def before(window: Tensor, first_frame: int) -> Tensor:
         return staged.before(window)
@@ -64,7 +67,7 @@ def _by_window(
     context: tuple[int, int],
     chunk: int,
 ) -> Iterator[Tensor]:
-    """Run `stage` over windows of `chunk` frames with `context` frames before and after, and cut these off again."""
+    """Run `stage` over windows of `chunk` frames with `context` frames on each side; yield the output of the chunks."""
     for window, first, lead, frames in _windows(blocks, rows_in, context, chunk):
         # A copy, because activations work in place, and the next window shares rows with this one.
         out = stage(window[None].clone(), first)[0]
@@ -74,8 +77,8 @@ def _by_window(
 def _windows(
     blocks: Iterable[Tensor], unit: int, context: tuple[int, int], chunk: int
 ) -> Iterator[tuple[Tensor, int, int, int]]:
-    """Blocks of any length as windows of whole frames: the window, the number of its first frame, its frames of leading
-    context, its own frames."""
+    """Cut blocks of any length into windows; yield each window, the index of its first frame, the number of frames of
+    left context, and the number of frames of the chunk itself."""
     coming: list[Tensor] = []
     first = start = rows = 0  # the frames at which `coming` and the next window's own part begin; all rows so far
     left, right = context
@@ -99,22 +102,22 @@ def _windows(
 
 
 def _recur_forward(staged: Staged, chunks: Iterable[Tensor]) -> Iterator[Tensor]:
-    """The recurrent layers, all forward, and the residual connection around them, chunk by chunk."""
+    """Run forward recurrent layers and add the residual, chunk by chunk."""
     layers = [cast(LSTM, layer) for layer in staged.recurrent_layers]
     states: list[tuple[Tensor, Tensor] | None] = [None] * len(layers)
     for chunk in chunks:
         y = chunk[None]
         for i, layer in enumerate(layers):
-            y, states[i] = layer.go_on(y, states[i])
+            y, states[i] = layer.step(y, states[i])
         yield staged.skip(chunk, y[0])
 
 
 def _recur(staged: Staged, chunks: Iterable[Tensor]) -> Iterator[Tensor]:
-    """The recurrent layers over a whole clip, chunk by chunk, and the skip around them."""
+    """Run the recurrent layers over a whole clip and add the residual, chunk by chunk in both directions."""
     first = _Spool()
     for chunk in chunks:
         first.put(len(first), chunk)
-    if len(first) == 1:  # a clip of one chunk takes the way of the whole pass
+    if len(first) == 1:  # a clip of one chunk is computed as in the whole pass
         yield staged.recur(first.get(0)[None])[0]
         return
     current = first
@@ -123,14 +126,14 @@ def _recur(staged: Staged, chunks: Iterable[Tensor]) -> Iterator[Tensor]:
         if isinstance(layer, BiLSTM):
             back, state = _Spool(), None
             for i in reversed(range(len(current))):
-                y, state = layer.backward_lstm.go_on(current.get(i).flip(0)[None], state)
+                y, state = layer.backward_lstm.step(current.get(i).flip(0)[None], state)
                 back.put(i, y[0].flip(0))
             ahead = layer.forward_lstm
         else:
             back, ahead = _Spool(), cast(LSTM, layer)
         state = None
         for i in range(len(current)):
-            y, state = ahead.go_on(current.get(i)[None], state)
+            y, state = ahead.step(current.get(i)[None], state)
             following.put(i, torch.cat([y[0], back.get(i)], -1) if len(back) else y[0])
         current = following
     for i in range(len(first)):
@@ -138,11 +141,13 @@ def _recur(staged: Staged, chunks: Iterable[Tensor]) -> Iterator[Tensor]:
 
 
 class _Spool:
-    """Chunks by number, each put once: in memory, and in a temporary file from SPOOL_BYTES on."""
+    """Stores chunks by number: SPOOL_BYTES of them in memory, the others in a temporary file."""
 
     def __init__(self) -> None:
         self._held: dict[int, Tensor] = {}
-        self._filed: dict[int, tuple[int, Tensor]] = {}  #: where a chunk lies, and an empty one of its kind
+        self._filed: dict[
+            int, tuple[int, Tensor]
+        ] = {}  #: offset in the file, and a zero-stride template with the chunk's shape, dtype and device
         self._bytes = 0
         self._file: IO[bytes] | None = None
 

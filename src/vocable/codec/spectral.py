@@ -126,7 +126,7 @@ class ConvNeXtBlock(nn.Module):
 
 
 class _Recurrent(Staged):
-    """The recurrence that encoder and decoder have alike."""
+    """The recurrence of both encoder and decoder: one LSTM layer with a residual connection."""
 
     lstm: BiLSTM | LSTM
 
@@ -161,7 +161,7 @@ class SpectralEncoder(_Recurrent):
         if content:
             self.content_project = nn.Linear(c.frame_dim, content)
             self.content_norm = nn.LayerNorm(content, elementwise_affine=False)
-        #: Blocks at 50 and 100 Hz, and the STFT's window.
+        # Context of the blocks at 50 and 100 Hz, and of the STFT's window.
         window = self.stft.edge / config.hop_length
         self.before_context = _reach(self.frame, self.fine, window, 0 if c.causal else window)
         self.after_context = _reach(self.content, (), 0, 0)
@@ -170,7 +170,7 @@ class SpectralEncoder(_Recurrent):
 
     @torch.no_grad()
     def _start_as_transform_codec(self) -> None:
-        """Let the first latents be real and imaginary parts of low bins, and the decoder's first guess those bins.
+        """Initialize the weights so that latents are real and imaginary parts of low STFT bins.
 
         From random weights the path that carries phase is not found in thousands of steps: the log-mel loss shapes the
         latents first, and then quantization noise covers what is left. `SpectralDecoder` begins as the inverse.
@@ -237,17 +237,17 @@ class SpectralDecoder(_Recurrent):
         self.phase_noise = PhaseNoise(n_fft // 2 + 1, c.phase_noise) if c.phase_noise else None
         self.rows_in, self.rows_out = 1, config.hop_length
         self.before_context = (0, 0)
-        #: Blocks at 50 and 100 Hz, and overlapping STFT windows.
+        # Context of the blocks at 50 and 100 Hz, and of overlapping STFT windows.
         window = self.stft.edge / config.hop_length if c.causal else n_fft / config.hop_length
         self.after_context = _reach(self.frame, self.fine, 0 if c.causal else window, window)
-        self.coded_n_fft = c.n_fft  #: whose bins a fresh encoder passes on
-        self.content_dimension = config.content_dimension  #: channels before those that hold them
+        self.coded_n_fft = c.n_fft  #: STFT size of the encoder, whose bins the initial latents are
+        self.content_dimension = config.content_dimension  #: channels of RVQ-1, before those of the bins
         if not self.embed.weight.is_meta:
             self._start_as_transform_codec()
 
     @torch.no_grad()
     def _start_as_transform_codec(self) -> None:
-        """Begin as the inverse of the encoder's beginning: latents to the phases of low bins."""
+        """Initialize the weights as the inverse of the encoder's initial weights: latents to phases of low bins."""
         fine_dim = self.head.in_features
         coded = self.embed.in_features - self.content_dimension
         bins = _start_bins(coded, self.embed.out_features, fine_dim)
@@ -328,14 +328,15 @@ def _hash(numbers: Tensor) -> Tensor:
 
 
 def _start_bins(dimension: int, frame_dim: int, fine_dim: int) -> Tensor:
-    """The bins that a fresh codec passes on: every second one, real and imaginary in two fine frames, in 3/4 of D."""
+    """Return the STFT bins that an untrained codec transmits: every second bin, as many as fit into 3/4 of the D
+    channels (4 values per bin: real and imaginary parts in 2 fine frames)."""
     return 2 * torch.arange(1, min(dimension * 3 // 16, frame_dim // 4, fine_dim // 2) + 1)
 
 
 def _blocks(c: SpectralConfig, count: int, dim: int, look_ahead: int = 0) -> nn.ModuleList:
-    """`count` blocks; those of a causal codec share out `look_ahead` frames, the first ones more."""
-    shares = [(look_ahead + count - 1 - i) // count if c.causal else None for i in range(count)]
-    return nn.ModuleList(ConvNeXtBlock(dim, c.expansion, c.kernel_size, share) for share in shares)
+    """Return `count` blocks. In a causal codec they divide `look_ahead` frames among them, the first blocks get more."""
+    parts = [(look_ahead + count - 1 - i) // count if c.causal else None for i in range(count)]
+    return nn.ModuleList(ConvNeXtBlock(dim, c.expansion, c.kernel_size, part) for part in parts)
 
 
 def _recurrence(c: SpectralConfig) -> BiLSTM | LSTM:

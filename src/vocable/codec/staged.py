@@ -1,7 +1,8 @@
-"""What the encoders and decoders of both architectures are: `before`, recurrent layers with a skip, and `after`.
+"""`Staged`, the base class of every encoder and decoder: a stage before the recurrence, the recurrent layers with a
+residual connection around them, and a stage after the recurrence.
 
-What lies before and after the recurrence sees a few frames to either side. So long clips can be worked on chunk by
-chunk (long.py), and short ones of other lengths apart from each other.
+The two stages see only a few frames to either side of a frame. So a long clip can be processed in chunks (long.py), and
+the clips of a batch can be processed in groups of similar lengths.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 
 from vocable.codec.layers import frame_mask
 
-#: Clips of a batch that differ by less are padded to each other on a CPU: another call costs as much as 16 frames do.
+#: On a CPU, clips whose lengths differ by fewer frames are padded to one batch: a call costs as much as 16 frames.
 ALIKE_FRAMES = 16
 
 
@@ -24,10 +25,10 @@ class Staged(nn.Module, ABC):
     Lengths are int64 [B] on the CPU: valid samples or frames of each clip; None: all of them.
     """
 
-    rows_in: int  #: rows of the input to a frame
-    rows_out: int  #: and of the output
-    before_context: tuple[int, int]  #: frames before and after the current one that `before` sees, at most
-    after_context: tuple[int, int]  #: and `after`
+    rows_in: int  #: input rows per frame: samples for an encoder, 1 for a decoder
+    rows_out: int  #: output rows per frame: 1 for an encoder, samples for a decoder
+    before_context: tuple[int, int]  #: frames to the left and to the right of a frame that `before` sees at most
+    after_context: tuple[int, int]  #: frames to the left and to the right of a frame that `after` sees at most
 
     def compile_stages(self) -> None:
         """Compile `before` and `after` with torch.compile; a recurrent layer is one library call already."""
@@ -35,44 +36,45 @@ class Staged(nn.Module, ABC):
         self.after = torch.compile(self.after, dynamic=True)  # type: ignore[method-assign]
 
     def __getstate__(self) -> dict[str, object]:
-        # Compiled ones belong to this object: a copy of it, or one that was pickled, begins with its own.
+        # Compiled stages hold this object: a copy, or an unpickled object, starts with its own stages, not compiled.
         return {key: value for key, value in self.__dict__.items() if key not in ("before", "after")}
 
     @abstractmethod
     def before(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """[B, rows, ...] -> [B, T, C]. `lengths` are of rows."""
+        """Run the stage before the recurrence: [B, rows, ...] -> [B, T, C]. lengths: valid rows of each clip."""
 
     @property
     @abstractmethod
     def recurrent_layers(self) -> Sequence[nn.Module]:
-        """Each maps [B, T, C] and its mask to [B, T, C']."""
+        """The recurrent layers; each maps [B, T, C] and a mask to [B, T, C']."""
 
     @abstractmethod
     def skip(self, x: Tensor, y: Tensor) -> Tensor:
-        """The recurrence's input and output together."""
+        """Add the residual: combine the recurrence's input `x` and output `y`."""
 
     @abstractmethod
     def after(self, x: Tensor, num_frames: Tensor | None = None, first_frame: int = 0) -> Tensor:
-        """[B, T, C'] to what comes out. first_frame: the number of the first frame in its clip."""
+        """Run the stage after the recurrence: [B, T, C'] -> the module's output. first_frame: index of the first frame
+        in its clip."""
 
     def recur(self, x: Tensor, num_frames: Tensor | None = None) -> Tensor:
-        """The recurrent layers and the skip around them: [B, T, C] -> [B, T, C']."""
+        """Run the recurrent layers and add the residual: [B, T, C] -> [B, T, C']."""
         mask, y = frame_mask(num_frames, x.shape[1], x), x
         for layer in self.recurrent_layers:
             y = layer(y, mask)
         return self.skip(x, y)
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Encode or decode a batch, in the shapes of the class."""
         frames = None if lengths is None else -(-lengths // self.rows_in)
         return self.after(self.recur(self.before(x, lengths), frames), frames)
 
 
 def run_batch(staged: Staged, x: Tensor, lengths: Tensor) -> Tensor:
-    """What `staged(x, lengths)` gives, in inference, at least as wide as the longest clip; what lies behind a clip's
-    end is arbitrary.
+    """Return `staged(x, lengths)` in inference; the rows behind a clip's end are arbitrary.
 
-    On a CPU, work on padding is work: clips of about the same length go together, and meet the others in the recurrence
-    alone, which reads its weights once for all of them.
+    On a CPU, padding costs time. So the stages process clips in groups of similar lengths. The recurrence processes all
+    clips as one batch, because most of its time is spent on reading its weights.
     """
     frames = -(-lengths // staged.rows_in)
     groups = _alike(frames)
@@ -84,7 +86,7 @@ def run_batch(staged: Staged, x: Tensor, lengths: Tensor) -> Tensor:
 
 
 def _alike(frames: Tensor) -> list[list[int]]:
-    """Which clips go together: indices into the batch, the longest first."""
+    """Group clips of similar lengths; return their indices in the batch, the longest first."""
     groups: list[list[int]] = []
     for i in frames.argsort(descending=True, stable=True).tolist():
         if groups and frames[groups[-1][0]] - frames[i] < ALIKE_FRAMES:
