@@ -334,7 +334,7 @@ def _start_bins(dimension: int, frame_dim: int, fine_dim: int) -> Tensor:
 
 
 def _blocks(c: SpectralConfig, count: int, dim: int, look_ahead: int = 0) -> nn.ModuleList:
-    """Return `count` blocks. In a causal codec they divide `look_ahead` frames among them, the first blocks get more."""
+    """Return `count` blocks. In a causal codec they divide `look_ahead` frames among them; the first ones get more."""
     parts = [(look_ahead + count - 1 - i) // count if c.causal else None for i in range(count)]
     return nn.ModuleList(ConvNeXtBlock(dim, c.expansion, c.kernel_size, part) for part in parts)
 
