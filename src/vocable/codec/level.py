@@ -1,7 +1,7 @@
-"""What is done to a clip before the encoder: a high-pass filter, then a gain that brings its speech to one level.
+"""Conditioning of a clip before the encoder: a high-pass filter, then a gain that sets the level of its speech.
 
-So codes do not say how loud a recording is, nor what it holds below the voice. A config's `level` and `high_pass` turn
-the two on.
+The codes then depend neither on how loud a recording is nor on its content below the voice. The fields `level` and
+`high_pass` of a config switch the two on.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from torch import Tensor
 from vocable.codec.config import CodecConfig
 
 FRAME_SECONDS = 0.02
-ACTIVE_RANGE = 30.0  #: dB below the loudest frame, down to which a frame counts as speech
-#: 40 dB: enough for speech at -66 dBov, where a level is -26. A clip that is quieter is noise, and must not become as
-#: loud as speech: the rounding noise of 16-bit files, -101 dBov, stays below -60. Attenuation needs no limit.
+ACTIVE_RANGE = 30.0  #: a frame counts as speech down to so many dB below the loudest frame
+#: The largest gain, 40 dB: enough to bring speech at -66 dBov to -26. A quieter clip is noise, which must not become as
+#: loud as speech: the rounding noise of 16-bit files, -101 dBov, stays below -60 dBov. Attenuation has no limit.
 LARGEST_GAIN = 100.0
-RESPONSE_END = 1e-7  #: of its beginning, at which the filter's impulse response is cut off
-PIECE = 30_000  #: samples that are filtered at once
+RESPONSE_END = 1e-7  #: fraction of its first value at which the filter's impulse response is cut off
+PIECE = 30_000  #: samples that are filtered in one FFT
 
 
 def active_level(waveform: Tensor | Iterable[Tensor], sample_rate: int) -> float:
-    """The level of active speech in dBov: 0 is a root mean square of 1.0; -inf for digital silence.
+    """Return the level of active speech in dBov: 0 is a root mean square of 1.0; -inf for digital silence.
 
-    waveform: float [L], or its blocks [n]. The root mean square is that of the 20 ms frames whose power is within 30 dB
-    of the strongest. The last frame is as long as what is left, so any clip has a level.
+    waveform: float [L], or its blocks [n]. The root mean square is over the 20 ms frames whose power is within 30 dB of
+    the strongest frame's. The last frame may be shorter, so any clip has a level.
     """
     frame = round(FRAME_SECONDS * sample_rate)
     rest = torch.zeros(0, device="cpu")
@@ -50,7 +50,7 @@ def active_level(waveform: Tensor | Iterable[Tensor], sample_rate: int) -> float
 
 
 def level_gain(waveform: Tensor | Iterable[Tensor], level: float, sample_rate: int) -> float:
-    """The factor that brings a clip's active level to `level` dBov, at most `LARGEST_GAIN`; 1.0 for digital silence.
+    """Return the gain that brings a clip's active level to `level` dBov: at most LARGEST_GAIN, 1.0 for digital silence.
 
     waveform: as in `active_level`.
     """
@@ -59,15 +59,15 @@ def level_gain(waveform: Tensor | Iterable[Tensor], level: float, sample_rate: i
 
 
 class HighPass:
-    """A causal Butterworth filter of the second order, for a signal that comes in blocks: [..., n] -> [..., n].
+    """A causal second-order Butterworth filter for a signal in blocks: [..., n] -> [..., n].
 
-    cutoff: Hz, where it takes off 3 dB; 0: blocks come back as they are. Torch has no recursive filters, so blocks are
-    convolved with the impulse response.
+    cutoff: the frequency in Hz that is attenuated by 3 dB; 0 returns blocks unchanged. Torch has no recursive filters,
+    so blocks are convolved with the impulse response.
     """
 
     def __init__(self, cutoff: float, sample_rate: int) -> None:
         self.response = _impulse_response(cutoff, sample_rate) if cutoff else None
-        self.past: Tensor | None = None  #: the last samples that went in, one less than the response has
+        self.past: Tensor | None = None  #: the last input samples: one fewer than the impulse response has
 
     def __call__(self, block: Tensor) -> Tensor:
         if self.response is None or not block.shape[-1]:
@@ -87,13 +87,13 @@ class HighPass:
 
 
 def high_pass(waveform: Tensor, cutoff: float, sample_rate: int) -> Tensor:
-    """`HighPass` over whole clips, float [..., L]."""
+    """Filter whole clips, float [..., L], as `HighPass` does."""
     return HighPass(cutoff, sample_rate)(waveform)
 
 
 @lru_cache(maxsize=8)
 def _impulse_response(cutoff: float, sample_rate: int) -> Tensor:
-    """Of the filter that the bilinear transform gives: float32 [N]."""
+    """Return the impulse response of the filter by the bilinear transform: float32 [N]."""
     k = math.tan(math.pi * cutoff / sample_rate)
     scale = 1 / (1 + math.sqrt(2) * k + k * k)
     b = (scale, -2 * scale, scale)
@@ -103,14 +103,14 @@ def _impulse_response(cutoff: float, sample_rate: int) -> Tensor:
     response = [0.0, 0.0]
     for n in range(length):
         response.append((b[n] if n < 3 else 0.0) - a1 * response[-1] - a2 * response[-2])
-    with torch.inference_mode(False):  # it is kept, and must not be of the mode of the first call
+    with torch.inference_mode(False):  # the cached tensor must not be an inference tensor
         return torch.tensor(response[2:], dtype=torch.float64, device="cpu").float()
 
 
 def condition(clip: Tensor, config: CodecConfig) -> tuple[Tensor, float]:
-    """A clip, float [L] at the codec's rate, as its encoder takes it, and the gain that is in it.
+    """Filter a clip, float [L] at the codec's rate, and set its level; return it and the gain that was applied.
 
-    A codec without `level` and `high_pass` takes it as it is, with a gain of 1.0.
+    A codec without `level` and `high_pass` leaves the clip as it is, with a gain of 1.0.
     """
     clip = high_pass(clip, config.high_pass, config.sample_rate)
     if config.level is None:

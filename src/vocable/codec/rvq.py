@@ -1,7 +1,7 @@
-"""The residual vector quantizer: K codebooks, each of which quantizes what the ones before it left over.
+"""The residual vector quantizer: K codebooks, each of which quantizes the residual of the ones before it.
 
-SpeechTokenizer, section 3.1 (arXiv 2308.16692), after SoundStream (2107.03312). Everything here runs in float32,
-whatever the rest of the model runs in: codes must not depend on the precision around them.
+SpeechTokenizer, section 3.1 (arXiv 2308.16692), after SoundStream (2107.03312). The quantizer runs in float32 whatever
+the precision of the rest of the model, so that codes do not depend on it.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ class Quantized:
 class ResidualVectorQuantizer(Float32Module):
     """K codebooks of `codebook_size` entries in D dimensions.
 
-    content_dimension: RVQ-1 quantizes the first so many channels of the latents and the layers above the rest; 0: all
-    layers quantize all channels. Codebook vectors have D channels all the same, 0 where they say nothing, so that their
-    sum is what the decoder takes. Nothing that is reconstructed pulls at RVQ-1 then: its vectors reach the decoder as
-    constants.
+    content_dimension: the number of latent channels, from the first, that RVQ-1 alone quantizes; the layers above
+    quantize the other channels. 0: all layers quantize all channels. Codebook vectors have D channels in either case,
+    with zeros in the channels that their layer does not quantize, and the decoder's input is their sum. An RVQ-1 with
+    its own channels gets no gradient from reconstruction: its vectors reach the decoder as constants.
 
     The codebooks are a buffer: no gradient reaches them. Training moves them with `CodebookEMA`.
     """
@@ -62,7 +62,7 @@ class ResidualVectorQuantizer(Float32Module):
         self.register_buffer("codebooks", books)
 
     def encode(self, latents: Tensor, last: int) -> Tensor:
-        """Codes of the first `last` layers: [B, T, D] -> int64 [B, last, T]. Layers above cost nothing."""
+        """Quantize latents with the first `last` layers: [B, T, D] -> int64 [B, last, T]. Layers above cost nothing."""
         with no_autocast(latents.device):
             residual, rest = self.inputs(latents.float())
             rows = []
@@ -82,7 +82,7 @@ class ResidualVectorQuantizer(Float32Module):
             return content, content + (F.embedding(codes, self.codebooks[0]) - content).detach(), codes, distances
 
     def decode(self, codes: Tensor, first: int = 0) -> Tensor:
-        """Sum of the codebook vectors of layers first, first + 1, ...: int64 [B, K', T] -> [B, T, D]."""
+        """Sum the codebook vectors of codes of the layers from `first` on: int64 [B, K', T] -> [B, T, D]."""
         return torch.stack([F.embedding(codes[:, i], self.codebooks[first + i]) for i in range(codes.shape[1])]).sum(0)
 
     def forward(self, latents: Tensor, mask: Tensor | None = None, num_layers: Tensor | None = None) -> Quantized:
@@ -106,8 +106,8 @@ class ResidualVectorQuantizer(Float32Module):
             quantized = F.embedding(codes, self.codebooks[k])
             rows.append(codes)
             residuals.append(residual.detach())
-            # Each layer's error reaches the encoder: what is taken off is the codebook entry, a constant. (EnCodec
-            # takes off a straight-through copy, whose gradient cancels: only its first layer commits.)
+            # The gradient of each layer's error reaches the encoder, because the codebook entry that is subtracted is a
+            # constant. EnCodec subtracts a straight-through copy, whose gradient cancels: only its first layer commits.
             active = weight if num_layers is None else weight * (num_layers > k).view(-1, 1, 1)
             commitment = commitment + ((residual - quantized).square().mean(-1, keepdim=True) * active).sum() / frames
             if k == 0:
@@ -115,7 +115,7 @@ class ResidualVectorQuantizer(Float32Module):
             total = total + (quantized if num_layers is None else quantized * (num_layers > k).view(-1, 1, 1))
             residual = self.above(k, residual, quantized, rest)
         through = content if rest is None else rest
-        if rest is not None and num_layers is not None:  # RVQ-1 alone says nothing of the other channels
+        if rest is not None and num_layers is not None:  # RVQ-1 alone holds nothing of the other channels
             through = through * (num_layers > 1).view(-1, 1, 1)
         return Quantized(
             latents=through + (total - through).detach(),
@@ -127,7 +127,7 @@ class ResidualVectorQuantizer(Float32Module):
         )
 
     def inputs(self, latents: Tensor) -> tuple[Tensor, Tensor | None]:
-        """What layer 1 quantizes, and what the layers above quantize if that is not what layer 1 left over."""
+        """Return the input of RVQ-1, and the input of the layers above, or None where that is RVQ-1's residual."""
         c = self.content_dimension
         if not c:
             return latents, None
@@ -139,11 +139,11 @@ class ResidualVectorQuantizer(Float32Module):
         return rest if rest is not None and k == 0 else residual - quantized
 
     def nearest(self, vectors: Tensor, k: int) -> Tensor:
-        """Index of the nearest entry of codebook k: [B, T, D] -> int64 [B, T]."""
+        """Return the index of the nearest entry of codebook k: [B, T, D] -> int64 [B, T]."""
         return self.distances(vectors, k).argmin(-1)
 
     def distances(self, vectors: Tensor, k: int) -> Tensor:
-        """Squared distances to the entries of codebook k less |x|^2, which is the same for all entries:
+        """Return the squared distances to the entries of codebook k, minus |x|^2, which all entries share:
         [..., D] -> [..., N]."""
         book = self.codebooks[k]
         scores = torch.addmm(book.square().sum(1), vectors.reshape(-1, vectors.shape[-1]), book.T, alpha=-2.0)
