@@ -34,7 +34,7 @@ TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in FIL
 #: Imports that close a circle: made when a codec is loaded, not when its file is imported.
 KNOWN_CIRCLES = {("vocable.codec.model", "vocable.codec.checkpoint")}
 #: Private names of one room that another room uses.
-KNOWN_PRIVATE = {("training", "_nearest")}  # of ResidualVectorQuantizer, by CodebookEMA
+KNOWN_PRIVATE: set[tuple[str, str]] = set()
 
 
 def floor(room: str) -> int:

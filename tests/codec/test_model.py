@@ -34,7 +34,7 @@ def test_layers_above_cost_no_search(
     tiny: SpeechTokenizer, clip: torch.Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     searched = []
-    nearest = tiny.quantizer._nearest
+    nearest = tiny.quantizer.nearest
     monkeypatch.setattr(tiny.quantizer, "_nearest", lambda v, k: searched.append(k) or nearest(v, k))
     tiny.encode(clip, layers=slice(0, 1))
     assert searched == [0]

@@ -217,7 +217,7 @@ def test_names_of_the_official_package_are_told_apart(tiny: SpeechTokenizer) -> 
 def test_rvq_1_alone_costs_no_search_above(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = SpeechTokenizer.from_pretrained(exported)
     searched = []
-    nearest = model.quantizer._nearest
+    nearest = model.quantizer.nearest
     monkeypatch.setattr(model.quantizer, "_nearest", lambda x, k: searched.append(k) or nearest(x, k))
     model.encode(torch.randn(3000), layers=slice(0, 1))
     assert searched == [0]

@@ -75,11 +75,11 @@ def test_looking_once_trains_as_looking_twice() -> None:
     original, decoded = torch.randn(2, 4000), torch.randn(2, 4000, requires_grad=True)
     gradients = []
     for used in (False, True):
-        real = adversary.look(original)
+        real = adversary.real_pass(original)
         if used:
             sum(adversary.losses(decoded, real).values()).backward()
             assert all(p.grad is None for p in adversary.discriminators.parameters()), "the codec's gradients alone"
-        adversary.judge(decoded, real)
+        adversary.discriminator_step(decoded, real)
         gradients.append([p.grad.clone() for p in adversary.discriminators.parameters()])
         adversary.updater.clear()
     assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
@@ -94,14 +94,14 @@ def test_the_adversary_learns_and_so_does_what_it_judges(loss: str, normalize: b
     decoded = (original + 0.1 * torch.randn(3, 4000)).requires_grad_()
     judged = []
     for _ in range(20):
-        judged.append(adversary.judge(decoded, adversary.look(original)))
+        judged.append(adversary.discriminator_step(decoded, adversary.real_pass(original)))
         assert adversary.updater.update(1.0) is not None
     first, last = judged[0], judged[-1]
     assert last["discriminators"] < first["discriminators"] and last["judged_right"] >= first["judged_right"]
-    losses = adversary.losses(decoded, adversary.look(original))
+    losses = adversary.losses(decoded, adversary.real_pass(original))
     (losses["adversarial"] + losses["features"]).backward()
     assert decoded.grad is not None and decoded.grad[:2].any() and not decoded.grad[2].any(), "the first two clips"
     assert all(p.requires_grad for p in adversary.discriminators.parameters())
     with torch.no_grad():
-        fooled = adversary.losses(original, adversary.look(original))
+        fooled = adversary.losses(original, adversary.real_pass(original))
     assert fooled["features"] == 0 < losses["features"]

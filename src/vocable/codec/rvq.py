@@ -67,17 +67,17 @@ class ResidualVectorQuantizer(Float32Module):
             residual, rest = self.inputs(latents.float())
             rows = []
             for k in range(last):
-                codes = self._nearest(residual, k)
+                codes = self.nearest(residual, k)
                 residual = self.above(k, residual, F.embedding(codes, self.codebooks[k]), rest)
                 rows.append(codes)
         return torch.stack(rows, 1)
 
     def content(self, latents: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Quantize with RVQ-1 alone, in training: latents [B, T, D] -> its input and its vectors, straight-through,
-        both float32 [B, T, D], its codes, int64 [B, T], and `_distances` of its input, float32 [B, T, N]."""
+        both float32 [B, T, D], its codes, int64 [B, T], and `distances` of its input, float32 [B, T, N]."""
         with no_autocast(latents.device):
             content, _ = self.inputs(latents.float())
-            distances = self._distances(content, 0)
+            distances = self.distances(content, 0)
             codes = distances.argmin(-1)
             return content, content + (F.embedding(codes, self.codebooks[0]) - content).detach(), codes, distances
 
@@ -102,7 +102,7 @@ class ResidualVectorQuantizer(Float32Module):
         first, rows, residuals = residual, [], []
         commitment = latents.new_zeros(())
         for k in range(self.num_quantizers):
-            codes = self._nearest(residual.detach(), k)
+            codes = self.nearest(residual.detach(), k)
             quantized = F.embedding(codes, self.codebooks[k])
             rows.append(codes)
             residuals.append(residual.detach())
@@ -138,11 +138,11 @@ class ResidualVectorQuantizer(Float32Module):
         where RVQ-1 has channels of its own."""
         return rest if rest is not None and k == 0 else residual - quantized
 
-    def _nearest(self, vectors: Tensor, k: int) -> Tensor:
+    def nearest(self, vectors: Tensor, k: int) -> Tensor:
         """Index of the nearest entry of codebook k: [B, T, D] -> int64 [B, T]."""
-        return self._distances(vectors, k).argmin(-1)
+        return self.distances(vectors, k).argmin(-1)
 
-    def _distances(self, vectors: Tensor, k: int) -> Tensor:
+    def distances(self, vectors: Tensor, k: int) -> Tensor:
         """Squared distances to the entries of codebook k less |x|^2, which is the same for all entries:
         [..., D] -> [..., N]."""
         book = self.codebooks[k]
