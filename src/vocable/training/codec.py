@@ -107,6 +107,8 @@ class CodecTrainer(Trainer):
         self.dev_clips = load_dev_clips(recipe)
 
     def components(self) -> dict[str, Any]:
+        """See Trainer. Groups of the saved state: model, codebooks, optimizer, and content, discriminators, adversary,
+        average where the recipe has them."""
         components: dict[str, Any] = {"model": self.model, "codebooks": self.codebooks, "optimizer": self.updater}
         if self.content:
             components["content"] = self.content
@@ -116,6 +118,7 @@ class CodecTrainer(Trainer):
 
     @contextlib.contextmanager
     def settings(self) -> Iterator[None]:
+        """See Trainer."""
         with super().settings(), contextlib.ExitStack() as stack:
             if self.recipe.compile:
                 # All discriminators are compiled from the same few functions, with gradients and without.
@@ -129,11 +132,13 @@ class CodecTrainer(Trainer):
         return [self.model.encoder, self.model.decoder, *discriminators]
 
     def publish(self) -> None:
+        """Write RUN/model."""
         self.published.eval().save_pretrained(self.folder / "model")
         if self.adversary:
             self.adversary.save(self.folder / "model")
 
     def about(self) -> dict[str, Any]:
+        """Return the published codec's id, and the number of utterances that were too short to train on."""
         return {"codec": self.published.id, "left_out": self.data.left_out}
 
     @property
@@ -144,6 +149,7 @@ class CodecTrainer(Trainer):
     # ---- a step --------------------------------------------------------------------------------------------------
 
     def train_step(self, micro_batches: list[Batch]) -> dict[str, float]:
+        """See Trainer. The codec takes its step first, then the codebooks and the discriminators."""
         if self.step == self.recipe.quantizer.start_step > 0:
             self.start_codebooks()
         self.model.train()
@@ -257,6 +263,7 @@ class CodecTrainer(Trainer):
     # ---- dev -----------------------------------------------------------------------------------------------------
 
     def evaluate(self, writer: Writer) -> dict[str, float]:
+        """See Trainer."""
         model = self.published.eval()
         clips = [torch.from_numpy(clip).to(self.device) for clip in self.dev_clips]
         return evaluate_on_dev(model, clips, self.spectral_loss, writer=writer, step=self.step)

@@ -1,4 +1,4 @@
-"""Batches of random crops. Batch n depends on the seed and n alone, so a resumed run sees the same batches."""
+"""Batches of random crops. Batch n depends only on the seed and n, so a resumed run sees the same batches."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ LOG_EVERY = 20  #: steps
 
 
 class Batches(Protocol):
-    """A batch for each step, which depends on the seed and the step alone, so that a resumed run sees the same ones."""
+    """A batch for each step, which depends only on the seed and the step: resumed runs see the same ones."""
 
     def micro_batch(self, step: int, index: int, count: int) -> Any:
         """Return number `index` of the `count` equal micro-batches that the batch of a step is divided into."""
@@ -98,7 +98,7 @@ class Trainer(ABC):
         """Return the objects whose state is saved, by the name of their group of tensors: models, optimizers, averages.
 
         Each has `state_dict` and `load_state_dict`. Nothing else needs saving: the order of the data, the learning rate
-        and every random number depend on the seed and the step alone.
+        and every random number depend only on the seed and the step.
         """
 
     @abstractmethod

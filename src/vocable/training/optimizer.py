@@ -1,4 +1,4 @@
-"""An optimizer step, for the codec, the discriminators and language models alike.
+"""The optimizer step of every model: codec, discriminators, vocoder and language models.
 
 Gradients are averaged over processes, unscaled, clipped, and checked for NaN and infinity.
 """

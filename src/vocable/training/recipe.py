@@ -35,7 +35,7 @@ class Data(Section):
     #: JSONL manifest of the recordings to train on, or a list of several. Paths in a recipe are relative to the working
     #: directory.
     train: str | tuple[str, ...]
-    dev: str  #: JSONL manifest of the recordings that are decoded for the log as the run goes on
+    dev: str  #: JSONL manifest of the recordings that are decoded for the log during the run
     #: Length of the crops in a batch. Recordings shorter than this are trained on in batches of their own, with shorter
     #: crops.
     crop_seconds: Positive = 1.0
@@ -85,8 +85,8 @@ class Content(Section):
     #: latents, minus the entropy of the codes. The entropy keeps the whole codebook in use.
     agreement: Weight = 0.0
     disturbed: Fraction = 0.5  #: fraction of a batch's clips that get a disturbed copy
-    noise: str = ""  #: JSONL manifest of noise recordings for the copies, which are used beside white and pink noise
-    #: Weight of the loss that makes RVQ-1 useless to a classifier of the speaker, which is trained beside the codec.
+    noise: str = ""  #: JSONL manifest of noise recordings for the copies, in addition to white and pink noise
+    #: Weight of the loss that makes RVQ-1 useless to a speaker classifier, which is trained together with the codec.
     speaker: Weight = 0.0
 
 
@@ -99,7 +99,7 @@ class Losses(Section):
     waveform: Weight = 3.0  #: weight of the L1 distance of waveforms
     commitment: Weight = 0.25  #: weight of the squared distance between each layer's input and its code vector
     #: Weight of the mean squared length of the decoder's phase vectors, for a codec with `phase_noise`. Without it the
-    #: decoder learns long vectors, which drown the noise even where the decoder does not know the phase.
+    #: decoder learns long vectors, which make the noise ineffective even where the decoder cannot know the phase.
     phase: Weight = 0.0
     #: [n_fft, n_mels] of each STFT in the mel and spectrum losses; the hop is a quarter of n_fft.
     resolutions: tuple[tuple[WindowSize, Count], ...] = ((2048, 128), (1024, 80), (512, 64), (256, 40))
@@ -125,7 +125,7 @@ class Quantizer(Section):
 
 @dataclass(frozen=True)
 class Optimizer(Section):
-    """AdamW, or Muon beside it, and the learning rate's schedule. Recipes of language models have this section too."""
+    """AdamW, optionally Muon for some parameters, and the learning rate. Recipes of language models have it too."""
 
     learning_rate: Positive = 1e-3  #: highest learning rate, after the warm-up; half a cosine takes it to a hundredth
     warmup: BelowOne = 0.01  #: fraction of the run over which the learning rate rises from 0

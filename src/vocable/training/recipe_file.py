@@ -114,7 +114,7 @@ def build(kind: Any, value: Any, where: str) -> Any:
     """Convert `value` to the annotated type `kind`: dictionaries to dataclasses, lists to tuples, numbers to floats.
 
     A dataclass with a `from_dict` of its own, such as CodecConfig, checks its values itself. Raises ValueError, which
-    begins with `where` (the dotted name of the field), for a value of another type or outside of its bounds, for NaN
+    begins with `where` (the dotted name of the field), for a value of another type or outside its bounds, for NaN
     and infinity, and for an empty list.
     """
     if dataclasses.is_dataclass(kind):

@@ -15,8 +15,8 @@ _SEEDING = threading.Lock()
 def seeded(seed: int) -> Iterator[None]:
     """Seed torch's CPU generator for the length of a block; afterwards it is in its earlier state.
 
-    Threads share that generator, so a lock lets one of them at a time into such a block: each draws the same numbers as
-    if it were alone.
+    All threads draw from that generator, so a lock admits one of them at a time to such a block: each draws the same
+    numbers as in a process of its own.
     """
     with _SEEDING, torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)

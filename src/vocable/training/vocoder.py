@@ -68,9 +68,11 @@ class VocoderTrainer(Trainer):
         self.updater = Updater(self.vocoder.parameters(), recipe.optimizer, float16=float16)
 
     def components(self) -> dict[str, Any]:
+        """See Trainer."""
         return {"vocoder": self.vocoder, "optimizer": self.updater}
 
     def train_step(self, micro_batches: list[Batch]) -> dict[str, float]:
+        """See Trainer."""
         weights = self.recipe.losses
         records = []
         for batch in micro_batches:
@@ -89,12 +91,15 @@ class VocoderTrainer(Trainer):
         return {**means, "gradient": norm}
 
     def evaluate(self, writer: Writer) -> dict[str, float]:
+        """Return nothing: a vocoder is compared by `vocable eval`."""
         return {}
 
     def publish(self) -> None:
+        """Write the vocoder to the folder of the units."""
         self.vocoder.save(
             Path(self.recipe.distillation.units), steps=self.step, seconds=round(self.elapsed), seed=self.recipe.seed
         )
 
     def about(self) -> dict[str, Any]:
+        """Return the number of recordings that were too short to train on."""
         return {"left_out": self.data.left_out}
