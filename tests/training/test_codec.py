@@ -320,12 +320,12 @@ def test_short_clips_have_batches_of_their_own(manifest: Path, tmp_path: Path) -
     assert widths == {45 * 320, 36 * 320}
 
 
-def test_parts_are_the_batch_in_pieces(manifest: Path, tmp_path: Path) -> None:
+def test_micro_batches_make_up_the_batch(manifest: Path, tmp_path: Path) -> None:
     batches = CodecTrainer(recipe(manifest), tmp_path).data
     for step in range(5):
-        whole, parts = batches[step], [batches.micro_batch(step, i, 2) for i in range(2)]
-        assert torch.equal(torch.cat([p.waveform for p in parts]), whole.waveform)
-        assert torch.equal(torch.cat([p.num_layers for p in parts]), whole.num_layers)
+        whole, micro = batches[step], [batches.micro_batch(step, i, 2) for i in range(2)]
+        assert torch.equal(torch.cat([m.waveform for m in micro]), whole.waveform)
+        assert torch.equal(torch.cat([m.num_layers for m in micro]), whole.num_layers)
     with pytest.raises(ValueError, match="batch_size must be a multiple of the 3 micro-batches"):
         CodecTrainer(recipe(manifest, accumulate=3), tmp_path)
 

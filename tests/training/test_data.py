@@ -1,4 +1,4 @@
-"""Batches: from a device as from the CPU, phones and speakers beside them, and how often each language comes."""
+"""Batches: cut on a device and on the CPU, their phones and speakers, and the frequencies of languages."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_a_corpus_that_is_not_in_memory_cannot_be_kept(corpus: list[Utterance]) 
         make_batches(corpus, preload=False).keep_on(torch.device("cpu"))
 
 
-def test_phones_and_speakers_lie_beside_their_clips(corpus: list[Utterance], tmp_path: Path) -> None:
+def test_phones_and_speakers_are_those_of_the_crops(corpus: list[Utterance], tmp_path: Path) -> None:
     labelled = corpus[1:4]
     phones = UnitCache(write_cache(tmp_path / "phones", labelled, "units"))
     batches = make_batches(corpus, phones=phones, batch_size=16)
@@ -126,11 +126,11 @@ def test_languages_are_drawn_as_their_temperature_says(corpus: list[Utterance]) 
     many = [Utterance(f"a{i}", Path("a"), float(d), language="en") for i, d in enumerate(rng.uniform(1, 9, 180))]
     few = [Utterance(f"b{i}", Path("b"), float(d), language="de") for i, d in enumerate(rng.uniform(1, 9, 20))]
     total, hours = sum(u.duration for u in many + few), sum(u.duration for u in few)
-    share = hours / total
+    fraction = hours / total
     for temperature, wanted in (
-        (1.0, share),
+        (1.0, fraction),
         (0.0, 0.5),
-        (0.5, share**0.5 / (share**0.5 + (1 - share) ** 0.5)),
+        (0.5, fraction**0.5 / (fraction**0.5 + (1 - fraction) ** 0.5)),
     ):
         chances = _sampling_weights(many + few, temperature)
         assert chances[180:].sum() / chances.sum() == pytest.approx(wanted)
