@@ -31,11 +31,6 @@ FILES = {
 }
 TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in FILES.items()}
 
-#: Imports that close a circle: made when a codec is loaded, not when its file is imported.
-KNOWN_CIRCLES = {("vocable.codec.model", "vocable.codec.checkpoint")}
-#: Private names of one room that another room uses.
-KNOWN_PRIVATE = {("training", "nearest")}  # of ResidualVectorQuantizer, by CodebookEMA
-
 
 def floor(room: str) -> int:
     return next(i for i, rooms in enumerate(FLOORS) if room in rooms)

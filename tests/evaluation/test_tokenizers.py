@@ -140,7 +140,7 @@ def test_units(tmp_path: Path, speech: np.ndarray) -> None:
     from vocable.semantic.cache import FeatureCache, extract
     from vocable.semantic.teacher import Teacher
     from vocable.semantic.units import make_units
-    from vocable.training.vocoder import train_vocoder
+    from vocable.training.vocoder import VocoderTrainer, vocoder_recipe
 
     save_teacher("whisper", tmp_path / "teacher")
     audio.write(tmp_path / "a.wav", np.tile(speech, 3), 16_000)
@@ -150,11 +150,8 @@ def test_units(tmp_path: Path, speech: np.ndarray) -> None:
     make_units(FeatureCache(tmp_path / "features"), tmp_path / "units", 8)
     with pytest.raises(NotAvailable, match="no vocoder"):
         load_tokenizer(f"units:{tmp_path / 'units'}")
-    steps: list[float] = []
-    train_vocoder(
-        tmp_path / "units", tmp_path / "train.jsonl", max_time=1.0, on_step=lambda step, share, mel: steps.append(share)
-    )
-    assert steps[-1] == 1.0
+    plan = vocoder_recipe(tmp_path / "units", manifest=tmp_path / "train.jsonl")
+    VocoderTrainer(plan, tmp_path / "vocoder", max_time=1.0).run()
     tok = load_tokenizer(f"units:{tmp_path / 'units'}")
     codes = check(tok, speech)
     assert len(codes) == 1 and int(codes.max()) < 8

@@ -133,7 +133,7 @@ def test_one_of_the_two_alone(part: str, corpus: Path, tmp_path: Path) -> None:
     }
     trainer = LMTrainer(recipe(corpus, tmp_path / "cache", **others[part]), tmp_path / "run")
     assert list(trainer.trained) == [part]
-    assert trainer.train_step([trainer.data.part(0, 0, 1)])[part] > 0
+    assert trainer.train_step([trainer.data.micro_batch(0, 0, 1)])[part] > 0
     assert part == "ar" or not (tmp_path / "cache" / "timings.json").exists(), "nothing was to be timed"
 
 
@@ -249,9 +249,9 @@ def test_a_model_that_diverges_beside_one_that_does_not(corpus: Path, tmp_path: 
     with torch.no_grad():
         trainer.trained["ar"].head.weight[0, 0] = torch.nan
     for step in range(1, 10):
-        assert trainer.train_step([trainer.data.part(step, 0, 1)]) == {"skipped": step}
+        assert trainer.train_step([trainer.data.micro_batch(step, 0, 1)]) == {"skipped": step}
     with pytest.raises(ValueError, match="10 times in a row"):
-        trainer.train_step([trainer.data.part(10, 0, 1)])
+        trainer.train_step([trainer.data.micro_batch(10, 0, 1)])
 
 
 def test_going_on_from_models(corpus: Path, tmp_path: Path) -> None:

@@ -41,10 +41,10 @@ def features(spoken: list[np.ndarray], tmp_path: Path) -> Path:
     return folder
 
 
-def test_units_name_the_kinds(features: Path, spoken: list[np.ndarray], tmp_path: Path) -> None:
-    shares: list[float] = []
-    summary = make_units(FeatureCache(features), tmp_path / "units", 3, progress=shares.append)
-    assert sum(shares) == pytest.approx(1)
+def test_units_are_the_kinds_of_frames(features: Path, spoken: list[np.ndarray], tmp_path: Path) -> None:
+    fractions: list[float] = []
+    summary = make_units(FeatureCache(features), tmp_path / "units", 3, progress=fractions.append)
+    assert sum(fractions) == pytest.approx(1)
     cache = UnitCache(tmp_path / "units")
     assert (cache.teacher, cache.layer, cache.num_units) == ("some/teacher", (2, 4), 3)
     assert "d" in cache and "z" not in cache
@@ -60,13 +60,13 @@ def test_units_name_the_kinds(features: Path, spoken: list[np.ndarray], tmp_path
     assert (cache("c", 1, 4) == -100).all() and (cache("c", 9, 4) == -100).all()
     assert np.load(tmp_path / "units" / "00001.npy").dtype == np.int16
 
-    shares_of_kinds = np.bincount(np.concatenate(spoken)) / sum(LENGTHS)
+    frequencies = np.bincount(np.concatenate(spoken)) / sum(LENGTHS)
     assert summary.frames == sum(LENGTHS) and summary.in_use == 3
-    assert summary.perplexity == pytest.approx(np.exp(-(shares_of_kinds * np.log(shares_of_kinds)).sum()))
+    assert summary.perplexity == pytest.approx(np.exp(-(frequencies * np.log(frequencies)).sum()))
     assert 0.01 < summary.inertia < 0.06  # three dimensions of noise of variance 0.01
 
 
-def test_a_run_goes_on_where_it_was_stopped(features: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_run_resumes(features: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = tmp_path / "units"
     summary = make_units(FeatureCache(features), out, 5, seed=1)
     whole = {p.name: p.read_bytes() for p in out.iterdir()}
@@ -74,7 +74,7 @@ def test_a_run_goes_on_where_it_was_stopped(features: Path, tmp_path: Path, monk
         (out / lost).unlink()
     with pytest.raises(ValueError, match="no complete folder of units; run `vocable semantic units` first"):
         UnitCache(out)
-    monkeypatch.setattr(module, "_fit", lambda *_: pytest.fail("the centroids stand"))
+    monkeypatch.setattr(module, "_fit", lambda *_: pytest.fail("the centroids are there already"))
     assert make_units(FeatureCache(features), out, 5, seed=1) == summary
     assert {p.name: p.read_bytes() for p in out.iterdir()} == whole
     for other in ({"num_units": 6}, {"num_units": 5, "seed": 2}, {"num_units": 5, "sample_frames": 50}):
@@ -82,7 +82,9 @@ def test_a_run_goes_on_where_it_was_stopped(features: Path, tmp_path: Path, monk
             make_units(FeatureCache(features), out, **other)
     monkeypatch.undo()
     make_units(FeatureCache(features), tmp_path / "again", 5, seed=1)
-    assert (tmp_path / "again" / "00000.npy").read_bytes() == whole["00000.npy"], "seed and cache say it all"
+    assert (tmp_path / "again" / "00000.npy").read_bytes() == whole["00000.npy"], (
+        "the seed and the cache determine the units"
+    )
 
 
 def test_what_is_no_folder_of_units(features: Path, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from vocable.training.recipe import AdversaryRecipe
 
 
 def multiplications(module: nn.Module, waveform: torch.Tensor) -> int:
-    """Of the convolutions in a forward pass."""
+    """Count the multiplications of the convolutions in a forward pass."""
     total = 0
 
     def count(layer: nn.Module, _: object, out: torch.Tensor) -> None:
@@ -32,12 +32,12 @@ def multiplications(module: nn.Module, waveform: torch.Tensor) -> int:
 
 
 @torch.no_grad()
-def test_slim_ones_take_half_a_gflop_a_second() -> None:
+def test_slim_discriminators_take_half_a_gflop_per_second() -> None:
     assert 2 * multiplications(slim_discriminators(), torch.randn(1, 16_000)) <= 0.5e9
 
 
 @torch.no_grad()
-def test_those_of_the_stft_take_about_twice_as_much() -> None:
+def test_stft_discriminators_take_about_twice_as_much() -> None:
     waveform = torch.randn(1, 16_000)
     slim, stft = (multiplications(make(), waveform) for make in (slim_discriminators, stft_discriminators))
     assert 2 < stft / slim < 2.5
@@ -69,17 +69,17 @@ def test_a_period_discriminator_is_hifi_gans(length: int) -> None:
     torch.testing.assert_close(scores.view(2, 1, 5, -1).transpose(2, 3), x)
 
 
-def test_looking_once_trains_as_looking_twice() -> None:
+def test_one_real_pass_serves_both_sides() -> None:
     torch.manual_seed(0)
     adversary = Adversary(AdversaryRecipe(weight=1.0), torch.device("cpu"))
     original, decoded = torch.randn(2, 4000), torch.randn(2, 4000, requires_grad=True)
     gradients = []
-    for used in (False, True):
-        real = adversary.look(original)
-        if used:
+    for with_losses in (False, True):
+        real = adversary.real_pass(original)
+        if with_losses:
             sum(adversary.losses(decoded, real).values()).backward()
             assert all(p.grad is None for p in adversary.discriminators.parameters()), "the codec's gradients alone"
-        adversary.judge(decoded, real)
+        adversary.discriminator_step(decoded, real)
         gradients.append([p.grad.clone() for p in adversary.discriminators.parameters()])
         adversary.updater.clear()
     assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
@@ -87,21 +87,21 @@ def test_looking_once_trains_as_looking_twice() -> None:
 
 @pytest.mark.parametrize("loss", ["hinge", "lsgan"])
 @pytest.mark.parametrize("normalize", [True, False])
-def test_the_adversary_learns_and_so_does_what_it_judges(loss: str, normalize: bool) -> None:
+def test_discriminators_learn_and_the_codec_gets_gradients(loss: str, normalize: bool) -> None:
     torch.manual_seed(0)
     adversary = Adversary(AdversaryRecipe(weight=1.0, loss=loss, normalize=normalize, shown=2 / 3), torch.device("cpu"))
     original = 0.1 * torch.randn(3, 4000).cumsum(1).sin()
     decoded = (original + 0.1 * torch.randn(3, 4000)).requires_grad_()
-    judged = []
+    figures = []
     for _ in range(20):
-        judged.append(adversary.judge(decoded, adversary.look(original)))
+        figures.append(adversary.discriminator_step(decoded, adversary.real_pass(original)))
         assert adversary.updater.update(1.0) is not None
-    first, last = judged[0], judged[-1]
+    first, last = figures[0], figures[-1]
     assert last["discriminators"] < first["discriminators"] and last["judged_right"] >= first["judged_right"]
-    losses = adversary.losses(decoded, adversary.look(original))
+    losses = adversary.losses(decoded, adversary.real_pass(original))
     (losses["adversarial"] + losses["features"]).backward()
     assert decoded.grad is not None and decoded.grad[:2].any() and not decoded.grad[2].any(), "the first two clips"
     assert all(p.requires_grad for p in adversary.discriminators.parameters())
     with torch.no_grad():
-        fooled = adversary.losses(original, adversary.look(original))
+        fooled = adversary.losses(original, adversary.real_pass(original))
     assert fooled["features"] == 0 < losses["features"]

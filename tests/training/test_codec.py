@@ -169,14 +169,14 @@ def test_discriminators_that_stay_non_finite_end_the_run(manifest: Path, tmp_pat
     trainer = CodecTrainer(recipe(manifest, adversary={"weight": 1.0}, quantizer={"start_step": 0}), tmp_path)
     assert trainer.adversary is not None
     weights = [p.clone() for p in trainer.adversary.discriminators.parameters()]
-    judge, batch = trainer.adversary.judge, trainer.data[0]
+    discriminator_step, batch = trainer.adversary.discriminator_step, trainer.data[0]
 
     def diverging(*given: object) -> dict[str, float]:
-        figures = judge(*given)  # type: ignore[arg-type]
+        figures = discriminator_step(*given)  # type: ignore[arg-type]
         next(trainer.adversary.discriminators.parameters()).grad.fill_(torch.inf)
         return figures
 
-    trainer.adversary.judge = diverging  # type: ignore[method-assign]
+    trainer.adversary.discriminator_step = diverging  # type: ignore[method-assign]
     assert "total" in trainer.train_step([batch]) and trainer.skipped == 1, "the codec itself learns"
     assert trainer.adversary.updater.skipped_in_a_row == 1
     trainer.adversary.updater.skipped_in_a_row = 9
@@ -320,13 +320,13 @@ def test_short_clips_have_batches_of_their_own(manifest: Path, tmp_path: Path) -
     assert widths == {45 * 320, 36 * 320}
 
 
-def test_parts_are_the_batch_in_pieces(manifest: Path, tmp_path: Path) -> None:
+def test_micro_batches_make_up_the_batch(manifest: Path, tmp_path: Path) -> None:
     batches = CodecTrainer(recipe(manifest), tmp_path).data
     for step in range(5):
-        whole, parts = batches[step], [batches.part(step, i, 2) for i in range(2)]
-        assert torch.equal(torch.cat([p.waveform for p in parts]), whole.waveform)
-        assert torch.equal(torch.cat([p.num_layers for p in parts]), whole.num_layers)
-    with pytest.raises(ValueError, match="batch_size must be a multiple of the 3 parts"):
+        whole, micro = batches[step], [batches.micro_batch(step, i, 2) for i in range(2)]
+        assert torch.equal(torch.cat([m.waveform for m in micro]), whole.waveform)
+        assert torch.equal(torch.cat([m.num_layers for m in micro]), whole.num_layers)
+    with pytest.raises(ValueError, match="batch_size must be a multiple of the 3 micro-batches"):
         CodecTrainer(recipe(manifest, accumulate=3), tmp_path)
 
 
@@ -353,7 +353,7 @@ def test_the_adversary_enters_late_and_is_saved_resumed_and_published(manifest: 
     half = CodecTrainer(plan, tmp_path / "half")
     for number in range(8):
         if number == 3:
-            half._start_codebooks()
+            half.start_codebooks()
         half.train_step([half.data[number]])
         half.step += 1
     half.folder.mkdir()
@@ -362,9 +362,9 @@ def test_the_adversary_enters_late_and_is_saved_resumed_and_published(manifest: 
     again = CodecTrainer(plan, tmp_path / "half")
     again.resume()
     again.run()
-    for name, part in trainer.parts().items():
-        resumed = again.parts()[name].state_dict()
-        assert all(torch.equal(tensor, resumed[key]) for key, tensor in part.state_dict().items()), name
+    for name, component in trainer.components().items():
+        resumed = again.components()[name].state_dict()
+        assert all(torch.equal(tensor, resumed[key]) for key, tensor in component.state_dict().items()), name
 
     init = str(tmp_path / "whole/model")
     tuned = CodecTrainer(recipe(manifest, adversary={"weight": 1.0}, init=init), tmp_path / "tuned")
@@ -478,9 +478,9 @@ def test_content_muon_and_average_resume_bit_equal(labelled: tuple[Path, Path], 
     again.resume()
     assert again.step == 5
     again.run()
-    for name, part in whole.parts().items():
-        resumed = again.parts()[name].state_dict()
-        assert all(torch.equal(tensor, resumed[key]) for key, tensor in part.state_dict().items()), name
+    for name, component in whole.components().items():
+        resumed = again.components()[name].state_dict()
+        assert all(torch.equal(tensor, resumed[key]) for key, tensor in component.state_dict().items()), name
     assert any(key.startswith("muon.") for key in whole.updater.state_dict())
     model = SpeechTokenizer.from_pretrained(tmp_path / "half/model")
     assert model.id == whole.published.id and model.config.delay == 2 * 320 - 1 + 640 - 160

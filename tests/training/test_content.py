@@ -34,7 +34,7 @@ def make_losses(recipe: Content = ALL, speakers: int = 3) -> ContentLosses:
 
 
 def make_batch(phones: torch.Tensor | None = None, speakers: torch.Tensor | None = None) -> Batch:
-    """Each clip is a tone, which its phones and its speaker follow from."""
+    """A batch whose clips are tones, each with one phone and one speaker."""
     time = torch.arange(FRAMES * 320) / 16_000
     tones = torch.stack([0.3 * torch.sin(2 * math.pi * (200 + 400 * i) * time) for i in range(CLIPS)])
     if phones is None:
@@ -44,14 +44,14 @@ def make_batch(phones: torch.Tensor | None = None, speakers: torch.Tensor | None
     return Batch(tones, None, torch.full((CLIPS,), 2), phones, speakers)
 
 
-def look(
+def compute_losses(
     codec: SpeechTokenizer, losses: ContentLosses, batch: Batch, seed: int = 0
 ) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
     output = codec(batch.waveform, num_layers=batch.num_layers)
     return losses(codec, output, batch.waveform, batch, torch.Generator().manual_seed(seed))
 
 
-def test_what_the_recipe_asks_for_is_there() -> None:
+def test_losses_are_those_of_the_recipe() -> None:
     codec, batch = make_codec(), make_batch()
     for recipe, names, shown in (
         (Content(phones=1.0), {"phones"}, {"phones_right"}),
@@ -61,20 +61,20 @@ def test_what_the_recipe_asks_for_is_there() -> None:
         (Content(consistency=1.0, disturbed=0.0, phones=1.0), {"phones"}, {"phones_right"}),
         (ALL, {"phones", "consistency", "agreement", "speaker", "voice"}, {"phones_right", "kept", "speakers_right"}),
     ):
-        losses, figures = look(codec, make_losses(recipe), batch)
+        losses, figures = compute_losses(codec, make_losses(recipe), batch)
         assert set(losses) == names and set(figures) == shown
         assert all(loss.shape == () and torch.isfinite(loss) and loss.requires_grad for loss in losses.values())
         assert all(0 <= figure <= 1 and not figure.requires_grad for figure in figures.values())
 
 
 def test_losses_fall() -> None:
-    """Phones can be told; the classifier learns to tell speakers where nobody works against it."""
+    """All losses of the classifiers fall, and the consistency loss."""
     codec, losses = make_codec(), make_losses(Content(phones=1.0, consistency=1.0, speaker=1.0))
     groups = [{"params": codec.parameters(), "lr": 0.002}, {"params": losses.parameters(), "lr": 0.05}]
     optimizer = torch.optim.Adam(groups)
     found: list[dict[str, float]] = []
     for step in range(25):
-        values, figures = look(codec, losses, make_batch(), seed=step)
+        values, figures = compute_losses(codec, losses, make_batch(), seed=step)
         (values["phones"] + values["consistency"] + values["speaker"]).backward()
         optimizer.step()
         optimizer.zero_grad()
@@ -89,7 +89,7 @@ def test_losses_fall() -> None:
 def test_without_labels_losses_are_0_and_figures_numbers() -> None:
     codec, losses = make_codec(), make_losses()
     unknown = make_batch(torch.full((CLIPS, FRAMES), NO_UNIT), torch.full((CLIPS,), NO_UNIT))
-    values, figures = look(codec, losses, unknown)
+    values, figures = compute_losses(codec, losses, unknown)
     assert values["phones"] == values["speaker"] == values["voice"] == 0
     assert figures["phones_right"] == figures["speakers_right"] == 0
     (values["phones"] + values["speaker"] + values["voice"]).backward()
@@ -97,30 +97,30 @@ def test_without_labels_losses_are_0_and_figures_numbers() -> None:
 
 
 def test_the_classifier_reads_disturbed_copies_too() -> None:
-    """The first half of a batch: labels of the other clips count once, theirs twice."""
+    """The first half of a batch is disturbed, so its labels are used twice."""
     codec, losses = make_codec(), make_losses(Content(phones=1.0, consistency=1.0))
     phones = make_batch().phones
     phones[CLIPS // 2 :] = NO_UNIT
-    heard: list[torch.Tensor] = []
-    losses.phones.register_forward_hook(lambda layer, given, out: heard.append(given[0]))
-    look(codec, losses, make_batch(phones))
-    assert heard[0].shape == (CLIPS + CLIPS // 2, FRAMES, 16)
-    clean, copies = heard[0][: CLIPS // 2], heard[0][CLIPS:]
+    inputs: list[torch.Tensor] = []
+    losses.phones.register_forward_hook(lambda layer, given, out: inputs.append(given[0]))
+    compute_losses(codec, losses, make_batch(phones))
+    assert inputs[0].shape == (CLIPS + CLIPS // 2, FRAMES, 16)
+    clean, copies = inputs[0][: CLIPS // 2], inputs[0][CLIPS:]
     assert clean.shape == copies.shape and not torch.equal(clean, copies)
 
 
-def test_consistency_pulls_at_the_encoder_and_not_at_its_target() -> None:
+def test_the_consistency_loss_trains_the_encoder_and_not_its_target() -> None:
     codec, losses = make_codec(), make_losses(Content(consistency=1.0))
     before = codec.quantizer.codebooks.clone()
-    values, _ = look(codec, losses, make_batch())
+    values, _ = compute_losses(codec, losses, make_batch())
     values["consistency"].backward()
     assert codec.encoder.content_project.weight.grad.any()
     assert codec.encoder.project.weight.grad is None or not codec.encoder.project.weight.grad.any()
     assert torch.equal(codec.quantizer.codebooks, before)
 
 
-def test_agreement_is_least_where_ids_stay_and_are_many() -> None:
-    """It is minus the mutual information: 0 with one id for everything, -log N where each of N ids stays what it is."""
+def test_the_agreement_loss_is_lowest_for_many_codes_that_stay() -> None:
+    """It is minus the mutual information: 0 for one code everywhere, -log N for N codes that all stay."""
     book = 10.0 * torch.eye(4)
     many, one = torch.arange(4)[None], torch.zeros(1, 4, dtype=torch.int64)
 
@@ -133,18 +133,18 @@ def test_agreement_is_least_where_ids_stay_and_are_many() -> None:
     assert loss(book[many.roll(1)], many) > 0
 
 
-def told_apart(codec: SpeechTokenizer, losses: ContentLosses) -> None:
-    """Train the classifier until it tells all clips better than by chance."""
+def train_speaker_classifier(codec: SpeechTokenizer, losses: ContentLosses) -> None:
+    """Train the speaker classifier until it is better than chance on all clips."""
     optimizer = torch.optim.Adam(losses.parameters(), 0.01)
     for _ in range(15):
-        look(codec, losses, make_batch())[0]["speaker"].backward()
+        compute_losses(codec, losses, make_batch())[0]["speaker"].backward()
         optimizer.step()
         optimizer.zero_grad()
 
 
-def test_the_speaker_and_the_voice_pull_at_one_side_each_and_against_each_other() -> None:
+def test_the_speaker_loss_trains_the_classifier_and_the_voice_loss_the_codec() -> None:
     codec, losses = make_codec(), make_losses(Content(speaker=1.0))
-    told_apart(codec, losses)
+    train_speaker_classifier(codec, losses)
     output, batch = codec(make_batch().waveform), make_batch()
     output.quantized.first.retain_grad()
     values, figures = losses(codec, output, batch.waveform, batch, torch.Generator())
@@ -154,7 +154,7 @@ def test_the_speaker_and_the_voice_pull_at_one_side_each_and_against_each_other(
     assert losses.speaker.head.weight.grad.any() and output.quantized.first.grad is None
     learned = losses.speaker.head.weight.grad.clone()
     values["voice"].backward()
-    assert torch.equal(losses.speaker.head.weight.grad, learned), "the copy that judges does not learn"
+    assert torch.equal(losses.speaker.head.weight.grad, learned), "the copy without gradients does not learn"
     assert codec.encoder.content_project.weight.grad.any()
     gradient = output.quantized.first.grad
     assert gradient[:3].any() and not gradient[3].any(), "the speaker of the last clip is not known"
@@ -166,7 +166,7 @@ def test_the_speaker_and_the_voice_pull_at_one_side_each_and_against_each_other(
 
 def test_misleading_the_classifier_gains_no_more_than_chance() -> None:
     codec, losses = make_codec(), make_losses(Content(speaker=1.0))
-    told_apart(codec, losses)
+    train_speaker_classifier(codec, losses)
     wrong = make_batch(speakers=torch.tensor([1, 2, 0, NO_UNIT]))
     output = codec(wrong.waveform)
     output.quantized.first.retain_grad()

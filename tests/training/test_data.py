@@ -1,4 +1,4 @@
-"""Batches: from a device as from the CPU, phones and speakers beside them, and how often each language comes."""
+"""Batches: cut on a device and on the CPU, their phones and speakers, and the frequencies of languages."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from vocable.corpus.manifest import Utterance
 from vocable.semantic.cache import FeatureCache
 from vocable.semantic.distillation import NO_UNIT
 from vocable.semantic.units import UnitCache
-from vocable.training.data import Batch, CropBatches, _weighted
+from vocable.training.data import Batch, CropBatches, _sampling_weights
 from vocable.training.recipe import Data, Recipe
 
 RATE, HOP = 16_000, 320
@@ -82,7 +82,7 @@ def test_batches_cut_on_a_device_are_those_of_the_cpu(
     ends = 0
     for step in range(12):
         assert same(plain[step], kept[step])
-        assert same(plain.part(step, 1, 2), kept.part(step, 1, 2))
+        assert same(plain.micro_batch(step, 1, 2), kept.micro_batch(step, 1, 2))
         if targets == "units":
             ends += int((plain[step].targets == NO_UNIT).sum())
     assert (ends > 0) == (targets == "units" and short > 0)
@@ -93,7 +93,7 @@ def test_a_corpus_that_is_not_in_memory_cannot_be_kept(corpus: list[Utterance]) 
         make_batches(corpus, preload=False).keep_on(torch.device("cpu"))
 
 
-def test_phones_and_speakers_lie_beside_their_clips(corpus: list[Utterance], tmp_path: Path) -> None:
+def test_phones_and_speakers_are_those_of_the_crops(corpus: list[Utterance], tmp_path: Path) -> None:
     labelled = corpus[1:4]
     phones = UnitCache(write_cache(tmp_path / "phones", labelled, "units"))
     batches = make_batches(corpus, phones=phones, batch_size=16)
@@ -126,25 +126,25 @@ def test_languages_are_drawn_as_their_temperature_says(corpus: list[Utterance]) 
     many = [Utterance(f"a{i}", Path("a"), float(d), language="en") for i, d in enumerate(rng.uniform(1, 9, 180))]
     few = [Utterance(f"b{i}", Path("b"), float(d), language="de") for i, d in enumerate(rng.uniform(1, 9, 20))]
     total, hours = sum(u.duration for u in many + few), sum(u.duration for u in few)
-    share = hours / total
+    fraction = hours / total
     for temperature, wanted in (
-        (1.0, share),
+        (1.0, fraction),
         (0.0, 0.5),
-        (0.5, share**0.5 / (share**0.5 + (1 - share) ** 0.5)),
+        (0.5, fraction**0.5 / (fraction**0.5 + (1 - fraction) ** 0.5)),
     ):
-        chances = _weighted(many + few, temperature)
+        chances = _sampling_weights(many + few, temperature)
         assert chances[180:].sum() / chances.sum() == pytest.approx(wanted)
         within = chances[180:] / chances[180:].sum()
         assert np.allclose(within, [u.duration / hours for u in few]), "within a language, every hour alike"
         options: dict[str, Any] = {"preload": False, "language_temperature": temperature}
         batches = make_batches(many + few, **options)
         drawn = sum(
-            chance * bucket.chances[bucket.utterances >= 180].sum()
-            for bucket, chance in zip(batches.buckets, batches._chances, strict=True)
+            chance * bucket.probabilities[bucket.utterances >= 180].sum()
+            for bucket, chance in zip(batches.buckets, batches._bucket_probabilities, strict=True)
         )
         assert drawn == pytest.approx(wanted)
     unknown = [Utterance(str(i), Path("a"), 1.0) for i in range(3)]
-    assert np.allclose(_weighted(unknown, 0.0), 1.0), "those of no known language are one"
+    assert np.allclose(_sampling_weights(unknown, 0.0), 1.0), "those of no known language are one"
 
 
 def test_a_rare_language_comes_half_of_the_time(corpus: list[Utterance]) -> None:

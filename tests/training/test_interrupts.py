@@ -97,7 +97,7 @@ def test_a_signal_saves_and_the_run_goes_on_exactly(
     wait_for_state(process, out)
     os.killpg(process.pid, number)  # as a terminal does
     _, err = process.communicate(timeout=60)
-    assert process.returncode == code and "go on with --resume" in err and "Traceback" not in err, err
+    assert process.returncode == code and "resume with --resume" in err and "Traceback" not in err, err
     step = load_state(out / "state.safetensors")[1]["step"]
     assert f"saved at step {step}" in err
     assert start(recipe, out, "--resume").wait(timeout=300) == 0

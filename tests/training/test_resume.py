@@ -18,7 +18,8 @@ import torch
 from conftest import run_command, tiny_config
 from vocable.training import loop
 from vocable.training.codec import CodecTrainer
-from vocable.training.recipe import Recipe, changed_fields, from_dict
+from vocable.training.recipe import Recipe, from_dict
+from vocable.training.recipe_file import changed_fields
 from vocable.training.state import load_state
 from vocable.training.stop import Interrupted
 
@@ -103,10 +104,10 @@ def test_a_run_that_an_earlier_version_began_goes_on(corpus: Path) -> None:
     assert resumed.step == 5
     resumed.run()
     whole.run()
-    for name, part in whole.parts().items():
-        for key, tensor in resumed.parts()[name].state_dict().items():
+    for name, component in whole.components().items():
+        for key, tensor in resumed.components()[name].state_dict().items():
             # Another CPU rounds otherwise.
-            torch.testing.assert_close(tensor, part.state_dict()[key], atol=1e-3, rtol=1e-2, msg=f"{name}/{key}")
+            torch.testing.assert_close(tensor, component.state_dict()[key], atol=1e-3, rtol=1e-2, msg=f"{name}/{key}")
 
 
 def test_what_does_not_matter_may_change(corpus: Path) -> None:
@@ -175,7 +176,7 @@ def test_one_run_at_a_time_in_a_folder(corpus: Path) -> None:
     first.train_step = meanwhile  # type: ignore[method-assign]
     first.run()
     assert refused and json.loads((corpus / "run/recipe.json").read_text())["seed"] == 0
-    with pytest.raises(ValueError, match=r"holds a run at step 8: --resume goes on with it"):
+    with pytest.raises(ValueError, match=r"holds a run at step 8: resume it with --resume"):
         second.run()
     assert json.loads((corpus / "run/recipe.json").read_text())["seed"] == 0
 

@@ -17,7 +17,7 @@ from vocable.corpus.manifest import Utterance, write_manifest
 from vocable.training.codec import CodecTrainer
 from vocable.training.stop import StopSignals
 from vocable.training.torch_globals import num_threads, seeded
-from vocable.training.vocoder import train_vocoder
+from vocable.training.vocoder import VocoderTrainer, vocoder_recipe
 
 pytest.importorskip("accelerate")
 
@@ -60,7 +60,9 @@ def test_a_vocoder_leaves_everything_as_it_was(corpus: Path) -> None:  # noqa: F
     soundfile.write(corpus / "long.wav", 0.1 * np.random.default_rng(0).normal(size=35_000), 16_000)
     write_manifest(corpus / "long.jsonl", [Utterance("1", corpus / "long.wav", 35_000 / 16_000)])
     before = settings()
-    train_vocoder("corpus/phones", "long.jsonl", max_time=0.1, seed=3)
+    trainer = VocoderTrainer(vocoder_recipe("corpus/phones", manifest="long.jsonl", seed=3), "vocoder", max_time=0.1)
+    assert settings() == before
+    trainer.run()
     assert settings() == before
 
 

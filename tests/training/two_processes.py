@@ -36,5 +36,7 @@ try:
 except Interrupted as stopped:
     print(f"{stopped} at step {trainer.step}")
     sys.exit(128 + stopped.signal)
-tensors = {f"{name}/{k}": t for name, part in trainer.parts().items() for k, t in part.state_dict().items()}
+tensors = {
+    f"{name}/{k}": t for name, component in trainer.components().items() for k, t in component.state_dict().items()
+}
 torch.save({"tensors": tensors, "losses": losses, "summary": summary}, f"{sys.argv[3]}-{rank()}.pt")

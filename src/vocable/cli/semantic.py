@@ -1,4 +1,4 @@
-"""vocable semantic"""
+"""vocable semantic: teachers' features, units and phone labels, which the codec is trained with."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from vocable.cli.bars import bars
 from vocable.cli.options import parse_teacher_layer
 from vocable.cli.results import stages
 
-app = typer.Typer(help="Teachers' features and units for distillation.", no_args_is_help=True)
+app = typer.Typer(help="Teachers' features, units and phone labels for training a codec.", no_args_is_help=True)
 
 
 @app.callback()
@@ -23,11 +23,13 @@ def _semantic() -> None:
 @app.command()
 def extract(
     manifest: Path = typer.Argument(help="A JSONL manifest."),
-    out: Path = typer.Option(..., "-o", "--out", help="The cache's folder; an interrupted run goes on in it."),
+    out: Path = typer.Option(
+        ..., "-o", "--out", help="The cache's folder; an interrupted extraction is resumed in it."
+    ),
     teacher: str = typer.Option(
         ..., help="A transformers folder or hub id: HuBERT, WavLM, wav2vec 2.0, data2vec-audio or Whisper."
     ),
-    layer: str = typer.Option("avg", help="A hidden state, 9; the mean of several, 2,4,6; the mean of all, avg."),
+    layer: str = typer.Option("avg", help="Number of a hidden state (9), the mean of several (2,4,6) or of all (avg)."),
     device: str = typer.Option("cpu", help="cpu, cuda, ..."),
     dtype: str = typer.Option("float32", help="float32, bfloat16 or float16."),
 ) -> None:
@@ -54,10 +56,10 @@ def extract(
 @app.command()
 def units(
     cache: Path = typer.Argument(help="A folder of `vocable semantic extract`."),
-    out: Path = typer.Option(..., "-o", "--out", help="The units' folder; an interrupted run goes on in it."),
+    out: Path = typer.Option(..., "-o", "--out", help="The units' folder; an interrupted run is resumed in it."),
     num_units: int = typer.Option(500, "-k", "--num-units", help="Clusters."),
-    sample: int = typer.Option(None, help="Frames to fit on (default: 256 for each unit)."),
-    seed: int = typer.Option(0, help="Of the sample and of k-means."),
+    sample: int = typer.Option(None, help="Frames to fit k-means on (default: 256 for each unit)."),
+    seed: int = typer.Option(0, help="Seed of the sample and of k-means."),
 ) -> None:
     """Cluster a teacher's features with k-means and write the units of every utterance."""
     from vocable.semantic.cache import FeatureCache
@@ -67,7 +69,12 @@ def units(
     with bars() as bar:
         task = bar.add_task(f"{num_units} units", total=1.0)
         done = make_units(
-            features, out, num_units, sample_frames=sample, seed=seed, progress=lambda share: bar.advance(task, share)
+            features,
+            out,
+            num_units,
+            sample_frames=sample,
+            seed=seed,
+            progress=lambda fraction: bar.advance(task, fraction),
         )
     figures = f"perplexity {done.perplexity:.0f}, inertia {done.inertia:.4g} a frame"
     typer.echo(f"units of {done.frames} frames in {out}: {done.in_use} of {num_units} in use, {figures}", err=True)
@@ -82,9 +89,9 @@ def phones(
         None, help="Language models with an aligner, a folder or hub id (default: the shipped)."
     ),
     codec: str = typer.Option(None, help="The codec of the tokens (default: the embedded)."),
-    longest: float = typer.Option(60.0, help="Seconds; longer clips get no labels."),
+    longest: float = typer.Option(60.0, help="Length in seconds above which clips get no labels."),
 ) -> None:
-    """Label the frames of a manifest with the phones that are spoken in them, for `content.labels` of a recipe."""
+    """Write the phone of each frame of a manifest's recordings, for `content.labels` of a recipe."""
     from vocable.codec.load import load_codec
     from vocable.corpus.manifest import read_manifest
     from vocable.lm.corpus import load_corpus

@@ -1,4 +1,4 @@
-"""vocable train"""
+"""vocable train: training runs of codecs, language models and vocoders, and reports of their curves."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from vocable.cli.bars import bars
 from vocable.cli.options import parse_duration
 
 if TYPE_CHECKING:
-    from rich.progress import Progress  # not at start-up: --help must be there at once
+    from rich.progress import Progress  # not imported at start-up, so that --help is fast
 
     from vocable.training.loop import Trainer
 
@@ -28,8 +28,10 @@ def _train() -> None:
 RECIPE: Path = typer.Argument(help="A YAML recipe.")
 OUT: Path = typer.Option(None, "-o", "--out", help="The run's folder (default: runs/NAME).")
 SETTINGS: list[str] = typer.Option([], "--set", metavar="KEY=VALUE", help="Override a field of the recipe.")
-MAX_TIME: str = typer.Option(None, help="End, annealed, after this long: 90s, 110m, 2h.")
-RESUME: bool = typer.Option(False, help="Go on with the run in this folder.")
+MAX_TIME: str = typer.Option(
+    None, help="End the run after this long: 90s, 110m, 2h. The learning rate falls accordingly."
+)
+RESUME: bool = typer.Option(False, help="Resume the run in this folder.")
 
 
 @app.command()
@@ -37,7 +39,7 @@ def codec(
     recipe: Path = RECIPE,
     out: Path = OUT,
     settings: list[str] = SETTINGS,
-    init: str = typer.Option(None, help="Begin from this codec: fast (the embedded model), a folder or a hub id."),
+    init: str = typer.Option(None, help="Fine-tune this codec: fast (the embedded model), a folder or a hub id."),
     max_time: str = MAX_TIME,
     resume: bool = RESUME,
 ) -> None:
@@ -61,7 +63,7 @@ def codec(
         steps, spent, short = summary["steps"], summary["seconds"], summary["left_out"]
         typer.echo(f"trained {summary['codec']}: {steps} steps in {spent} s; model in {folder}/model", err=True)
         if short:
-            typer.echo(f"{short} utterances were too short to train on and left out", err=True)
+            typer.echo(f"left out {short} utterances that are too short to train on", err=True)
 
 
 @app.command()
@@ -69,7 +71,7 @@ def lm(
     recipe: Path = RECIPE,
     out: Path = OUT,
     settings: list[str] = SETTINGS,
-    init: str = typer.Option(None, help="Begin from the models in this folder."),
+    init: str = typer.Option(None, help="Fine-tune the models in this folder."),
     max_time: str = MAX_TIME,
     resume: bool = RESUME,
 ) -> None:
@@ -88,7 +90,7 @@ def lm(
             plan,
             folder,
             max_time=seconds,
-            on_load=lambda stage, share: bar.update(task, description=stage, completed=share),
+            on_load=lambda stage, fraction: bar.update(task, description=stage, completed=fraction),
         )
         bar.remove_task(task)
         return trainer
@@ -100,20 +102,64 @@ def lm(
         typer.echo(f"models in {folder}/model; {left_out} clips were left out", err=True)
 
 
+@app.command()
+def vocoder(
+    units: Path = typer.Argument(help="A folder of `vocable semantic units`; the vocoder is written to it."),
+    manifest: Path = typer.Option(..., help="The JSONL manifest whose recordings have these units."),
+    out: Path = typer.Option(None, "-o", "--out", help="The run's folder (default: UNITS/vocoder)."),
+    max_time: str = typer.Option("30m", help="Train for this long: 90s, 30m, 2h."),
+    seed: int = typer.Option(0, help="Seed of the weights and the batches."),
+    resume: bool = RESUME,
+) -> None:
+    """Train a vocoder that decodes a teacher's units to speech, for `vocable eval`."""
+    seconds = parse_duration(max_time)
+
+    from vocable.training.vocoder import VocoderTrainer, vocoder_recipe
+
+    plan = vocoder_recipe(units, manifest=manifest, seed=seed)
+    folder = out or units / "vocoder"
+
+    def make(bar: Progress) -> VocoderTrainer:
+        reading = bar.add_task("reading audio", total=None)
+        trainer = VocoderTrainer(plan, folder, max_time=seconds, on_load=lambda s: bar.advance(reading, s))
+        bar.remove_task(reading)
+        return trainer
+
+    summary = _run(make, folder, resume, ("total", "mel"))
+    if summary:
+        typer.echo(f"trained a vocoder: {summary['steps']} steps in {summary['seconds']} s; in {units}", err=True)
+
+
+@app.command()
+def report(
+    runs: list[Path] = typer.Argument(metavar="RUN...", help="Folders of runs, finished or not."),
+    out: Path = typer.Option(None, "-o", "--out", help="The page, .html (default: report.html in the first run)."),
+) -> None:
+    """Plot the curves of runs in common panels: a PNG, and an HTML page with last figures and recipe differences."""
+    from vocable.training.report import write_report
+
+    out = out or runs[0] / "report.html"
+    picture = write_report(runs, out)
+    typer.echo(f"curves of {len(runs)} run{'s' * (len(runs) > 1)} in {out} and {picture}", err=True)
+
+
 def _run(
     make: Callable[[Progress], Trainer], folder: Path, resume: bool, shown: Sequence[str]
 ) -> dict[str, Any] | None:
-    """Begin a run or go on with it, with a live line; returns its summary, in the first process alone."""
+    """Begin or resume a run and show its progress; return its summary, in the first process only.
+
+    shown: the figures of the log that the progress bar shows.
+    """
     from vocable.lock import one_at_a_time
     from vocable.training.stop import Interrupted
 
-    first = os.environ.get("RANK", "0") == "0"  # of the processes that accelerate or torchrun started
+    first = os.environ.get("RANK", "0") == "0"  # whether this is the first process that accelerate or torchrun started
     begun = (folder / "state.safetensors").exists()
     if begun and first:
-        with one_at_a_time(folder):  # the run takes it anew; here, a second one is refused before it reads its data
+        with one_at_a_time(folder):  # refuses a second run before it reads its data; the run takes the lock again
             pass
     if begun and not resume:
-        raise ValueError(f"{folder} holds a run already: --resume goes on with it, -o names another folder")
+        raise ValueError(f"{folder} holds a run already: resume it with --resume, or name another folder with -o")
     if resume and not begun:
         raise ValueError(f"{folder} holds no run to resume; leave out --resume to begin one")
     with bars(shown=first) as bar:
@@ -133,45 +179,6 @@ def _run(
             summary = trainer.run()
         except Interrupted as stopped:
             if first:
-                typer.echo(f"vocable: {stopped}: saved at step {trainer.step}; go on with --resume", err=True)
+                typer.echo(f"vocable: {stopped}: saved at step {trainer.step}; resume with --resume", err=True)
             raise typer.Exit(128 + stopped.signal) from None
     return summary if first else None
-
-
-@app.command()
-def vocoder(
-    units: Path = typer.Argument(help="A folder of `vocable semantic units`; the vocoder is left in it."),
-    manifest: Path = typer.Option(..., help="The JSONL manifest whose recordings have these units."),
-    max_time: str = typer.Option("30m", help="Train for so long, annealed: 90s, 30m, 2h."),
-    seed: int = typer.Option(0),
-) -> None:
-    """Train a vocoder that speaks a teacher's units, for `vocable eval`."""
-    seconds = parse_duration(max_time)
-    assert seconds is not None
-
-    from vocable.training.vocoder import train_vocoder
-
-    steps = 0
-    with bars() as bar:
-        task = bar.add_task("vocoder", total=1.0)
-
-        def on_step(step: int, share: float, mel: float) -> None:
-            nonlocal steps
-            steps = step
-            bar.update(task, completed=share, description=f"vocoder, mel {mel:.3f}")
-
-        train_vocoder(units, manifest, max_time=seconds, seed=seed, on_step=on_step)
-    typer.echo(f"trained a vocoder: {steps} steps in {seconds:.0f} s; in {units}", err=True)
-
-
-@app.command()
-def report(
-    runs: list[Path] = typer.Argument(metavar="RUN...", help="Folders of runs, finished or not."),
-    out: Path = typer.Option(None, "-o", "--out", help="The page, .html (default: report.html in the first run)."),
-) -> None:
-    """Draw the curves of runs, one over the other: a PNG, and an HTML page with figures and recipe differences."""
-    from vocable.training.report import write_report
-
-    out = out or runs[0] / "report.html"
-    picture = write_report(runs, out)
-    typer.echo(f"curves of {len(runs)} run{'s' * (len(runs) > 1)} in {out} and {picture}", err=True)

@@ -31,7 +31,7 @@ from vocable.evaluation.metrics.base import SAMPLE_RATE, weights_hash
 from vocable.extras import need
 from vocable.semantic.teacher import Teacher
 from vocable.semantic.units import UnitCodebook
-from vocable.training.vocoder import Vocoder
+from vocable.semantic.vocoder import Vocoder
 
 
 class NotAvailable(ValueError):

@@ -6,14 +6,14 @@ import os
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
-from vocable.training.recipe import (
+from vocable.training.recipe import Optimizer
+from vocable.training.recipe_file import (
     BelowOne,
     Bound,
     Count,
     Fraction,
     Name,
     Natural,
-    Optimizer,
     Positive,
     Section,
     Seed,

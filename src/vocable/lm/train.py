@@ -59,11 +59,11 @@ class ClipBatches:
         for i, clip in enumerate(self.clips):
             self.by_speaker.setdefault(clip.speaker, []).append(i)
 
-    def part(self, step: int, index: int, parts: int) -> Batch:
-        """The index-th of `parts` parts of batch `step`, of clips drawn for it alone."""
+    def micro_batch(self, step: int, index: int, count: int) -> Batch:
+        """The index-th of `count` parts of batch `step`, of clips drawn for it alone."""
         rng = np.random.default_rng([self.recipe.seed, step, index])
         prompts = (self.shortest_prompt + self.longest_prompt) // 2  # on average
-        chosen = like_lengths(self.lengths + prompts, self.recipe.data.batch_frames // parts, rng)
+        chosen = like_lengths(self.lengths + prompts, self.recipe.data.batch_frames // count, rng)
         return self.batch(chosen, rng)
 
     def batch(self, chosen: Sequence[int], rng: np.random.Generator) -> Batch:
@@ -162,7 +162,7 @@ class LMTrainer(Trainer):
         on_log: Callable[[dict[str, Any]], None] = lambda record: None,
         on_load: Callable[[str, float], None] = lambda stage, share: None,
     ) -> None:
-        super().__init__(recipe, folder, max_time, on_log)
+        super().__init__(recipe, folder, max_time=max_time, on_log=on_log)
         self.workers = recipe.data.workers
         codec = load_codec(recipe.codec, parts="decoder")
         d = recipe.data
@@ -204,7 +204,7 @@ class LMTrainer(Trainer):
         order = np.argsort(self.held_out.lengths).tolist()
         self.dev = [self.held_out.batch(order[at : at + DEV_BATCH], rng) for at in range(0, len(order), DEV_BATCH)]
 
-    def parts(self) -> dict[str, Any]:
+    def components(self) -> dict[str, Any]:
         return self.trained | {f"{name}_optimizer": updater for name, updater in self.updaters.items()}
 
     def publish(self) -> None:
@@ -219,7 +219,7 @@ class LMTrainer(Trainer):
             return self._train_step(parts)
 
     def _train_step(self, parts: list[Batch]) -> dict[str, float]:
-        share = self.learning_rate_share()
+        share = self.learning_rate_factor()
         figures: dict[str, float] = {}
         for name, model in self.trained.items():
             model.train()

@@ -1,11 +1,12 @@
-"""Teachers: self-supervised or ASR encoders whose hidden states pull RVQ-1 towards content.
+"""Teachers: self-supervised or ASR encoders, whose hidden states are the targets that RVQ-1 is distilled from.
 
-Every teacher gives ceil(L / 320) frames for L samples at 16 kHz, frame t centred on sample 320 t + 160, which is
-where the codec's frame t is centred. (The official feature files are one frame short and up to 20 ms off.)
+Every teacher returns ceil(L / HOP_LENGTH) frames for L samples at SAMPLE_RATE. Frame t is centred on the middle of the
+codec's frame t, sample (t + 1/2) HOP_LENGTH. (The official feature files are one frame short and up to 20 ms off.)
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, Literal, TypeAlias
 
@@ -15,24 +16,28 @@ from torch import Tensor, nn
 
 from vocable.extras import need
 
-SAMPLE_RATE = 16_000
-HOP_LENGTH = 320
-#: The families that share HuBERT's convolutional front and raw-waveform input.
+SAMPLE_RATE = 16_000  #: of the speech that all these models were trained on, in Hz
+#: Model types whose input is the waveform and whose first layers are the convolutions of HuBERT.
 WAVEFORM_MODELS = ("hubert", "wavlm", "wav2vec2", "data2vec-audio")
-#: That front: receptive field 400, hop 320.
-FRONT_KERNELS, FRONT_STRIDES = (10, 3, 3, 3, 3, 2, 2), (5, 2, 2, 2, 2, 2, 2)
+KERNELS, STRIDES = (10, 3, 3, 3, 3, 2, 2), (5, 2, 2, 2, 2, 2, 2)  #: of these convolutions
+HOP_LENGTH = math.prod(STRIDES)  #: samples per frame: 320, of Whisper too
+#: Samples that one frame of the convolutions depends on: 400.
+RECEPTIVE_FIELD = 1 + sum((kernel - 1) * math.prod(STRIDES[:i]) for i, kernel in enumerate(KERNELS))
 
-#: A hidden state by number, "avg" for the mean of all, or several numbers for the mean of those.
+#: The number of a hidden state, several numbers for the mean of these, or "avg" for the mean of all.
 Layer: TypeAlias = int | Literal["avg"] | tuple[int, ...]
 
 
 class Teacher:
-    """A transformers encoder, frozen.
+    """A frozen encoder from transformers.
 
-    `name` is a folder or a hub id of a HuBERT, WavLM, wav2vec 2.0, data2vec-audio or Whisper model. `layer` counts
-    hidden states as transformers does (0: the input to the first block, n: the output of the n-th; Whisper's last has
-    passed the final layer norm). It is one number, "avg" for the mean of all of them, 0 included, or a list of numbers
-    for the mean of those.
+    name: folder or hub id of a HuBERT, WavLM, wav2vec 2.0, data2vec-audio or Whisper model.
+
+    layer: the number of a hidden state as transformers counts them (0: the input of the first block, n: the output of
+    the n-th block; the last one of Whisper is the output of the final layer norm), a list of numbers for the mean of
+    these, or "avg" for the mean of all, 0 included.
+
+    Raises ValueError for a model that is missing or of another type, and for a layer that it does not have.
     """
 
     def __init__(
@@ -54,8 +59,8 @@ class Teacher:
             self.features = transformers.AutoFeatureExtractor.from_pretrained(name)
             num_layers = config.encoder_layers
         elif config.model_type in WAVEFORM_MODELS:
-            if (tuple(config.conv_kernel), tuple(config.conv_stride)) != (FRONT_KERNELS, FRONT_STRIDES):
-                raise ValueError(f"{name!r} has not HuBERT's convolutional front, so its frames are not the codec's")
+            if (tuple(config.conv_kernel), tuple(config.conv_stride)) != (KERNELS, STRIDES):
+                raise ValueError(f"{name!r} has not the convolutions of HuBERT, so its frames are not the codec's")
             self.model = transformers.AutoModel.from_pretrained(name)
             self.features = transformers.AutoFeatureExtractor.from_pretrained(name)
             num_layers = config.num_hidden_layers
@@ -66,7 +71,8 @@ class Teacher:
         if wrong:
             raise ValueError(f"layer must be 0 to {num_layers} or 'avg' for {name!r}, not {wrong[0]}")
         if self.is_whisper and self._numbers:
-            # Blocks above are not needed. One more is kept: the last one's output has passed the final layer norm.
+            # The blocks after the highest layer are not needed. One of them is kept, because the output of the last
+            # block has passed the final layer norm.
             blocks: Any = self.model.layers
             del blocks[max(self._numbers) + 1 :]
         self.model = self.model.to(device, dtype).eval().requires_grad_(False)
@@ -74,47 +80,53 @@ class Teacher:
 
     @torch.inference_mode()
     def __call__(self, waveforms: Sequence[np.ndarray]) -> list[Tensor]:
-        """Hidden states of each waveform [L] (float32, 16 kHz): a list of float32 [ceil(L / 320), D] on the CPU."""
+        """Return the hidden states of each waveform: float32 [L] -> float32 [ceil(L / HOP_LENGTH), D] on the CPU."""
         run = self._whisper if self.is_whisper else self._waveform_model
         return run([np.asarray(w, np.float32) for w in waveforms])
 
     def _whisper(self, waveforms: list[np.ndarray]) -> list[Tensor]:
-        """Whisper's window is always 30 s, so utterances share windows: 4 times less work on LibriSpeech."""
+        """Run Whisper, whose window is always 30 s: utterances are packed into windows, and long ones are cut.
+
+        Packing saves three quarters of the time on LibriSpeech.
+        """
         window_frames = self.features.n_samples // HOP_LENGTH
         longest = (window_frames - 1) * HOP_LENGTH
-        pieces = [(i, w[at : at + longest]) for i, w in enumerate(waveforms) for at in range(0, len(w), longest)]
-        frames = [-(-len(piece) // HOP_LENGTH) for _, piece in pieces]
-        hidden_pieces = [torch.empty(0)] * len(pieces)
+        # Each segment of a waveform, with the index of its waveform.
+        segments = [(i, w[at : at + longest]) for i, w in enumerate(waveforms) for at in range(0, len(w), longest)]
+        frames = [-(-len(segment) // HOP_LENGTH) for _, segment in segments]
+        states = [torch.empty(0)] * len(segments)
         for window in pack(frames, window_frames):
             audio = np.zeros(self.features.n_samples, np.float32)
             for index, start in window:
-                # Whisper's frame t is centred on sample 320 t; half a hop earlier puts it on the codec's centre.
+                # Whisper's frame t is centred on sample t HOP_LENGTH. A segment begins half a hop before its first
+                # frame, so that the centres are those of the codec's frames.
                 begin = start * HOP_LENGTH - HOP_LENGTH // 2
-                piece = pieces[index][1]
-                audio[begin : begin + len(piece)] = piece
+                segment = segments[index][1]
+                audio[begin : begin + len(segment)] = segment
             mel = self.features(audio, sampling_rate=SAMPLE_RATE, return_tensors="pt").input_features
             hidden = self._select(self.model(mel.to(self.device, self.dtype), output_hidden_states=True))
             for index, start in window:
-                hidden_pieces[index] = hidden[0, start : start + frames[index]].float().cpu()
-        owners = [i for i, _ in pieces]
-        return [
-            torch.cat([h for o, h in zip(owners, hidden_pieces, strict=True) if o == i]) for i in range(len(waveforms))
-        ]
+                states[index] = hidden[0, start : start + frames[index]].float().cpu()
+        by_waveform: list[list[Tensor]] = [[] for _ in waveforms]
+        for (index, _), state in zip(segments, states, strict=True):
+            by_waveform[index].append(state)
+        return [torch.cat(found) for found in by_waveform]
 
     def _waveform_model(self, waveforms: list[np.ndarray]) -> list[Tensor]:
         out = []
         for waveform in waveforms:
             frames = -(-len(waveform) // HOP_LENGTH)
             values = self.features(waveform, sampling_rate=SAMPLE_RATE, return_tensors="pt").input_values
-            # 400 samples of receptive field at hop 320: 40 on either side give one centred frame per hop.
-            values = nn.functional.pad(values, (40, frames * HOP_LENGTH - len(waveform) + 40))
+            # With this padding on either side there is one frame per hop, centred on it.
+            padding = (RECEPTIVE_FIELD - HOP_LENGTH) // 2
+            values = nn.functional.pad(values, (padding, frames * HOP_LENGTH - len(waveform) + padding))
             hidden = self._select(self.model(values.to(self.device, self.dtype), output_hidden_states=True))
             out.append(hidden[0].float().cpu())
         return out
 
     @property
     def _numbers(self) -> tuple[int, ...]:
-        """The hidden states that are asked for by number; none for "avg"."""
+        """Numbers of the hidden states to average; empty for "avg"."""
         if isinstance(self.layer, int):
             return (self.layer,)
         return () if self.layer == "avg" else self.layer
@@ -125,7 +137,10 @@ class Teacher:
 
 
 def canonical_layer(layer: int | str | Sequence[int]) -> Layer:
-    """The one form in which a layer is stored and compared: (6, 2) and [2, 6, 2] are (2, 6), [2] is 2."""
+    """Return the form in which a layer is stored and compared: (2, 6) for (6, 2) and [2, 6, 2], 2 for [2].
+
+    Raises ValueError for an empty list and for a text other than "avg".
+    """
     if isinstance(layer, int) or layer == "avg":
         return layer  # type: ignore[return-value]
     if isinstance(layer, str) or not layer:
@@ -135,9 +150,10 @@ def canonical_layer(layer: int | str | Sequence[int]) -> Layer:
 
 
 def pack(lengths: Sequence[int], capacity: int) -> list[list[tuple[int, int]]]:
-    """Pack items into windows, longest first into the first window with room: lists of (item, start), start >= 1.
+    """Pack items into windows of `capacity` frames, the longest first, each into the first window that has room.
 
-    One frame is left free before each item; no item is longer than capacity - 1.
+    lengths: of the items, in frames, at most capacity - 1. Returns (item, first frame) of all items in each window. One
+    frame before each item is left free, so the first frame is at least 1.
     """
     windows: list[list[tuple[int, int]]] = []
     used: list[int] = []
@@ -152,7 +168,7 @@ def pack(lengths: Sequence[int], capacity: int) -> list[list[tuple[int, int]]]:
 
 
 def _load_whisper_encoder(name: str, config: Any) -> nn.Module:
-    """The encoder of a Whisper model, from a full checkpoint or from one that holds the encoder alone."""
+    """Load the encoder of a Whisper model, from a full checkpoint or from one with the encoder only."""
     from transformers import WhisperModel
     from transformers.models.whisper.modeling_whisper import WhisperEncoder
 

@@ -1,21 +1,27 @@
-"""How the codebooks move in training. One process or many: every process holds the same books at every step."""
+"""Training of the quantizer's codebooks. With several processes, every process has the same codebooks at every step.
+
+Everything in training/ that reads or writes codebook vectors is in this file. The trainer calls `start` once, `update`
+after each quantized step, and saves `state_dict`; a quantizer of another kind needs its own class with these methods.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
 
 from vocable.codec.rvq import Quantized, ResidualVectorQuantizer
 from vocable.training.processes import rank, sum_over_processes, world_size
+from vocable.training.recipe import Quantizer
 
 
 class CodebookEMA:
     """Moves the codebooks: each entry follows the mean of the vectors that chose it.
 
     An exponential moving average with Laplace-smoothed counts (van den Oord et al. 2017, appendix A.1). An entry whose
-    share falls below `dead_share` of an even share is dead and takes a random vector of the batch (SoundStream).
+    count falls below `dead_share` of an equal distribution is dead: it is replaced by a random vector of the batch, as
+    in SoundStream.
     """
 
     def __init__(self, quantizer: ResidualVectorQuantizer, decay: float = 0.99, dead_share: float = 0.05) -> None:
@@ -24,41 +30,58 @@ class CodebookEMA:
         self.counts = torch.ones(books.shape[:2], device=books.device)
         self.sums = books.clone()
 
+    def start(self, latents: Iterable[Tensor], recipe: Quantizer, generator: torch.Generator) -> None:
+        """Set the codebooks by k-means on latents of many batches: one batch has fewer frames than a codebook entries.
+
+        latents: float32 [N, D] for each batch, the same in every process; as many are taken as `recipe` asks for.
+        """
+        wanted = recipe.kmeans_vectors * self.quantizer.codebooks.shape[1]
+        collected: list[Tensor] = []
+        for batch in latents:
+            collected.append(batch)
+            if sum(map(len, collected)) >= wanted:
+                break
+        self.kmeans_start(torch.cat(collected), recipe.kmeans_iterations, generator)
+
     @torch.no_grad()
     def kmeans_start(self, latents: Tensor, iterations: int, generator: torch.Generator) -> None:
-        """Set every codebook by k-means on the residuals of `latents` [N, D], N at least the codebook size.
+        """Set every codebook by k-means on its layer's residuals of `latents` [N, D], the same in every process.
 
-        In each of several processes: the same latents, those of all.
+        Raises ValueError if N is less than the codebook size.
         """
         books = self.quantizer.codebooks
-        if len(latents) < books.shape[1]:
-            raise ValueError(f"k-means needs at least {books.shape[1]} latents, got {len(latents)}")
+        size = books.shape[1]
+        if len(latents) < size:
+            raise ValueError(f"k-means needs at least {size} latents, got {len(latents)}")
         residual, rest = self.quantizer.inputs(latents.float())
-        for k in range(len(books)):
-            pick = torch.randperm(len(residual), generator=generator)[: books.shape[1]].to(residual.device)
-            books[k] = residual[pick]
+        for layer in range(len(books)):
+            chosen = torch.randperm(len(residual), generator=generator)[:size].to(residual.device)
+            books[layer] = residual[chosen]
             for _ in range(iterations):
-                counts, sums = self._assigned(residual, self.quantizer.nearest(residual, k))
-                # An entry that nobody chose stays where it is.
-                books[k] = torch.where(counts[:, None] > 0, sums / counts.clamp_min(1)[:, None], books[k])
-            codes = self.quantizer.nearest(residual, k)
-            residual = self.quantizer.above(k, residual, books[k][codes], rest)
+                counts, sums = self._counts_and_sums(residual, self.quantizer.nearest(residual, layer))
+                # An entry that no vector chose stays where it is.
+                books[layer] = torch.where(counts[:, None] > 0, sums / counts.clamp_min(1)[:, None], books[layer])
+            codes = self.quantizer.nearest(residual, layer)
+            residual = self.quantizer.above(layer, residual, books[layer][codes], rest)
         self.counts.fill_(1.0)
         self.sums.copy_(books)
 
     @torch.no_grad()
-    def update(self, parts: Sequence[Quantized], generator: torch.Generator) -> int:
-        """One step from all frames of a batch, in the parts that it was worked through in; returns the number of dead
-        entries replaced. Every process gives its own parts, and a generator in the same state."""
+    def update(self, quantized: Sequence[Quantized], generator: torch.Generator) -> int:
+        """Move the codebooks by one step and return the number of dead entries that were replaced.
+
+        quantized: the quantizer's outputs for this process's micro-batches. generator: in the same state in every
+        process.
+        """
         books = self.quantizer.codebooks
         size = books.shape[1]
-        vectors = torch.cat([part.residuals.flatten(1, 2) for part in parts], 1)  # [K, N, D]
-        codes = torch.cat([part.codes.transpose(0, 1).flatten(1) for part in parts], 1)  # [K, N]
-        assigned = [self._assigned(v, c) for v, c in zip(vectors, codes, strict=True)]
-        # Counts and sums side by side: one exchange between processes.
-        both = sum_over_processes(torch.stack([torch.cat([n[:, None], s], 1) for n, s in assigned]))
+        vectors = torch.cat([q.residuals.flatten(1, 2) for q in quantized], 1)  # [K, N, D]
+        codes = torch.cat([q.codes.transpose(0, 1).flatten(1) for q in quantized], 1)  # [K, N]
+        by_layer = [self._counts_and_sums(v, c) for v, c in zip(vectors, codes, strict=True)]
+        # Counts and sums are concatenated, so that processes exchange one tensor.
+        both = sum_over_processes(torch.stack([torch.cat([n[:, None], s], 1) for n, s in by_layer]))
         counts, sums = both[..., 0], both[..., 1:]
-        # Counts are kept as a share of the batch times the codebook size: 1 is an even share at any batch size.
+        # Counts are scaled so that an equal distribution over entries has a count of 1 at any batch size.
         scale = size / (vectors.shape[1] * world_size())
         self.counts.lerp_(counts * scale, 1 - self.decay)
         self.sums.lerp_(sums * scale, 1 - self.decay)
@@ -67,29 +90,31 @@ class CodebookEMA:
         books.copy_(self.sums / smoothed[..., None])
         dead = (self.counts < self.dead_share).nonzero()
         if len(dead):
-            layer, entry = dead.unbind(1)
-            taken = self._random_vectors(vectors, layer, generator)
-            books[layer, entry] = taken
-            self.sums[layer, entry] = taken
-            self.counts[layer, entry] = 1.0
+            layers, entries = dead.unbind(1)
+            replacements = self._random_vectors(vectors, layers, generator)
+            books[layers, entries] = replacements
+            self.sums[layers, entries] = replacements
+            self.counts[layers, entries] = 1.0
         return len(dead)
 
     def _random_vectors(self, vectors: Tensor, layers: Tensor, generator: torch.Generator) -> Tensor:
-        """A random one of all processes' vectors [K, N, D] for each of `layers` [n]: [n, D]."""
-        here = vectors.shape[1]
-        pick = torch.randint(here * world_size(), (len(layers),), generator=generator).to(vectors.device)
-        mine = pick // here == rank()
-        return sum_over_processes(vectors[layers, pick % here] * mine[:, None])
+        """For each layer in `layers` [n], draw one of the vectors [K, N, D] of all processes: [n, D]."""
+        own_count = vectors.shape[1]
+        chosen = torch.randint(own_count * world_size(), (len(layers),), generator=generator).to(vectors.device)
+        is_own = chosen // own_count == rank()
+        return sum_over_processes(vectors[layers, chosen % own_count] * is_own[:, None])
 
-    def _assigned(self, vectors: Tensor, codes: Tensor) -> tuple[Tensor, Tensor]:
-        """How many vectors chose each entry, and their sum: [N], [N, D]."""
+    def _counts_and_sums(self, vectors: Tensor, codes: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the number of vectors [M, D] that chose each of the N entries, [N], and their sum, [N, D]."""
         size, dimension = self.quantizer.codebooks.shape[1:]
         counts = torch.zeros(size, device=vectors.device).index_add_(0, codes, torch.ones_like(vectors[:, 0]))
         return counts, torch.zeros(size, dimension, device=vectors.device).index_add_(0, codes, vectors)
 
     def state_dict(self) -> dict[str, Tensor]:
+        """Return the moving averages: counts [K, N] and sums [K, N, D]. The codebooks are in the model's own state."""
         return {"counts": self.counts, "sums": self.sums}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Load what `state_dict` returned."""
         self.counts.copy_(state["counts"])
         self.sums.copy_(state["sums"])

@@ -1,7 +1,7 @@
-"""Discriminators: multi-period and multi-scale (HiFi-GAN, 2010.05646), multi-scale STFT (EnCodec, 2210.13438).
+"""Discriminators: multi-period and multi-scale (HiFi-GAN, arXiv 2010.05646), multi-scale STFT (EnCodec, 2210.13438).
 
 Each takes waveforms [B, L] and returns its scores and the activations of its layers, for feature matching.
-`paper_discriminators` has the sizes of the paper's training, `slim_discriminators` what a CPU can afford.
+`paper_discriminators` returns a set of the paper's sizes, `slim_discriminators` and `stft_discriminators` faster ones.
 """
 
 from __future__ import annotations
@@ -17,37 +17,39 @@ from torch.nn.utils.parametrizations import spectral_norm, weight_norm
 
 
 class Discriminator(nn.Module, ABC):
-    """Convolutions with leaky ReLU; the last gives scores."""
+    """Base class: convolutions with leaky ReLU, the last of which returns scores."""
 
     layers: nn.ModuleList
-    slope = 0.1
+    slope = 0.1  #: of the leaky ReLU
 
     @abstractmethod
     def view(self, waveform: Tensor) -> Tensor:
-        """The waveform [B, L] as the first layer sees it."""
+        """Convert a waveform [B, L] to the input of the first layer."""
 
     def forward(self, waveform: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """[B, L] -> scores, flattened to [B, ...], and the activations of every layer before."""
+        """Return the scores [B, N] of a waveform [B, L], and the activations of all layers but the last."""
         x, features = self.view(waveform), []
         for layer in self.layers[:-1]:
-            x = F.leaky_relu(layer(x), self.slope, inplace=True)  # nothing else reads what a convolution gives
+            x = F.leaky_relu(layer(x), self.slope, inplace=True)  # the output of a convolution has no other use
             features.append(x)
         return self.layers[-1](x).flatten(1), features
 
 
 class PeriodConv(nn.Conv2d):
-    """A convolution with the kernel [k, 1] of HiFi-GAN's weights, over activations [B, C, period, L / period].
+    """Convolution over time with the kernel [k, 1] of HiFi-GAN's weights, over activations [B, C, period, L / period].
 
-    With the long axis last and channels-last in memory, CPU kernels take a fraction of the time.
+    HiFi-GAN has the time axis before the period. With the time axis last, and channels-last in memory, CPU kernels take
+    a fraction of the time.
     """
 
     def forward(self, x: Tensor) -> Tensor:
+        """Convolve [B, C, period, L / period] along the last axis."""
         assert not isinstance(self.padding, str)
         return F.conv2d(x, self.weight.transpose(2, 3), self.bias, self.stride[::-1], self.padding[::-1])
 
 
 class PeriodDiscriminator(Discriminator):
-    """Looks at every `period`-th sample: the waveform folded to [B, 1, period, L / period]."""
+    """Discriminator of every `period`-th sample: its input is the waveform folded to [B, 1, period, L / period]."""
 
     def __init__(self, period: int, channels: Sequence[int] = (32, 128, 512, 1024, 1024)) -> None:
         super().__init__()
@@ -61,14 +63,15 @@ class PeriodDiscriminator(Discriminator):
         self.layers.append(weight_norm(PeriodConv(widths[-1], 1, (3, 1), padding=(1, 0))))
 
     def view(self, waveform: Tensor) -> Tensor:
+        """Fold the waveform [B, L] to [B, 1, period, L / period]."""
         padded = F.pad(waveform.unsqueeze(1), (0, -waveform.shape[1] % self.period), mode="reflect")
         folded = padded.view(len(padded), -1, self.period).transpose(1, 2).contiguous()
-        # An image of one channel has no layout that could be told: these strides say channels-last.
+        # The layout of a tensor with one channel is ambiguous; these strides mark it as channels-last.
         return folded.unsqueeze(3).permute(0, 3, 1, 2)
 
 
 class ScaleDiscriminator(Discriminator):
-    """Looks at the waveform, averaged over 2 ** scale samples; the first scale is spectrally normed, as in HiFi-GAN."""
+    """Discriminator of the waveform, averaged over 2 ** scale samples. Scale 0 has spectral norm, as in HiFi-GAN."""
 
     def __init__(self, scale: int) -> None:
         super().__init__()
@@ -90,6 +93,7 @@ class ScaleDiscriminator(Discriminator):
         )
 
     def view(self, waveform: Tensor) -> Tensor:
+        """Average the waveform [B, L] to [B, 1, L / 2 ** scale]."""
         x = waveform.unsqueeze(1)
         for _ in range(self.scale):
             x = F.avg_pool1d(x, 4, 2, padding=2)
@@ -97,7 +101,7 @@ class ScaleDiscriminator(Discriminator):
 
 
 class STFTDiscriminator(Discriminator):
-    """Looks at the complex STFT, [B, 2, frames, bins], with dilations in time and strides in frequency."""
+    """Discriminator of the complex STFT, with dilations in time and strides in frequency."""
 
     slope = 0.2
 
@@ -119,6 +123,7 @@ class STFTDiscriminator(Discriminator):
         self.layers.append(weight_norm(nn.Conv2d(filters, 1, (3, 3), padding=(1, 1))))
 
     def view(self, waveform: Tensor) -> Tensor:
+        """Compute the STFT of the waveform [B, L]: real and imaginary parts, [B, 2, frames, bins]."""
         window: Tensor = self.window  # type: ignore[assignment]
         spectrum = torch.stft(
             waveform.float(), self.n_fft, self.n_fft // 4, window=window, center=False, return_complex=True
@@ -127,7 +132,7 @@ class STFTDiscriminator(Discriminator):
 
 
 def paper_discriminators() -> nn.ModuleList:
-    """Those of the paper's training: five periods, three scales, five resolutions."""
+    """Return the set of the paper's training: five periods, three scales, five STFT resolutions."""
     return nn.ModuleList(
         [PeriodDiscriminator(p) for p in (2, 3, 5, 7, 11)]
         + [ScaleDiscriminator(s) for s in range(3)]
@@ -136,7 +141,7 @@ def paper_discriminators() -> nn.ModuleList:
 
 
 def slim_discriminators() -> nn.ModuleList:
-    """At most 0.5 GFLOP a second of audio, for a forward pass of them all."""
+    """Return a small set: together at most 0.5 GFLOP per second of audio in a forward pass."""
     return nn.ModuleList(
         [PeriodDiscriminator(p, (8, 32, 64, 64)) for p in (2, 3, 5, 7, 11)]
         + [STFTDiscriminator(n, filters=8) for n in (1024, 256)]
@@ -144,5 +149,5 @@ def slim_discriminators() -> nn.ModuleList:
 
 
 def stft_discriminators() -> nn.ModuleList:
-    """Four resolutions of the complex STFT and no periods, at 2.2 times the products of `slim_discriminators`."""
+    """Return four STFT resolutions without periods, with 2.2 times the multiplications of `slim_discriminators`."""
     return nn.ModuleList(STFTDiscriminator(n, filters=12) for n in (2048, 1024, 512, 256))

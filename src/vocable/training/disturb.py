@@ -1,4 +1,4 @@
-"""Disturbed copies of speech, frame by frame in step with it: what RVQ-1 should not hear."""
+"""Disturbed copies of speech, aligned with it frame by frame, whose RVQ-1 codes should be those of the clean speech."""
 
 from __future__ import annotations
 
@@ -8,33 +8,34 @@ import numpy as np
 import torch
 from torch import Tensor
 
-N_FFT = 1024  #: of the frequency warp
-WARP = 0.18  #: largest shift of the frequency axis, as a part of it
-GAIN = 10.0  #: dB
-SNR = (5.0, 30.0)  #: dB
-DECAY = (0.2, 0.8)  #: seconds in which a room's echo falls by 60 dB
+N_FFT = 1024  #: samples in a frame of the frequency warp
+WARP = 0.18  #: largest relative change of all frequencies
+GAIN = 10.0  #: largest change of the level, in dB
+SNR = (5.0, 30.0)  #: range of signal-to-noise ratios, in dB
+DECAY = (0.2, 0.8)  #: range of the time in which a room's echo falls by 60 dB, in seconds
+NARROW_BAND = 4000  #: cutoff frequency of the narrow band, in Hz
 
 
 class Disturber:
-    """Puts noise, a room, a narrow band, another level and another voice into clips, each with some chance.
+    """Adds noise, a room's echo, a narrow band, another level and another voice to clips, each with some probability.
 
-    Another voice is a warp of the frequency axis: pitch and formants move together, as between speakers of unlike size,
-    and every frame stays where it was.
+    Another voice is a warp of the frequency axis: pitch and formants move together, as between speakers of different
+    size, and every frame keeps its time.
     """
 
     def __init__(self, sample_rate: int, noises: list[np.ndarray], device: torch.device) -> None:
-        """noises: float32 [L] at the sample rate; white and pink noise come besides."""
+        """noises: recordings, float32 [L] at the sample rate, which are used in addition to white and pink noise."""
         self.sample_rate, self.device = sample_rate, device
         self.noises = [torch.from_numpy(n).to(device) for n in noises]
         self.window = torch.hann_window(N_FFT, device=device)
 
     @torch.no_grad()
     def __call__(self, waveform: Tensor, generator: torch.Generator) -> Tensor:
-        """Disturb a batch, float32 [B, L]. generator: of the CPU; the same state gives the same copies."""
+        """Return disturbed copies of a batch, float32 [B, L]. generator: on the CPU; it determines the copies."""
         batch, length = waveform.shape
 
         def draw(low: float = 0.0, high: float = 1.0) -> Tensor:
-            """A number for each clip, [B, 1], on the device."""
+            """Draw a number for each clip, [B, 1], on the device."""
             return (low + (high - low) * torch.rand(batch, 1, generator=generator)).to(self.device)
 
         warp = torch.where(draw() < 0.7, draw(-WARP, WARP), 0.0)
@@ -48,23 +49,23 @@ class Disturber:
         return x * 10 ** (draw(-GAIN, GAIN) / 20)
 
     def _warped(self, waveform: Tensor, factor: Tensor) -> Tensor:
-        """Multiply all frequencies by `factor` [B, 1] and keep the time, as a phase vocoder does.
+        """Multiply all frequencies by `factor` [B, 1] and keep all times, as a phase vocoder does.
 
-        Bin k of the output takes its magnitude from bin k / factor, and its phase advances by `factor` times as much
-        from frame to frame.
+        Bin k of the output has the magnitude of bin k / factor, and its phase advances `factor` times as fast.
         """
         length, hop = waveform.shape[1], N_FFT // 4
         spectrum = torch.stft(waveform, N_FFT, hop, window=self.window, return_complex=True)  # [B, bins, frames]
         bins, frames = spectrum.shape[1:]
         source = torch.arange(bins, device=self.device) / factor  # [B, bins]
         low = source.floor().clamp(max=bins - 1)
-        share = (source - low)[..., None]
+        fraction = (source - low)[..., None]  # for linear interpolation between two bins
         below = low.long()[..., None].expand(-1, -1, frames)
         above = (below + 1).clamp(max=bins - 1)
         magnitude, angle = spectrum.abs(), spectrum.angle()
-        moved = magnitude.gather(1, below) * (1 - share) + magnitude.gather(1, above) * share
+        moved = magnitude.gather(1, below) * (1 - fraction) + magnitude.gather(1, above) * fraction
         moved = moved * (source <= bins - 1)[..., None]
-        # The phase of bin k advances by about 2 pi hop k / N_FFT a frame; the deviation says which frequency it holds.
+        # The phase of bin k advances by about 2 pi hop k / N_FFT per frame; the deviation from that gives the frequency
+        # of its component.
         expected = 2 * math.pi * hop / N_FFT * torch.arange(bins, device=self.device)[:, None]
         deviation = torch.remainder(angle.diff(dim=2) - expected + math.pi, 2 * math.pi) - math.pi
         nearest = source.round().clamp(max=bins - 1).long()[..., None].expand(-1, -1, frames)
@@ -74,7 +75,7 @@ class Disturber:
         return warped
 
     def _in_room(self, waveform: Tensor, seconds: Tensor, generator: torch.Generator) -> Tensor:
-        """The clip with a decaying noise for an echo, 3 dB under the direct sound."""
+        """Add an echo to clips: decaying noise, 3 dB below the direct sound. seconds: [B, 1], decay by 60 dB."""
         size = int(DECAY[1] * self.sample_rate)
         time = torch.arange(size, device=self.device) / self.sample_rate
         tail: Tensor = self._normal(len(waveform), size, generator) * 10 ** (-3 * time / seconds)
@@ -86,7 +87,7 @@ class Disturber:
         return in_room
 
     def _noise(self, batch: int, length: int, generator: torch.Generator) -> Tensor:
-        """White, pink or recorded noise for each clip, [B, length]."""
+        """Return white, pink or recorded noise for each clip, [B, length]."""
         white = self._normal(batch, length, generator)
         spectrum = torch.fft.rfft(white)
         pink = spectrum / (1 + torch.arange(spectrum.shape[1], device=self.device)).sqrt()
@@ -99,19 +100,19 @@ class Disturber:
                 if number < len(self.noises):
                     recorded = self.noises[number]
                     begin = int(torch.randint(max(1, len(recorded) - length), (1,), generator=generator))
-                    piece = recorded[begin : begin + length]
-                    row.copy_(piece.repeat(-(-length // len(piece)))[:length])
+                    crop = recorded[begin : begin + length]
+                    row.copy_(crop.repeat(-(-length // len(crop)))[:length])
         return noise
 
     def _narrow(self, waveform: Tensor) -> Tensor:
-        """Nothing above 4 kHz."""
+        """Remove all frequencies above NARROW_BAND."""
         spectrum = torch.fft.rfft(waveform)
-        spectrum[:, int(spectrum.shape[1] * 8000 / self.sample_rate) :] = 0
+        spectrum[:, int(spectrum.shape[1] * 2 * NARROW_BAND / self.sample_rate) :] = 0
         narrow: Tensor = torch.fft.irfft(spectrum, waveform.shape[1])
         return narrow
 
     def _normal(self, batch: int, length: int, generator: torch.Generator) -> Tensor:
-        """Normal noise [batch, length]: of the device's generator, seeded from the CPU's."""
+        """Draw normal noise [batch, length] on the device, from a generator that the CPU's generator seeds."""
         seed = int(torch.randint(2**31, (1,), generator=generator))
         own = torch.Generator(self.device).manual_seed(seed)
         return torch.randn(batch, length, generator=own, device=self.device)

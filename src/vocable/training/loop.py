@@ -1,9 +1,9 @@
-"""The loop that every trainer of a run has: steps, log, state, signals. What a step does is the trainer's own.
+"""The training loop: steps, log, saved state, signals. Subclasses of Trainer define what a step does.
 
-RUN/recipe.json         the recipe as it ran
+RUN/recipe.json         the recipe of the run
 RUN/state.safetensors   everything that resuming needs
-RUN/log.jsonl           a line every few steps, and one for each pass over dev
-RUN/tensorboard/        the same figures, and what else the trainer shows
+RUN/log.jsonl           a line every LOG_EVERY steps, and one for each evaluation on dev
+RUN/tensorboard/        the same figures, and whatever else the trainer's `evaluate` writes there
 """
 
 from __future__ import annotations
@@ -29,44 +29,46 @@ from vocable.lock import one_at_a_time
 from vocable.training import processes
 from vocable.training.log import Writer
 from vocable.training.precision import autocast
-from vocable.training.recipe import changed_fields
+from vocable.training.recipe_file import changed_fields
+from vocable.training.schedule import learning_rate_factor
 from vocable.training.state import load_header, load_state, save_state
 from vocable.training.stop import Interrupted, StopSignals
 from vocable.training.torch_globals import num_threads
 
-#: Fields of a recipe that a resumed run may change: its length, how it is worked out and watched. Those of folders are
-#: here where what lies in them is checked (`distillation.cache`), or does not reach the weights (dev).
+#: Recipe fields that may differ when a run is resumed: its length, speed and logging. Fields that name files are here
+#: if their contents are checked elsewhere (`distillation.cache`) or do not affect the weights (dev).
 FREE_TO_CHANGE = {
     *("name", "max_steps", "device", "threads", "compile", "save_every", "evaluate_every", "dev_clips"),
     *("data.workers", "data.preload", "data.on_device", "data.dev", "data.dev_tokens", "distillation.cache"),
 }
 LOG_EVERY = 20  #: steps
-FINAL_SHARE = 0.01  #: of the learning rate, at the end of the run
 
 
 class Batches(Protocol):
-    """Item n, in equal parts, follows from n alone."""
+    """A batch for each step, which depends only on the seed and the step: resumed runs see the same ones."""
 
-    def part(self, step: int, index: int, parts: int) -> Any: ...
+    def micro_batch(self, step: int, index: int, count: int) -> Any:
+        """Return number `index` of the `count` equal micro-batches that the batch of a step is divided into."""
 
 
 class Trainer(ABC):
-    """One training run in a folder.
+    """Base class of a training run in a folder.
 
-    recipe: a dataclass with, beside what is the trainer's own, optimizer.warmup, max_steps, seed, device, precision,
-    accumulate, threads, save_every and evaluate_every. max_time: seconds of training (all parts of a resumed run
-    together) after which it ends, annealed. on_log: called with each log record.
+    recipe: a dataclass with fields of the trainer's own, and optimizer.warmup, max_steps, seed, device, precision,
+    accumulate, threads, save_every and evaluate_every. max_time: seconds of training after which the run ends, with the
+    learning rate at its lowest; the time before a resumption counts. on_log: called with each record of the log.
 
-    Raises ValueError for a max_time that is not positive, and for a device or a precision that is not to be had.
+    Raises ValueError for a max_time that is not positive, and for a device or a precision that this machine lacks.
     """
 
     data: Batches
-    workers = 2  #: threads that read and cut batches ahead
+    workers = 2  #: threads that read recordings and cut batches ahead
 
     def __init__(
         self,
         recipe: Any,
         folder: str | os.PathLike[str],
+        *,
         max_time: float | None = None,
         on_log: Callable[[dict[str, Any]], None] = lambda record: None,
     ) -> None:
@@ -77,66 +79,70 @@ class Trainer(ABC):
         if recipe.precision == "float16" and self.device.type == "cpu":
             raise ValueError("CPUs do not train in float16: --set precision=bfloat16")
         self.step, self.elapsed, self.skipped = 0, 0.0, 0
-        #: Hashes of the contents of files that the recipe names, by the dotted name of the field: in a resumed run
-        #: these files may lie elsewhere.
+        #: Hashes of the files that the recipe names, by the dotted name of the field. A resumed run must find the same
+        #: contents there, though perhaps under another path.
         self.inputs: dict[str, str] = {}
 
-    # ---- a trainer's own -------------------------------------------------------------------------------------------
+    # ---- what a subclass defines -----------------------------------------------------------------------------------
 
     @abstractmethod
-    def train_step(self, parts: list[Any]) -> dict[str, float]:
-        """One step on this process's parts of a batch; returns the means of its losses, or `skip()`."""
+    def train_step(self, micro_batches: list[Any]) -> dict[str, float]:
+        """Train on this process's micro-batches of one step; return the means of the losses, or `skip()`."""
 
     @abstractmethod
     def evaluate(self, writer: Writer) -> dict[str, float]:
-        """Figures on dev."""
+        """Return figures on dev for the log, and write whatever else there is to TensorBoard."""
 
     @abstractmethod
-    def parts(self) -> dict[str, Any]:
-        """All that has a state; data order, learning rate and every random number follow from seed and step."""
+    def components(self) -> dict[str, Any]:
+        """Return the objects whose state is saved, by the name of their group of tensors: models, optimizers, averages.
+
+        Each has `state_dict` and `load_state_dict`. Nothing else needs saving: the order of the data, the learning rate
+        and every random number depend only on the seed and the step.
+        """
 
     @abstractmethod
     def publish(self) -> None:
-        """Write RUN/model. Called in the first process alone."""
+        """Write the trained model, to RUN/model as a rule. Called in the first process only."""
 
     @abstractmethod
     def about(self) -> dict[str, Any]:
-        """What a summary says of what was published."""
+        """Return what the run's summary says about the published model."""
 
     def settings(self) -> contextlib.AbstractContextManager[object]:
-        """What holds for this process while the run trains, and not afterwards."""
+        """Return a context that changes process-wide settings of torch while the run trains."""
         return num_threads(self.recipe.threads)
 
     # ---- the loop --------------------------------------------------------------------------------------------------
 
     def run(self) -> dict[str, Any]:
-        """Train to the end; returns a summary.
+        """Train to the end of the run and return a summary.
 
-        Raises Interrupted after Ctrl-C or SIGTERM, with the state saved, and ValueError if another run is at work in
-        the folder, or has saved a state there that this one did not resume from.
+        Raises Interrupted after Ctrl-C or SIGTERM, when the state is saved, and ValueError if another process trains in
+        the folder, or if the folder holds a state that this run was not resumed from.
         """
         with contextlib.ExitStack() as stack:
             if self.is_main:
                 self.folder.mkdir(parents=True, exist_ok=True)
                 stack.enter_context(one_at_a_time(self.folder, "model"))
-                self._begin()
+                self._write_recipe()
             stack.enter_context(self.settings())
             return self._train()
 
-    def _begin(self) -> None:
-        """Write RUN/recipe.json, unless the folder holds a run that this one does not go on with."""
+    def _write_recipe(self) -> None:
+        """Write RUN/recipe.json. Raises ValueError if the folder holds a state that this run was not resumed from."""
         state = self.folder / "state.safetensors"
         held = load_header(state).get("step") if state.exists() else self.step
         if held != self.step:
             raise ValueError(
-                f"{self.folder} holds a run at step {held}: --resume goes on with it, -o names another folder"
+                f"{self.folder} holds a run at step {held}: resume it with --resume, or name another folder with -o"
             )
         with atomic_path(self.folder / "recipe.json") as temporary:
             values = json.dumps(dataclasses.asdict(self.recipe), indent=2)
             temporary.write_text(values + "\n")
 
     def _train(self) -> dict[str, Any]:
-        self.processes.wait_for_everyone()  # one may have read its data long before another
+        self.processes.wait_for_everyone()  # processes may take different times to read their data
         stop, stopped_by = StopSignals(), 0
         started, before = time.monotonic(), self.elapsed
         with (
@@ -149,7 +155,8 @@ class Trainer(ABC):
                 record = self.train_step(next(batches))
                 self.step += 1
                 elapsed = before + time.monotonic() - started
-                # A signal that comes later than this, to one process say, waits for the next step: all leave together.
+                # All processes exchange what they received, so that they stop at the same step. A signal that arrives
+                # after this line takes effect at the next step.
                 self.elapsed, received = processes.largest((elapsed, stop.received), self.device)
                 stopped_by = int(received)
                 if self.step % LOG_EVERY == 0 or self.progress >= 1.0:
@@ -159,7 +166,7 @@ class Trainer(ABC):
                 if self.step % self.recipe.evaluate_every == 0 or self.progress >= 1.0:
                     self._log(writer, self.evaluate(writer) if self.is_main else {})
             self.save()
-            self.processes.wait_for_everyone()  # a launcher ends all as soon as one has ended
+            self.processes.wait_for_everyone()  # a launcher ends all processes as soon as one has ended
         if stopped_by and self.progress < 1.0:
             raise Interrupted(stopped_by)
         if self.is_main:
@@ -169,51 +176,49 @@ class Trainer(ABC):
 
     @property
     def is_main(self) -> bool:
-        """Whether this process is the one that writes and reports."""
+        """Whether this is the process that writes files and reports."""
         return processes.rank() == 0
 
     @property
     def progress(self) -> float:
-        """Part of the run that is done, by steps or by time, whichever is further: it drives the schedule."""
+        """Fraction of the run that is done, by steps or by time, whichever is larger. May exceed 1 in the last step."""
         by_time = self.elapsed / max(self.max_time, 1e-9) if self.max_time is not None else 0.0
         return max(self.step / int(self.recipe.max_steps), by_time)
 
-    def learning_rate_share(self) -> float:
-        """Of the recipe's learning rate: a warm-up, then a half cosine."""
-        warmup, p = float(self.recipe.optimizer.warmup), min(self.progress, 1.0)
-        if p < warmup:
-            return min(1.0, max(p, 1 / int(self.recipe.max_steps)) / warmup)
-        cosine = 0.5 * (1 + math.cos(math.pi * (p - warmup) / (1 - warmup)))
-        return FINAL_SHARE + (1 - FINAL_SHARE) * cosine
+    def learning_rate_factor(self) -> float:
+        """Return the factor on the recipe's learning rates at this step, 0 to 1."""
+        warmup, max_steps = self.recipe.optimizer.warmup, self.recipe.max_steps
+        return learning_rate_factor(self.progress, warmup=warmup, max_steps=max_steps)
 
     def skip(self) -> dict[str, float]:
-        """Count a step whose gradients were not finite: what to return from it."""
+        """Count a step whose gradients were not finite, and return its record for the log."""
         self.skipped += 1
         return {"skipped": float(self.skipped)}
 
     def autocast(self) -> torch.autocast:
+        """Return a context in which matrix products and convolutions have the recipe's precision."""
         return autocast(self.device.type, self.recipe.precision)
 
     def generator(self) -> torch.Generator:
-        """Randomness that follows from the seed and the step, so that none of it needs saving."""
+        """Return a CPU generator seeded by the recipe's seed and the step, so that no generator needs saving."""
         return torch.Generator().manual_seed(self.recipe.seed * 1_000_003 + self.step)
 
     # ---- state -----------------------------------------------------------------------------------------------------
 
     def save(self) -> None:
-        """Write RUN/state.safetensors, atomically."""
-        if not self.is_main:  # the others hold the same
+        """Write RUN/state.safetensors, atomically, in the first process only."""
+        if not self.is_main:  # all processes have the same state
             return
         names = ("step", "elapsed", "skipped", "max_time", "inputs")
         header = {name: getattr(self, name) for name in names}
-        groups = {name: dict(part.state_dict()) for name, part in self.parts().items()}
+        groups = {name: dict(component.state_dict()) for name, component in self.components().items()}
         save_state(self.folder / "state.safetensors", groups, header)
 
     def resume(self) -> None:
-        """Go on from RUN/state.safetensors. With max_steps, the result equals an uninterrupted run's bit for bit.
+        """Load RUN/state.safetensors. Without max_time, the run then ends as an uninterrupted one would, bit for bit.
 
-        Raises ValueError if the run was begun with another recipe but for fields that are free to change, and for files
-        that are damaged.
+        Raises ValueError for damaged files, and if the recipe differs from RUN/recipe.json in other fields than
+        FREE_TO_CHANGE or in the contents of the files that it names.
         """
         groups, header = load_state(self.folder / "state.safetensors")
         path = self.folder / "recipe.json"
@@ -230,22 +235,24 @@ class Trainer(ABC):
             names = ", ".join(sorted(changed))
             raise ValueError(f"{self.folder} was begun with another {names}: give the same options again")
         try:
-            for name, part in self.parts().items():
-                part.load_state_dict(groups.get(name, {}))
+            for name, component in self.components().items():
+                component.load_state_dict(groups.get(name, {}))
             self.step, self.elapsed, self.skipped = header["step"], header["elapsed"], header["skipped"]
             self.max_time = header["max_time"] if self.max_time is None else self.max_time
         except (RuntimeError, KeyError, ValueError) as error:
             raise ValueError(f"{self.folder}: the state is of another recipe; start in a new folder") from error
 
     def _batches(self, pool: ThreadPoolExecutor) -> Iterator[list[Any]]:
-        """This process's parts of the batches from this step on, a few steps ahead. Threads will do: numpy and
-        libsndfile let go of the lock."""
-        count = self.recipe.accumulate
-        parts = processes.world_size() * count
+        """Yield this process's micro-batches for each step from this one on; the pool prepares a few steps ahead.
+
+        Threads are enough: numpy and libsndfile release Python's global lock.
+        """
+        accumulate = self.recipe.accumulate
+        count = processes.world_size() * accumulate
 
         def begin(step: int) -> list[Future[Any]]:
-            mine = range(processes.rank() * count, (processes.rank() + 1) * count)
-            return [pool.submit(self.data.part, step, part, parts) for part in mine]
+            own = range(processes.rank() * accumulate, (processes.rank() + 1) * accumulate)
+            return [pool.submit(self.data.micro_batch, step, index, count) for index in own]
 
         steps = iter(range(self.step, self.recipe.max_steps))
         ahead = deque(begin(step) for step in itertools.islice(steps, 2 * self.workers))
@@ -255,7 +262,6 @@ class Trainer(ABC):
 
     def _log(self, writer: Writer, record: dict[str, float]) -> None:
         head = {"step": self.step, "elapsed": round(self.elapsed, 1), "progress": round(self.progress, 4)}
-        whole = {**head, **record}
-        writer.record(whole, record, self.step)
+        writer.record(head, record)
         if self.is_main:
-            self.on_log(whole)
+            self.on_log(head | record)

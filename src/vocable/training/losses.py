@@ -1,4 +1,4 @@
-"""Reconstruction losses of the codec. Each takes decoded and original speech, [B, L], and returns scalars."""
+"""The spectral losses of the codec, the vocoder and the comparison of recipes."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from vocable.audio import mel_filterbank
 class SpectralLoss(nn.Module):
     """Log-mel L1 and compressed complex-spectrum L1, each averaged over several STFT resolutions.
 
-    The mel term (as in HiFi-GAN, 2010.05646, at several scales) is deaf to phase. The complex term compares spectra
-    whose magnitude is raised to 0.3 and whose phase is kept (as in Braun and Tashev 2020, 2009.12286): without it a
-    codec that writes phase itself stays hoarse.
+    The mel term (as in HiFi-GAN, arXiv 2010.05646, at several resolutions) does not depend on phase. The complex term
+    compares spectra whose magnitude is raised to the power 0.3 and whose phase is kept (as in Braun and Tashev 2020,
+    arXiv 2009.12286): without it a codec that predicts phase sounds hoarse.
     """
 
     def __init__(self, sample_rate: int, resolutions: tuple[tuple[int, int], ...]) -> None:
@@ -23,6 +23,7 @@ class SpectralLoss(nn.Module):
         self.resolutions = resolutions
 
     def forward(self, decoded: Tensor, original: Tensor) -> dict[str, Tensor]:
+        """Return the losses "mel" and "spectrum", scalars, for decoded and original speech, [B, L] each."""
         mel, spectrum = decoded.new_zeros(()), decoded.new_zeros(())
         for n_fft, n_mels in self.resolutions:
             window = torch.hann_window(n_fft, device=decoded.device)
@@ -36,7 +37,7 @@ class SpectralLoss(nn.Module):
 
 
 def _stft(waveform: Tensor, n_fft: int, window: Tensor) -> Tensor:
-    """Real and imaginary parts [B, frames, bins, 2], scaled so that the level does not grow with n_fft."""
+    """Return real and imaginary parts [B, frames, bins, 2], scaled so that the level does not grow with n_fft."""
     spectrum = torch.stft(
         waveform.float(), n_fft, n_fft // 4, window=window, normalized=True, pad_mode="constant", return_complex=True
     )
@@ -44,17 +45,17 @@ def _stft(waveform: Tensor, n_fft: int, window: Tensor) -> Tensor:
 
 
 def _power(spectrum: Tensor) -> Tensor:
-    """[B, frames, bins, 2] -> [B, frames, bins]. (A sum over an axis of two is slow.)"""
-    real, imag = spectrum.unbind(-1)
+    """Return the squared magnitudes of a spectrum: [B, frames, bins, 2] -> [B, frames, bins]."""
+    real, imag = spectrum.unbind(-1)  # because a sum over an axis of length two is slow
     return torch.addcmul(real.square(), imag, imag)
 
 
 def _log_mel(power: Tensor, filters: Tensor) -> Tensor:
     magnitude = (power + 1e-9).sqrt()
-    # The floor stands about 60 dB under speech: below it a louder or softer hiss is not worth bits.
+    # The floor is about 60 dB below speech: differences between hisses below it should not cost bits.
     return (magnitude @ filters + 1e-5).log()
 
 
 def _compress(spectrum: Tensor, power: Tensor) -> Tensor:
-    # The power is floored before the root: the gradient of |x|^0.3 is infinite at 0.
+    # The power has a floor because the gradient of |x|^0.3 is infinite at 0.
     return spectrum * (power + 1e-5).pow(-0.35).unsqueeze(-1)

@@ -1,4 +1,7 @@
-"""The optimizers of both sides of the training: gradients averaged over processes, unscaled, clipped, checked."""
+"""The optimizer step of every model: codec, discriminators, vocoder and language models.
+
+Gradients are averaged over processes, unscaled, clipped, and checked for NaN and infinity.
+"""
 
 from __future__ import annotations
 
@@ -12,11 +15,11 @@ from vocable.training.processes import average_gradients
 from vocable.training.recipe import Optimizer
 from vocable.training.state import load_optimizer_tensors, optimizer_tensors
 
-PATIENCE = 10  #: steps in a row whose gradients are not finite
+PATIENCE = 10  #: consecutive steps without finite gradients after which a run ends
 
 
 class Updater:
-    """A step: `backward` for every part of the batch, then `update`."""
+    """The optimizers of one set of parameters: call `backward` for every micro-batch of a step, then `update`."""
 
     def __init__(
         self,
@@ -27,37 +30,37 @@ class Updater:
         matrices: Iterable[nn.Parameter] = (),
         section: str = "optimizer",
     ) -> None:
-        """matrices: the parameters that Muon trains where the recipe has a learning rate for it; AdamW trains all
-        others. section: the recipe's name in errors."""
+        """matrices: the parameters that Muon trains if the recipe has a learning rate for it; AdamW trains all others.
+        section: the recipe section that error messages name."""
         self.parameters = [p for p in parameters if p.requires_grad]
         self.clip_norm, self.section, self.skipped_in_a_row = recipe.clip_norm, section, 0
-        chosen = {id(p) for p in matrices} if recipe.muon else set()
-        others = [p for p in self.parameters if id(p) not in chosen]
+        for_muon = {id(p) for p in matrices} if recipe.muon else set()
+        others = [p for p in self.parameters if id(p) not in for_muon]
         decay = recipe.weight_decay
         adamw = torch.optim.AdamW(others, recipe.learning_rate, recipe.betas, weight_decay=decay, fused=True)
-        #: Each optimizer by name, with its learning rate.
+        #: The optimizers with their highest learning rates, by the prefix of their tensors' names in the saved state.
         self.optimizers: dict[str, tuple[torch.optim.Optimizer, float]] = {"": (adamw, recipe.learning_rate)}
-        if chosen:
+        if for_muon:
             if not hasattr(torch.optim, "Muon"):
                 raise ValueError(f"{section}.muon needs torch 2.9 or newer, this is {torch.__version__}: set it to 0")
-            hidden = [p for p in self.parameters if id(p) in chosen]
+            hidden = [p for p in self.parameters if id(p) in for_muon]
             self.optimizers["muon."] = torch.optim.Muon(hidden, recipe.muon, weight_decay=decay), recipe.muon
-        # float16 has no room for small gradients: the loss is scaled up until they overflow, then down again.
+        # Small gradients underflow in float16, so the loss is multiplied by a scale, which falls when they overflow.
         self.scaler = torch.amp.GradScaler(self.parameters[0].device.type, enabled=float16)
 
     def backward(self, loss: Tensor) -> None:
-        """Add the gradients of a loss, a scalar, to what is there."""
+        """Add the gradients of a loss, a scalar, to the gradients of this step."""
         self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
 
-    def update(self, share: float) -> float | None:
-        """Take a step at `share` of the learning rate and clear the gradients; returns their norm before clipping.
+    def update(self, factor: float) -> float | None:
+        """Take a step at `factor` times the highest learning rate and clear the gradients.
 
-        None where it is not finite, in any process: then no parameter has changed. ValueError at the `PATIENCE`-th
-        time in a row: the next step would fare no better.
+        Returns the gradients' norm before clipping, or None if it is not finite in any process; then no parameter has
+        changed. Raises ValueError after PATIENCE such steps in a row: the next one would end the same way.
         """
         for optimizer, learning_rate in self.optimizers.values():
             for group in optimizer.param_groups:
-                group["lr"] = learning_rate * share
+                group["lr"] = learning_rate * factor
         average_gradients(self.parameters)
         for optimizer, _ in self.optimizers.values():
             self.scaler.unscale_(optimizer)
@@ -77,22 +80,24 @@ class Updater:
         return norm if finite else None
 
     def clear(self) -> None:
-        """Forget the gradients, and take no step."""
+        """Drop the gradients without taking a step."""
         for optimizer, _ in self.optimizers.values():
             optimizer.zero_grad(set_to_none=True)
 
     def state_dict(self) -> dict[str, Tensor]:
+        """Return the state of the optimizers and of the loss scale as flat tensors."""
         tensors = {f"scaler.{name}": torch.tensor(value) for name, value in self.scaler.state_dict().items()}
-        for name, (optimizer, _) in self.optimizers.items():
-            tensors |= {f"{name}{key}": value for key, value in optimizer_tensors(optimizer).items()}
+        for prefix, (optimizer, _) in self.optimizers.items():
+            tensors |= {f"{prefix}{key}": value for key, value in optimizer_tensors(optimizer).items()}
         return tensors
 
     def load_state_dict(self, tensors: dict[str, Tensor]) -> None:
-        by_name: dict[str, dict[str, Tensor]] = {name: {} for name in ("scaler.", *self.optimizers)}
+        """Load what `state_dict` returned."""
+        by_prefix: dict[str, dict[str, Tensor]] = {prefix: {} for prefix in ("scaler.", *self.optimizers)}
         for key, value in tensors.items():
-            name = next((name for name in ("scaler.", "muon.") if key.startswith(name)), "")
-            by_name[name][key.removeprefix(name)] = value
-        if scaler := by_name.pop("scaler."):
+            prefix = next((prefix for prefix in ("scaler.", "muon.") if key.startswith(prefix)), "")
+            by_prefix[prefix][key.removeprefix(prefix)] = value
+        if scaler := by_prefix.pop("scaler."):
             self.scaler.load_state_dict({name: value.item() for name, value in scaler.items()})
-        for name, (optimizer, _) in self.optimizers.items():
-            load_optimizer_tensors(optimizer, by_name[name])
+        for prefix, (optimizer, _) in self.optimizers.items():
+            load_optimizer_tensors(optimizer, by_prefix[prefix])

@@ -1,4 +1,4 @@
-"""The number format of products in training."""
+"""The number format of matrix products and convolutions in training."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ FORMATS = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 def autocast(device: str, precision: str = "bfloat16") -> torch.autocast:
-    """Run products in `precision`: "float32", "bfloat16" or "float16". device: "cpu" or "cuda".
+    """Return a context in which products have `precision`: "float32", "bfloat16" or "float16".
 
-    A CPU without instructions for bfloat16 emulates it, forty times slower than float32: there products stay float32.
+    device: "cpu" or "cuda". A CPU without bfloat16 instructions emulates them forty times slower than float32, so on
+    such a CPU products stay float32.
     """
     reduced = FORMATS.get(precision)
     if device == "cpu" and not torch.ops.mkldnn._is_mkldnn_bf16_supported():

@@ -1,7 +1,8 @@
-"""One run in many processes, on as many GPUs or nodes, when `accelerate launch` or torchrun starts it.
+"""One run in several processes, on as many GPUs or nodes, when `accelerate launch` or torchrun starts it.
 
-Each process works on its part of every batch. Gradients and codebook statistics are then summed, so that all hold the
-same model after every step, and the same as one process with the whole batch would. Alone, nothing here does anything.
+Each process works on its micro-batches of every step. Gradients and codebook statistics are then summed, so that all
+processes have the same model after every step: that of one process with the whole batch. In a single process, the
+functions here return their arguments unchanged.
 """
 
 from __future__ import annotations
@@ -16,14 +17,14 @@ from torch import Tensor
 
 from vocable.extras import need
 
-LONGEST_WAIT = timedelta(days=7)  #: for a teacher's features of a whole corpus
+LONGEST_WAIT = timedelta(days=7)  #: timeout of barriers: one process may extract a teacher's features of a whole corpus
 
 
 class Processes:
-    """What the processes of a run wait for each other with, as long as it takes.
+    """Barriers between the processes of a run.
 
-    Waiting has a process group of its own. Exchanges of tensors keep torch's timeout of minutes, so a process that
-    hangs ends the run.
+    They have a process group of their own, with a timeout of days. Exchanges of tensors keep torch's timeout of
+    minutes, so a process that hangs ends the run.
     """
 
     def __init__(self) -> None:
@@ -31,13 +32,13 @@ class Processes:
         self.group = torch.distributed.new_group(timeout=LONGEST_WAIT, backend="gloo") if several else None
 
     def wait_for_everyone(self) -> None:
-        """Return when every process has called this."""
+        """Block until every process has called this."""
         if self.group is not None:
             torch.distributed.barrier(self.group)
 
     @contextlib.contextmanager
     def main_process_first(self) -> Iterator[None]:
-        """Run the block in the first process, then in all others."""
+        """Run the block in the first process, then in all others at once."""
         if rank() > 0:
             self.wait_for_everyone()
         yield
@@ -46,48 +47,49 @@ class Processes:
 
 
 def join(device: str) -> tuple[torch.device, Processes]:
-    """Find the other processes; returns this one's device, and what waits for the others.
+    """Connect to the other processes of the run; return this process's device, and the barriers.
 
-    device: "cpu", or "cuda" for the GPU that the launcher gives this process. Raises ValueError without one.
+    device: "cpu", or "cuda" for the GPU that the launcher gives this process. Raises ValueError if there is no such
+    device.
     """
     accelerate = need("accelerate", "train")
     state = accelerate.PartialState(cpu=device == "cpu")
     try:
         torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:  # what torch says of a device it has not
+    except (RuntimeError, AssertionError) as error:  # what torch raises for a device that is missing
         raise ValueError(f"no device {device!r} here: --set device=cpu, or install a torch with CUDA") from error
     own = torch.device(device) if device == "cpu" or state.num_processes == 1 else state.device
     return own, Processes()
 
 
 def rank() -> int:
-    """This process's number, from 0."""
+    """Return the number of this process, counted from 0."""
     return torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
 
 
 def world_size() -> int:
-    """How many processes there are."""
+    """Return the number of processes."""
     return torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
 
 
 def sum_over_processes(tensor: Tensor) -> Tensor:
-    """The sum over all processes of a tensor of the same shape in each; worked out in place."""
+    """Sum a tensor over all processes, in place, and return it. Its shape is the same in each process."""
     if world_size() > 1:
         torch.distributed.all_reduce(tensor)
     return tensor
 
 
 def gather_rows(tensor: Tensor) -> Tensor:
-    """The rows of all processes' tensors, of the same shape in each, in order of their numbers."""
+    """Concatenate the tensors of all processes, in order of rank. Their shape is the same in each process."""
     if world_size() == 1:
         return tensor
-    parts = [torch.empty_like(tensor) for _ in range(world_size())]
-    torch.distributed.all_gather(parts, tensor.contiguous())
-    return torch.cat(parts)
+    gathered = [torch.empty_like(tensor) for _ in range(world_size())]
+    torch.distributed.all_gather(gathered, tensor.contiguous())
+    return torch.cat(gathered)
 
 
 def largest(values: Sequence[float], device: torch.device) -> list[float]:
-    """The largest of each value over all processes: what they stop by, they must agree on."""
+    """Return the maximum of each value over all processes, so that all of them stop at the same step."""
     if world_size() == 1:
         return list(values)
     tensor = torch.tensor(values, dtype=torch.float64, device=device)
@@ -98,8 +100,8 @@ def largest(values: Sequence[float], device: torch.device) -> list[float]:
 def average_gradients(parameters: Iterable[Tensor]) -> None:
     """Replace gradients by their mean over all processes, in one exchange.
 
-    (DistributedDataParallel would hide some of its time behind the backward pass; against that stand two networks that
-    train in turn, parameters without gradients, and passes that begin at the latents.)
+    DistributedDataParallel would overlap the exchange with the backward pass. It is not used because two networks train
+    in turn, some parameters have no gradient in some steps, and some passes begin at the latents.
     """
     if world_size() == 1:
         return

@@ -1,4 +1,4 @@
-"""The state of a run on disk: one safetensors file, tensors and a JSON header. No pickles."""
+"""The state of a run on disk: one safetensors file with tensors and a JSON header. No pickles."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from vocable.files import atomic_path
 
 
 def save_state(path: Path, groups: dict[str, dict[str, Tensor]], header: dict[str, Any]) -> None:
-    """Write groups of tensors as `group/key`, atomically."""
+    """Write groups of tensors, named `group/key` in the file, and the header, atomically."""
     tensors = {f"{group}/{key}": t.detach().cpu().contiguous() for group, ts in groups.items() for key, t in ts.items()}
     with atomic_path(path) as temporary:
         safetensors.torch.save_file(tensors, temporary, {"vocable": json.dumps(header)})
 
 
 def load_state(path: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
-    """What `save_state` wrote. Raises ValueError for a file that is not whole."""
+    """Read the groups of tensors and the header that `save_state` wrote. Raises ValueError for a damaged file."""
     with _opened(path) as (file, header):
         groups: dict[str, dict[str, Tensor]] = {}
         for key in file.keys():  # noqa: SIM118 (safe_open is no mapping)
@@ -34,7 +34,7 @@ def load_state(path: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]
 
 
 def load_header(path: Path) -> dict[str, Any]:
-    """The header alone. Raises ValueError as `load_state` does."""
+    """Read the header only. Raises ValueError for a damaged file."""
     with _opened(path) as (_, header):
         return header
 
@@ -52,15 +52,15 @@ def _opened(path: Path) -> Iterator[tuple[Any, dict[str, Any]]]:
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """The state of Adam and its like as flat tensors: `3.exp_avg` is that of the fourth parameter."""
+    """Return an optimizer's state as flat tensors: `3.exp_avg` belongs to its fourth parameter."""
     state = optimizer.state_dict()["state"]
     return {f"{i}.{name}": torch.as_tensor(t) for i, values in state.items() for name, t in values.items()}
 
 
 def load_optimizer_tensors(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    whole = optimizer.state_dict()
+    """Load what `optimizer_tensors` returned; hyperparameters stay as they are."""
     state: dict[int, dict[str, Tensor]] = {}
     for key, tensor in tensors.items():
         index, _, name = key.partition(".")
         state.setdefault(int(index), {})[name] = tensor
-    optimizer.load_state_dict({"state": state, "param_groups": whole["param_groups"]})
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

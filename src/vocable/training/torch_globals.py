@@ -1,4 +1,4 @@
-"""Settings that torch keeps for a whole process, changed for the length of a block."""
+"""Contexts that change settings which torch keeps for the whole process, and restore them."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ _SEEDING = threading.Lock()
 
 @contextlib.contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Within the block torch's CPU generator begins at `seed`; afterwards it is where it was before.
+    """Seed torch's CPU generator for the length of a block; afterwards it is in its earlier state.
 
-    All threads draw from that generator, so one block waits for another: both draw what they would draw alone.
+    All threads draw from that generator, so a lock admits one of them at a time to such a block: each draws the same
+    numbers as in a process of its own.
     """
     with _SEEDING, torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
@@ -24,7 +25,7 @@ def seeded(seed: int) -> Iterator[None]:
 
 @contextlib.contextmanager
 def num_threads(count: int) -> Iterator[None]:
-    """Within the block torch computes in so many threads of the CPU; 0: as many as before."""
+    """Let torch use `count` CPU threads for the length of a block; 0 changes nothing."""
     before = torch.get_num_threads()
     try:
         if count:

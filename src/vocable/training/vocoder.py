@@ -1,142 +1,105 @@
-"""A vocoder for units that have no codec of their own: an embedding of each unit, and the decoder of `fast`.
+"""The trainer of the vocoder for units: recordings and their units in, `semantic.vocoder.Vocoder` out.
 
-SLMTokBench (arXiv 2308.16692, section 3) resynthesises from HuBERT units with a HiFi-GAN; here it is the decoder that
-all our figures stand on, trained on the codec's spectral losses.
-
-UNITS/vocoder.safetensors, vocoder.json    beside the units that it speaks
+UNITS/vocoder/     the run's folder, unless another is named; the trained vocoder is written to UNITS itself
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-import math
 import os
-import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-import safetensors.torch
-import torch
-from torch import Tensor, nn
-
-from vocable import audio
-from vocable.codec.config import PRESETS, CodecConfig
-from vocable.codec.spectral import SpectralDecoder
-from vocable.corpus.manifest import read_manifest
-from vocable.files import atomic_path
+from vocable.corpus.manifest import read_manifests
 from vocable.semantic.units import UnitCache
+from vocable.semantic.vocoder import Vocoder
+from vocable.training.data import Batch, CropBatches
+from vocable.training.inputs import input_digests
+from vocable.training.log import Writer
+from vocable.training.loop import Trainer
 from vocable.training.losses import SpectralLoss
-from vocable.training.precision import autocast
-from vocable.training.recipe import Losses
+from vocable.training.optimizer import Updater
+from vocable.training.recipe import Data, Distillation, Recipe
 from vocable.training.torch_globals import seeded
 
-WEIGHTS, ABOUT = "vocoder.safetensors", "vocoder.json"
-CROP_FRAMES, BATCH_SIZE = 100, 6
-LEARNING_RATE, WARM_UP, FINAL_SHARE, CLIP_NORM = 1e-3, 0.01, 0.01, 1.0
+
+def vocoder_recipe(units: str | os.PathLike[str], *, manifest: str | os.PathLike[str], seed: int = 0) -> Recipe:
+    """Return the recipe of a vocoder. units: a folder of `vocable semantic units`. manifest: of their recordings."""
+    return Recipe(
+        name="vocoder",
+        data=Data(train=str(manifest), dev=str(manifest), crop_seconds=2.0, batch_size=6),
+        distillation=Distillation(weight=1.0, loss="units", units=str(units)),
+        max_steps=1_000_000,  # more than the time allows: max_time ends the run
+        seed=seed,
+    )
 
 
-class Vocoder(nn.Module):
-    """Units int64 [B, T] -> speech [B, T * 320]."""
+class VocoderTrainer(Trainer):
+    """A training run of a vocoder in a folder.
 
-    def __init__(self, num_units: int, config: CodecConfig = PRESETS["fast"]) -> None:
-        super().__init__()
-        self.config, self.hash = config, ""
-        self.embedding = nn.Embedding(num_units, config.dimension)
-        self.decoder = SpectralDecoder(config)
+    recipe: its data, distillation.units, losses.mel, losses.spectrum, optimizer and the fields that every Trainer has
+    are used. max_time, on_log: see Trainer. on_load: called with seconds of audio as recordings are preloaded.
 
-    def forward(self, units: Tensor) -> Tensor:
-        speech: Tensor = self.decoder(self.embedding(units))
-        return speech
-
-    @torch.inference_mode()
-    def decode(self, units: Tensor) -> np.ndarray:
-        """One clip: int64 [T] -> float32 [T * 320] at 16 kHz."""
-        waveform: np.ndarray = self(units[None])[0].numpy()
-        return waveform
-
-    @staticmethod
-    def is_trained(folder: str | os.PathLike[str]) -> bool:
-        return (Path(folder) / WEIGHTS).is_file()
-
-    @classmethod
-    def load(cls, folder: str | os.PathLike[str]) -> Vocoder:
-        """The vocoder of a folder of units, in eval mode. Raises ValueError where there is none, or it is damaged."""
-        path = Path(folder) / WEIGHTS
-        try:
-            vocoder = cls(json.loads((Path(folder) / ABOUT).read_text())["num_units"])
-            vocoder.load_state_dict(safetensors.torch.load_file(path))
-        except (OSError, KeyError, ValueError, RuntimeError, safetensors.SafetensorError) as error:
-            raise ValueError(f"{path}: missing or damaged; run `vocable train vocoder` again") from error
-        vocoder.hash = hashlib.sha256(path.read_bytes()).hexdigest()[:10]
-        return vocoder.eval()
-
-
-def train_vocoder(
-    units_folder: str | os.PathLike[str],
-    manifest: str | os.PathLike[str],
-    *,
-    max_time: float,
-    seed: int = 0,
-    on_step: Callable[[int, float, float], None] = lambda step, share, mel: None,
-) -> Vocoder:
-    """Train for `max_time` seconds on the units of a manifest's recordings, and leave the vocoder beside the units.
-
-    on_step: called with the step, the share of the time that is over, and the mel loss. Raises ValueError for a
-    max_time that is not positive, and where no recording has units.
+    Raises ValueError if no recording has units, and for a recording that cannot be read.
     """
-    if not 0 < max_time < math.inf:
-        raise ValueError(f"the time to train for must be longer than 0 s, not {max_time:g} s")
-    units = UnitCache(units_folder)
-    clips = []
-    for u in read_manifest(manifest):
-        if u.id not in units:
-            continue
-        try:
-            samples = audio.read(u.path, 16_000)[0]
-        except (ValueError, OSError):  # `vocable prepare check` names it
-            continue
-        if len(samples) >= CROP_FRAMES * PRESETS["fast"].hop_length:
-            clips.append((u.id, (samples.clip(-1.0, 1.0) * 32767).astype(np.int16)))
-    if not clips:
-        raise ValueError(f"{manifest}: none of its recordings, of two seconds or more, has units in {units_folder}")
-    rng = np.random.default_rng(seed)
-    with seeded(seed):
-        vocoder = Vocoder(units.num_units)
-    weights = Losses()
-    spectral_loss = SpectralLoss(16_000, weights.resolutions)
-    optimizer = torch.optim.AdamW(vocoder.parameters(), LEARNING_RATE, betas=(0.9, 0.98), weight_decay=0.01)
-    hop = vocoder.config.hop_length
-    begin, step, share = time.monotonic(), 0, 0.0
-    while share < 1.0:
-        rate = min(1.0, share / WARM_UP) * max(FINAL_SHARE, 0.5 * (1 + math.cos(math.pi * share)))
-        for group in optimizer.param_groups:
-            group["lr"] = LEARNING_RATE * max(rate, 1e-3)
-        waveforms, codes = [], []
-        for k in rng.integers(len(clips), size=BATCH_SIZE).tolist():
-            name, samples = clips[k]
-            start = int(rng.integers(len(samples) // hop - CROP_FRAMES + 1))
-            crop = samples[start * hop : (start + CROP_FRAMES) * hop].astype(np.float32) / 32767
-            waveforms.append(torch.from_numpy(crop))
-            codes.append(torch.from_numpy(units(name, start, CROP_FRAMES)).clamp_min(0))
-        original = torch.stack(waveforms)
-        with autocast("cpu"):
-            decoded = vocoder(torch.stack(codes))
-        losses = spectral_loss(decoded, original)
-        total = weights.mel * losses["mel"] + weights.spectrum * losses["spectrum"]
-        optimizer.zero_grad()
-        total.backward()
-        nn.utils.clip_grad_norm_(vocoder.parameters(), CLIP_NORM)
-        optimizer.step()
-        step += 1
-        share = (time.monotonic() - begin) / max_time
-        on_step(step, min(share, 1.0), float(losses["mel"].detach()))
-    vocoder.eval()
-    folder = Path(units_folder)
-    with atomic_path(folder / ABOUT) as temporary:
-        about = {"num_units": units.num_units, "steps": step, "seconds": round(max_time), "seed": seed}
-        temporary.write_text(json.dumps(about, indent=2) + "\n")
-    with atomic_path(folder / WEIGHTS) as temporary:
-        safetensors.torch.save_file(vocoder.state_dict(), temporary)
-    return vocoder
+
+    recipe: Recipe
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        folder: str | os.PathLike[str],
+        *,
+        max_time: float | None = None,
+        on_log: Callable[[dict[str, Any]], None] = lambda record: None,
+        on_load: Callable[[float], None] = lambda seconds: None,
+    ) -> None:
+        super().__init__(recipe, folder, max_time=max_time, on_log=on_log)
+        units = UnitCache(recipe.distillation.units)
+        utterances = [u for u in read_manifests(recipe.data.train) if u.id in units]
+        if not utterances:
+            raise ValueError(f"{recipe.data.train}: none of its recordings has units in {recipe.distillation.units}")
+        self.inputs = input_digests(recipe, utterances)
+        self.data: CropBatches = CropBatches(utterances, recipe, targets=units, progress=on_load)
+        with seeded(recipe.seed):
+            self.vocoder = Vocoder(units.num_units, recipe.codec).to(self.device)
+        self.spectral_loss = SpectralLoss(recipe.codec.sample_rate, recipe.losses.resolutions)
+        float16 = recipe.precision == "float16"
+        self.updater = Updater(self.vocoder.parameters(), recipe.optimizer, float16=float16)
+
+    def components(self) -> dict[str, Any]:
+        """See Trainer."""
+        return {"vocoder": self.vocoder, "optimizer": self.updater}
+
+    def train_step(self, micro_batches: list[Batch]) -> dict[str, float]:
+        """See Trainer."""
+        weights = self.recipe.losses
+        records = []
+        for batch in micro_batches:
+            assert batch.targets is not None
+            original, units = batch.waveform.to(self.device), batch.targets.to(self.device)
+            with self.autocast():
+                decoded = self.vocoder(units.clamp_min(0))
+            losses = self.spectral_loss(decoded, original)
+            losses["total"] = weights.mel * losses["mel"] + weights.spectrum * losses["spectrum"]
+            self.updater.backward(losses["total"] / len(micro_batches))
+            records.append({name: float(loss.detach()) for name, loss in losses.items()})
+        norm = self.updater.update(self.learning_rate_factor())
+        if norm is None:
+            return self.skip()
+        means = {name: sum(record[name] for record in records) / len(records) for name in records[0]}
+        return {**means, "gradient": norm}
+
+    def evaluate(self, writer: Writer) -> dict[str, float]:
+        """Return nothing: a vocoder is compared by `vocable eval`."""
+        return {}
+
+    def publish(self) -> None:
+        """Write the vocoder to the folder of the units."""
+        self.vocoder.save(
+            Path(self.recipe.distillation.units), steps=self.step, seconds=round(self.elapsed), seed=self.recipe.seed
+        )
+
+    def about(self) -> dict[str, Any]:
+        """Return the number of recordings that were too short to train on."""
+        return {"left_out": self.data.left_out}

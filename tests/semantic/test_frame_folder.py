@@ -1,4 +1,4 @@
-"""Caches of many shards: more than a process may have open files."""
+"""Folders with a row for each frame: of many shards, more than a process may have open files."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SHARDS = 200
 
 @pytest.fixture(params=["features", "units"])
 def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    """Shard i holds frames of the value i, three of each."""
+    """A folder of SHARDS shards; shard i has three rows with the value i, of one utterance."""
     for i in range(SHARDS):
         shape = (3, 4) if request.param == "features" else (3,)
         np.save(tmp_path / f"{i:05d}.npy", np.full(shape, i, np.float16 if request.param == "features" else np.int16))
@@ -42,13 +42,13 @@ def test_more_shards_than_open_files(folder: Path) -> None:
         cache = cache_of(folder)
         for i in range(SHARDS):
             assert (cache(f"u{i}", 1, 2) == i).all()
-        everything = np.concatenate(cache.shards)  # as the trainer does that keeps a cache on a GPU
+        everything = np.concatenate(cache.shards)  # as for data.on_device
         assert len(everything) == 3 * SHARDS and (everything[-3:] == SHARDS - 1).all()
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-def test_too_many_open_files_are_no_damage(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_many_open_files_are_not_reported_as_damage(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fails(path: Path, mode: str) -> None:
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), str(path))
 
