@@ -155,7 +155,7 @@ def test_pickles_are_fetched_only_where_nothing_else_will_do(
 ) -> None:
     asked: list[str] = []
 
-    def download(repository: str, allow_patterns: list[str], ignore_patterns: object) -> str:
+    def download(repository: str, allow_patterns: list[str], ignore_patterns: object, **options: object) -> str:
         assert repository == "owner/name"
         asked.extend(allow_patterns)
         return str(tmp_path)

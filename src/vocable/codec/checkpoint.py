@@ -144,7 +144,13 @@ def _digest(values: dict[str, Any], tensors: Mapping[str, Tensor], keys: Sequenc
     return digest.hexdigest()[:10]
 
 
-def locate(name: str | os.PathLike[str] | None, *more: str) -> Path:
+def locate(
+    name: str | os.PathLike[str] | None,
+    *more: str,
+    revision: str | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
+    local_files_only: bool = False,
+) -> Path:
     """The folder of a model, or the file of an official checkpoint. A hub's is downloaded, with files named `more`.
 
     name: None or the word "fast" is the embedded model, never a folder of that name; a path is never the embedded one.
@@ -159,17 +165,22 @@ def locate(name: str | os.PathLike[str] | None, *more: str) -> Path:
     owner, model, *subfolder = text.split("/") if "/" in text else ("", "")
     if not (owner and model and len(subfolder) <= 1) or text.startswith((".", "~")):
         raise CheckpointError(f"{text}: no such folder; give a folder with {CONFIG}, or a hub id like 'owner/name'")
-    folder = _download(text, f"{owner}/{model}", subfolder, (CONFIG, WEIGHTS, *more))
+    hub = {"revision": revision, "cache_dir": cache_dir, "local_files_only": local_files_only}
+    folder = _download(text, f"{owner}/{model}", subfolder, (CONFIG, WEIGHTS, *more), hub)
     if not (folder / CONFIG).is_file():
         raise CheckpointError(f"{text}: no {CONFIG} there; name the subfolder that has one, 'owner/name/subfolder'")
     # Pickles are fetched only where nothing else will do.
     if not (folder / WEIGHTS).is_file() and official.is_official(_json(folder / CONFIG)):
-        folder = _download(text, f"{owner}/{model}", subfolder, (CONFIG, *(f"*{end}" for end in official.SUFFIXES)))
+        folder = _download(
+            text, f"{owner}/{model}", subfolder, (CONFIG, *(f"*{end}" for end in official.SUFFIXES)), hub
+        )
     return folder
 
 
-def _download(text: str, repository: str, subfolder: Sequence[str], patterns: Sequence[str]) -> Path:
-    """The files of a hub's repository, or of its subfolder, that match; their folder."""
+def _download(
+    text: str, repository: str, subfolder: Sequence[str], patterns: Sequence[str], hub: Mapping[str, Any]
+) -> Path:
+    """The files of a hub's repository, or of its subfolder, that match; their folder. hub: snapshot_download's."""
     import huggingface_hub
 
     prefix = "".join(f"{part}/" for part in subfolder)
@@ -178,6 +189,7 @@ def _download(text: str, repository: str, subfolder: Sequence[str], patterns: Se
             repository,
             allow_patterns=[prefix + pattern for pattern in patterns],
             ignore_patterns=None if subfolder else "*/*",
+            **hub,
         )
     except (OSError, ValueError) as error:  # the hub's own errors are all of these kinds
         reason = type(error).__name__

@@ -1,4 +1,4 @@
-"""The phone of each frame, as the aligner of the language models times it: labels for the content losses of a codec."""
+"""Write the phone of each frame, as the aligner of language models finds it: labels for a codec's content losses."""
 
 from __future__ import annotations
 
@@ -9,21 +9,22 @@ from pathlib import Path
 import numpy as np
 
 from vocable.files import atomic_path
-from vocable.lm.aligner import PAUSE
 from vocable.lm.corpus import Corpus
-from vocable.lm.model import Models, digest
+from vocable.lm.model import LanguageModels, digest
+from vocable.lm.timing import PAUSE
 
 
-def write_phones(corpus: Corpus, models: Models, out: str | os.PathLike[str]) -> int:
-    """Write the phones of a corpus with timings in the form of `UnitCache`; returns the number of labelled clips.
+def write_phone_labels(corpus: Corpus, models: LanguageModels, out: str | os.PathLike[str]) -> int:
+    """Write the phone of each frame of a timed corpus, in the format of `UnitCache`.
 
-    A symbol's number is its place in the models' table; pauses have the number behind the last.
+    The label of a symbol is its id in the models' table; the label of a pause is the size of the table. Returns the
+    number of labelled clips.
     """
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     pause = len(models.table)
     rows: list[np.ndarray] = []
-    places: dict[str, tuple[int, int, int]] = {}
+    places: dict[str, tuple[int, int, int]] = {}  # shard, first frame and number of frames of each clip
     start = 0
     for clip in corpus.clips:
         assert clip.timing is not None
