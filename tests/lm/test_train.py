@@ -131,7 +131,7 @@ def test_phones_of_a_corpus_by_command(corpus: Path, tmp_path: Path) -> None:
     table = SymbolTable(LETTERS)
     aligner = Aligner(AlignerConfig(codec.dimension, len(table), 16)).eval()
     sizes = TransformerConfig(dim=16, layers=1, heads=2, hidden=16)
-    ar = AR(ARConfig(codec.codebook_size, len(table), sizes))
+    ar = AR(ARConfig(codec.codebook_sizes[0], len(table), sizes))
     models, out = tmp_path / "models", tmp_path / "phones"
     save_models(LanguageModels(codec.token_id, "characters", "de", table, ar, None, aligner), models)
     options = ["--tokens", corpus / "tokens", "-o", out, "--models", models, "--codec", corpus / "codec"]

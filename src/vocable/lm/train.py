@@ -69,7 +69,8 @@ class LMTrainer(Trainer):
             for name, model in self.trained.items()
         }
         self.data: ClipBatches = ClipBatches(self.corpus, recipe, self.models, codec)
-        self.dev = _dev_batches(ClipBatches(held_out, recipe, self.models, codec), recipe.seed)
+        self.held_out = ClipBatches(held_out, recipe, self.models, codec)
+        self.dev = _dev_batches(self.held_out, recipe.seed)
 
     def parts(self) -> dict[str, Any]:
         """Return everything that has a state: models and optimizers, by name."""
