@@ -16,9 +16,9 @@ from vocable.codec.model import SpeechTokenizer
 from vocable.codec.rvq import ResidualVectorQuantizer
 from vocable.lm.aligner import Aligner, AlignerConfig
 from vocable.lm.ar import AR, ARConfig
-from vocable.lm.model import Models, save_models
+from vocable.lm.model import LanguageModels, save_models
 from vocable.lm.nar import NAR, NARConfig
-from vocable.lm.text import SymbolTable
+from vocable.lm.symbols import SymbolTable
 from vocable.lm.transformer import TransformerConfig
 from vocable.lm.uslm import USLM
 from vocable.training.codebooks import CodebookEMA
@@ -159,7 +159,7 @@ def make_tiny_uslm() -> USLM:
     aligner = Aligner(AlignerConfig(8, len(LETTERS), 16)).eval()
     for parameter in (*ar.parameters(), *nar.parameters()):
         parameter.data *= 8  # as they come, they hardly tell one input from another
-    return USLM(codec, Models(codec.token_id, "characters", "en", SymbolTable(LETTERS), ar, nar, aligner))
+    return USLM(codec, LanguageModels(codec.token_id, "characters", "en", SymbolTable(LETTERS), ar, nar, aligner))
 
 
 @pytest.fixture(scope="session")

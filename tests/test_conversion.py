@@ -1,4 +1,4 @@
-"""Voice conversion by swapping layers."""
+"""Voice conversion: by swapping layers, and by the NAR of language models."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_all_above_rvq_1_unless_told(tok) -> None:
 
 
 def test_rates(tok) -> None:
-    converted = swap_layers(tok, noise(44_100, 0), noise(24_000, 1), 44_100, 24_000)
+    converted = swap_layers(tok, noise(44_100, 0), noise(24_000, 1), sample_rate=44_100, reference_sample_rate=24_000)
     assert converted.waveform.shape == (1, 16_000)
 
 
@@ -68,12 +68,15 @@ def test_the_layers_that_a_model_writes(uslm) -> None:
     voice = converter.prepare_voice(reference)
     converted = converter.convert(source, voice).waveform
     assert converted.shape == (1, 40_001)
+    torch.testing.assert_close(converter.convert(source, reference).waveform, converted)
     content = uslm.codec.encode(source).codes[0]
     codes = uslm.nar.fill(content[0], voice.codes[0])
     torch.testing.assert_close(converted, uslm.codec.decode(codes[None], num_samples=[40_001]).waveform)
     # What is said, where it is known, is told to the model.
     told = converter.convert(source, voice, text="a few words.").waveform
     symbols = uslm.models.align(uslm.codec, content, "a few words.")
+    with pytest.warns(UserWarning, match="trained on language 'en', and the text is in 'de'"):
+        converter.convert(source, voice, text="a few words.", language="de")
     assert len(symbols) == content.shape[1] and not torch.equal(told, converted)
     codes = uslm.nar.fill(content[0], voice.codes[0], symbols)
     torch.testing.assert_close(told, uslm.codec.decode(codes[None], num_samples=[40_001]).waveform)
@@ -96,7 +99,7 @@ def test_eight_threads_share_a_converter(uslm) -> None:
 def test_what_a_converter_refuses(uslm, tok) -> None:
     converter = VoiceConverter(uslm.codec, uslm.models)
     source, voice = noise(16_000, 0), converter.prepare_voice(noise(16_000, 1))
-    with pytest.raises(AudioError, match="a voice takes a second"):
+    with pytest.raises(AudioError, match="a voice needs a second"):
         converter.prepare_voice(noise(8000, 1))
     with pytest.raises(TokensError, match="a voice of tokens-"):
         converter.convert(source, tok.encode(source))
@@ -117,7 +120,7 @@ def test_the_command(uslm_folders, tmp_path, capsys) -> None:
     call = ["convert", tmp_path / "0.wav", tmp_path / "1.wav", "-m", codec, "-o", tmp_path / "out.wav"]
     assert run_command(*call, "--models", models) == 0
     by_model = soundfile.read(tmp_path / "out.wav")[0]
-    converter = VoiceConverter.from_pretrained(models, codec)
+    converter = VoiceConverter.from_pretrained(models, codec=codec)
     source, reference = (soundfile.read(tmp_path / f"{i}.wav", dtype="float32")[0] for i in range(2))
     expected = converter.convert(source, converter.prepare_voice(reference)).waveform[0].clamp(-1, 1)
     np.testing.assert_allclose(by_model, expected, atol=1e-4)  # 16 bits

@@ -11,10 +11,20 @@ if TYPE_CHECKING:
     from vocable.codec.model import SpeechTokenizer as SpeechTokenizer
     from vocable.codec.tokens import TokensError as TokensError
     from vocable.conversion import VoiceConverter as VoiceConverter
+    from vocable.conversion import swap_layers as swap_layers
     from vocable.lm.uslm import USLM as USLM
 
 __version__ = "0.1.0"
-__all__ = ["USLM", "AudioError", "CheckpointError", "SpeechTokenizer", "TokensError", "VoiceConverter", "__version__"]
+__all__ = [
+    "USLM",
+    "AudioError",
+    "CheckpointError",
+    "SpeechTokenizer",
+    "TokensError",
+    "VoiceConverter",
+    "__version__",
+    "swap_layers",
+]
 
 _MODULES = {
     "AudioError": "vocable.audio",
@@ -23,6 +33,7 @@ _MODULES = {
     "TokensError": "vocable.codec.tokens",
     "USLM": "vocable.lm.uslm",
     "VoiceConverter": "vocable.conversion",
+    "swap_layers": "vocable.conversion",
 }
 
 

@@ -1,10 +1,11 @@
-"""One-shot voice conversion: what is said from one clip, how it sounds from another. RVQ-1 is the source's.
+"""One-shot voice conversion: the content of a source recording in the voice of a reference recording.
 
-By swapping layers, as SpeechTokenizer has it (arXiv 2308.16692, section 4.6): the layers above are the reference's, in
-its own order. Nothing aligns them with what is said, so with many of them words are lost.
+The result keeps the source's RVQ-1 codes, which hold the content. The layers above, which hold the voice, come from:
 
-By the non-autoregressive model of speech (`lm/nar.py`): it writes the layers above, from the source's RVQ-1, its text
-if that is known, and with the reference as its prompt.
+- `swap_layers`: the reference's own codes, frame by frame (SpeechTokenizer, arXiv 2308.16692, section 4.6). They are
+  not aligned with the content, so the more layers are swapped, the more words are lost.
+- `VoiceConverter`: the NAR of language models (`lm/nar.py`), which writes them from the source's RVQ-1, the text of the
+  source if it is known, and the reference as a prompt.
 """
 
 from __future__ import annotations
@@ -17,84 +18,105 @@ from vocable.codec.base import Codec
 from vocable.codec.clips import Waveforms, layer_range
 from vocable.codec.load import load_codec
 from vocable.codec.tokens import Decoded, Encoded
-from vocable.lm.model import Models, load_models
+from vocable.lm.model import LanguageModels, load_models
 from vocable.lm.nar import GUIDANCE
 from vocable.lm.voice import SHORTEST, prepare_voice, voice_codes
 
 
 def swap_layers(
-    tok: Codec,
+    codec: Codec,
     source: Waveforms,
     reference: Waveforms,
+    *,
     sample_rate: int | None = None,
-    reference_rate: int | None = None,
+    reference_sample_rate: int | None = None,
     layers: slice | None = None,
 ) -> Decoded:
-    """Speech with the source's content, as long as the source, and the reference's voice.
+    """Convert a source to the voice of a reference, by the codes of both. The result is as long as the source.
 
-    source, reference: one clip each, float [L]. sample_rate, reference_rate: theirs in Hz, where they are not the
-    codec's. layers: those that the reference gives, a slice that starts above 0 (default: all above RVQ-1); those below
-    are the source's, and those above are left out. A reference that is shorter than the source is repeated, a longer
-    one cut. Raises ValueError for other layers or a reference under a second, AudioError for audio that is none.
+    source, reference: one recording each, float [L]. sample_rate, reference_sample_rate: of them, in Hz (None: the
+    codec's). layers: the layers of the reference's codes, from 1 or above (None: all above RVQ-1); the layers below
+    come from the source, and the layers above are left out. A reference shorter than the source is repeated, a longer
+    one is cut.
+
+    Raises ValueError for other layers, a reference under a second, or several recordings; AudioError for an invalid
+    waveform.
     """
-    start, stop = layer_range(slice(1, None) if layers is None else layers, tok.num_quantizers)
+    start, stop = layer_range(slice(1, None) if layers is None else layers, codec.num_quantizers)
     if start == 0:
-        raise ValueError(f"the reference gives layers above RVQ-1, slice(1, {stop}) say, not {layers}")
-    content = tok.encode(source, sample_rate=sample_rate, layers=slice(0, start))
-    voice = tok.encode(reference, sample_rate=reference_rate, layers=slice(0, stop))
-    if len(content.num_frames) != 1 or len(voice.num_frames) != 1:
+        raise ValueError(f"the reference gives layers above RVQ-1, slice(1, {stop}) for example, not {layers}")
+    content = codec.encode(source, sample_rate=sample_rate, layers=slice(0, start))
+    voice = codec.encode(reference, sample_rate=reference_sample_rate, layers=slice(0, stop))
+    if len(content) != 1 or len(voice) != 1:
         raise ValueError("give one source and one reference")
-    have = int(voice.num_frames[0])
-    if have < SHORTEST * tok.frame_rate:
-        raise ValueError(f"the reference lasts {have / tok.frame_rate:.1f} s: give a second or more")
-    frames = torch.arange(content.codes.shape[2], device=voice.codes.device) % have
-    codes = torch.cat([content.codes, voice.codes[:, start:, frames]], 1)
-    return tok.decode(codes, num_samples=content.num_samples, layers=slice(0, stop))
+    frames = int(voice.num_frames[0])
+    if frames < SHORTEST * codec.frame_rate:
+        raise ValueError(f"the reference lasts {frames / codec.frame_rate:.1f} s: give a second or more")
+    repeated = torch.arange(content.codes.shape[2], device=voice.codes.device) % frames
+    codes = torch.cat([content.codes, voice.codes[:, start:, repeated]], 1)
+    return codec.decode(codes, num_samples=content.num_samples, layers=slice(0, stop))
 
 
 class VoiceConverter:
-    """The layers above a source's RVQ-1, written by the NAR of language models, in a voice."""
+    """Voice conversion by the NAR of language models and the codec that they were trained for."""
 
-    def __init__(self, codec: Codec, models: Models) -> None:
+    def __init__(self, codec: Codec, models: LanguageModels) -> None:
         if models.nar is None:
-            raise ValueError("these models have no NAR: train one, or convert by swapping layers")
+            raise ValueError("these models have no NAR: train one, or convert with swap_layers")
         self.codec, self.models, self.nar = codec, models, models.nar.eval()
 
     @classmethod
     def from_pretrained(
         cls,
         name: str | os.PathLike[str] | None = None,
+        *,
         codec: str | os.PathLike[str] | None = None,
         device: str = "cpu",
+        revision: str | None = None,
+        cache_dir: str | os.PathLike[str] | None = None,
+        local_files_only: bool = False,
     ) -> VoiceConverter:
-        """As `USLM.from_pretrained`."""
+        """Load language models and their codec; arguments and errors are those of `USLM.from_pretrained`."""
         loaded = load_codec(codec, device=device)
-        return cls(loaded, load_models(name, loaded).to(device))
+        models = load_models(name, loaded, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only)
+        return cls(loaded, models.to(device))
 
-    def prepare_voice(self, waveform: Waveforms, sample_rate: int | None = None) -> Encoded:
-        """`voice.prepare_voice` with this codec."""
-        return prepare_voice(self.codec, waveform, sample_rate)
+    def prepare_voice(self, waveform: Waveforms, *, sample_rate: int | None = None) -> Encoded:
+        """Return the voice of a recording, as `vocable.lm.voice.prepare_voice` does, for this codec."""
+        return prepare_voice(self.codec, waveform, sample_rate=sample_rate)
 
     def convert(
         self,
         source: Waveforms,
-        voice: Encoded,
-        sample_rate: int | None = None,
+        reference: Waveforms | Encoded,
         *,
+        sample_rate: int | None = None,
+        reference_sample_rate: int | None = None,
         text: str | None = None,
         language: str | None = None,
         guidance: float = GUIDANCE,
     ) -> Decoded:
-        """Speech with the source's content, as long as the source, in a voice.
+        """Convert a source to the voice of a reference. The result is as long as the source.
 
-        source: one clip, float [L]; voice: of `prepare_voice`. text: what the source says, where it is known;
-        language: the text's; guidance: by the text, as in `NAR.fill`. Raises ValueError for a text that the models
-        cannot read or find in the clip, TokensError for a voice of another codec, AudioError for audio that is none.
+        source: one recording, float [L]. reference: one too, or its prepared voice, which saves time if it is used
+        again. sample_rate, reference_sample_rate: of the recordings, in Hz (None: the codec's). text: of the source, if
+        it is known. language: of the text, ISO 639-1 (None: that of the models' training texts). guidance: weight of
+        voice and text, as in `NAR.fill`; it has no effect without a text.
+
+        Raises ValueError for a text that the models cannot read or that is too long for the clip, and for several
+        sources; TokensError for a voice of another codec; AudioError for an invalid waveform. Warns if `language` is
+        not that of the training texts.
         """
+        if not isinstance(reference, Encoded):
+            reference = self.prepare_voice(reference, sample_rate=reference_sample_rate)
+        prompt = voice_codes(self.codec, reference)
         encoded = self.codec.encode(source, sample_rate=sample_rate)
         if len(encoded) != 1:
             raise ValueError("give one source")
         codes = encoded.codes[0]
-        symbols = None if text is None else self.models.align(self.codec, codes, text, language)
-        filled = self.nar.fill(codes[0], voice_codes(self.codec, voice), symbols, guidance=guidance)
+        symbols = None
+        if text is not None:
+            symbols = self.models.align(self.codec, codes, text, language)
+            self.models.warn_of_language(language)
+        filled = self.nar.fill(codes[0], prompt, symbols, guidance=guidance)
         return self.codec.decode(filled[None], num_samples=encoded.num_samples)

@@ -165,8 +165,8 @@ def test_language_models_on_its_tokens(folder: Path, tmp_path: Path, capsys: pyt
     values = {"name": "valle", "data": data, "codec": name, "ar": small, "nar": small, "precision": "float32"}
     recipe = build(LMRecipe, values | {"aligner": {"steps": 20}, "max_steps": 2}, "recipe")
     LMTrainer(recipe, tmp_path / "run").run()
-    uslm = USLM.from_pretrained(tmp_path / "run" / "model", name)
-    voice = uslm.prepare_voice(0.1 * rng.normal(size=48_000), 24_000)
+    uslm = USLM.from_pretrained(tmp_path / "run" / "model", codec=name)
+    voice = uslm.prepare_voice(0.1 * rng.normal(size=48_000), sample_rate=24_000)
     speech = uslm.generate("two one", voice)
     assert speech.sample_rate == 24_000 and len(speech.waveform) == speech.codes.shape[1] * 320
     assert speech.codes.shape[0] == uslm.codec.num_quantizers

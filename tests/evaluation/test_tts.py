@@ -76,11 +76,11 @@ def test_the_suite(
     assert summary["clips"] + len(summary["left_out"]) == 5, "a clip without text is not spoken"
     assert (tmp_path / "index.html").read_text().count("<audio") == 6
     # What models say is judged by the text, and by the voice of the prompt.
-    uslm = USLM.from_pretrained(models, codec)
+    uslm = USLM.from_pretrained(models, codec=codec)
     pairs = {pair.id: pair for pair in tts.pair_up(read_manifest(clips), read_manifest(clips), 0)[0]}
     pair = next(pair for name, pair in pairs.items() if name not in summary["left_out"])
     recording, prompt = (audio.read(u.path, 16_000)[0] for u in (pair.source, pair.reference))
-    said = uslm.generate(pair.source.text, uslm.prepare_voice(prompt, 16_000), seed=0).waveform.numpy()
+    said = uslm.generate(pair.source.text, uslm.prepare_voice(prompt, sample_rate=16_000), seed=0).waveform.numpy()
     [judged] = [p for p in asked if np.array_equal(p.decoded, said) and np.array_equal(p.reference, recording)]
     assert (judged.text, judged.language) == ("a few words.", "en") and np.array_equal(judged.voice, prompt)
     # Once more from what is there, and once more from nothing.

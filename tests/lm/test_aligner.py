@@ -1,8 +1,6 @@
-"""Timings: the best path of a text, where symbols meet, pauses; and an aligner that learns them."""
+"""The aligner: it learns when symbols are spoken, and its likelihood is that of all paths."""
 
 from __future__ import annotations
-
-import itertools
 
 import numpy as np
 import pytest
@@ -10,61 +8,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vocable.lm.aligner import PAUSE, Aligner, AlignerConfig, best_path, timing
-
-
-def paths(symbols: list[int], frames: int) -> list[list[int]]:
-    """Every CTC path of a text, as places of symbols, -1 the blank; by trying all."""
-    found = []
-    for path in itertools.product(range(-1, len(symbols)), repeat=frames):
-        runs = [place for place, _ in itertools.groupby(path) if place >= 0]
-        apart = all(
-            symbols[a] != symbols[b] or -1 in path[len(path) - 1 - path[::-1].index(a) : path.index(b)]
-            for a, b in itertools.pairwise(runs)
-        )
-        if runs == list(range(len(symbols))) and apart:
-            found.append(list(path))
-    return found
-
-
-@settings(max_examples=30)
-@given(st.lists(st.integers(0, 2), min_size=1, max_size=3), st.integers(1, 6), st.integers(0, 999))
-def test_the_best_of_all_paths(symbols: list[int], frames: int, seed: int) -> None:
-    scores = np.random.default_rng(seed).normal(size=(frames, 4))
-    every = paths(symbols, frames)
-    if not every:
-        with pytest.raises(ValueError, match="too few"):
-            best_path(scores, symbols)
-        return
-
-    def score(path: list[int]) -> float:
-        return sum(scores[t, symbols[place] if place >= 0 else 3] for t, place in enumerate(path))
-
-    assert score(best_path(scores, symbols).tolist()) == pytest.approx(max(map(score, every)))
-
-
-@given(st.data())
-def test_timings_cover_every_frame(data: st.DataObject) -> None:
-    symbols = data.draw(st.lists(st.integers(0, 9), min_size=1, max_size=8))
-    path: list[int] = []
-    for place in range(len(symbols)):
-        path += [-1] * data.draw(st.integers(0, 40)) + [place] * data.draw(st.integers(1, 4))
-    path += [-1] * data.draw(st.integers(0, 40))
-    found = timing(np.array(path), symbols)
-    assert sum(found.frames) == len(path) and min(found.frames) >= 1
-    assert [s for s in found.symbols if s != PAUSE] == symbols
-    assert all({a, b} != {PAUSE} for a, b in itertools.pairwise(found.symbols)), "no pause after a pause"
-    frames = found.by_frame()
-    for t, place in enumerate(path):
-        if place >= 0:
-            assert frames[t] == symbols[place], "a symbol is spoken where it was heard"
-
-
-def test_symbols_meet_halfway_and_long_gaps_are_pauses() -> None:
-    path = [-1] * 10 + [0] * 2 + [-1] * 4 + [1] * 2 + [-1] * 30 + [2] + [-1] * 2
-    found = timing(np.array(path), [7, 8, 9])
-    assert found.symbols == [PAUSE, 7, 8, PAUSE, 9]
-    assert found.frames == [7, 7, 8, 23, 6]
+from lm.test_timing import paths
+from vocable.lm.aligner import Aligner, AlignerConfig
+from vocable.lm.timing import PAUSE
 
 
 def test_it_learns_when_symbols_are_spoken() -> None:
@@ -96,18 +42,18 @@ def test_it_learns_when_symbols_are_spoken() -> None:
     for _ in range(10):
         vectors, symbols, lengths = clip()
         others = [(symbol + 1) % 5 for symbol in symbols]
-        right, wrong = (one_likelihood(model, vectors, text) for text in (symbols, others))
+        right, wrong = (log_likelihood_of(model, vectors, text) for text in (symbols, others))
         assert right > wrong
-        found = model.align(vectors, symbols)
+        found = model.align(vectors, symbols, 50.0)
         assert [s for s in found.symbols if s != PAUSE] == symbols
         if PAUSE not in found.symbols:
             errors += np.abs(np.cumsum(found.frames) - np.cumsum(lengths))[:-1].tolist()
     assert len(errors) > 20 and np.mean(errors) < 2
 
 
-def one_likelihood(model: Aligner, vectors: torch.Tensor, symbols: list[int]) -> float:
+def log_likelihood_of(model: Aligner, vectors: torch.Tensor, symbols: list[int]) -> float:
     frames, count = torch.tensor([len(vectors)]), torch.tensor([len(symbols)])
-    return float(model.likelihood(model(vectors[None], frames), frames, torch.tensor([symbols]), count))
+    return float(model.log_likelihood(model(vectors[None], frames), frames, torch.tensor([symbols]), count))
 
 
 @settings(max_examples=20, deadline=None)
@@ -122,9 +68,9 @@ def test_the_likelihood_is_that_of_all_paths(symbols: list[int], frames: int, se
         for path in paths(symbols, frames)
     ]
     expected = np.logaddexp.reduce(sums) / len(symbols) if sums else -np.inf
-    assert one_likelihood(model, vectors, symbols) == pytest.approx(expected, abs=1e-4)
+    assert log_likelihood_of(model, vectors, symbols) == pytest.approx(expected, abs=1e-4)
     longer = torch.nn.functional.pad(torch.stack([vectors, vectors]), (0, 0, 0, 3), value=7.0)
     texts = torch.tensor([[*symbols, 2], [*symbols, 1]])
     sizes = torch.tensor([frames] * 2)
-    together = model.likelihood(model(longer, sizes), sizes, texts, torch.tensor([len(symbols)] * 2))
+    together = model.log_likelihood(model(longer, sizes), sizes, texts, torch.tensor([len(symbols)] * 2))
     assert together.tolist() == pytest.approx([expected] * 2, abs=1e-4)

@@ -103,7 +103,7 @@ def test_it_learns_layers_that_hang_on_the_voice() -> None:
     assert torch.stack(right).mean() > 0.9
 
 
-def test_long_clips_are_filled_in_by_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_long_clips_are_written_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     model = make()
     for parameter in model.parameters():
         parameter.data *= 8
@@ -115,8 +115,8 @@ def test_long_clips_are_filled_in_by_pieces(monkeypatch: pytest.MonkeyPatch) -> 
 
     windows = [fill(0, 12)[:, :8], fill(4, 20)[:, 4:12], fill(12, 21)[:, 4:]]
     without_context = torch.cat([fill(0, 8), fill(8, 16), fill(16, 21)], 1)
-    monkeypatch.setattr("vocable.lm.nar.PIECE", 8)
-    monkeypatch.setattr("vocable.lm.nar.CONTEXT", 4)
+    monkeypatch.setattr("vocable.lm.nar.CHUNK", 8 / 50)
+    monkeypatch.setattr("vocable.lm.nar.CONTEXT", 4 / 50)
     assert torch.equal(fill(0, 21), torch.cat(windows, 1))
     assert not torch.equal(fill(0, 21), without_context)
     assert not torch.equal(fill(0, 21), model.fill(first, None, symbols))

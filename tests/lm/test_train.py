@@ -19,12 +19,14 @@ from vocable.corpus.engines import Local
 from vocable.corpus.manifest import Utterance, read_manifest, write_manifest
 from vocable.corpus.plan import Plan
 from vocable.corpus.tokenize import tokenize
-from vocable.lm.aligner import PAUSE, Aligner, AlignerConfig, Timing
+from vocable.lm.aligner import Aligner, AlignerConfig
 from vocable.lm.ar import AR, ARConfig
-from vocable.lm.corpus import Clip, like_lengths
-from vocable.lm.model import Models, build_models, load_models, save_models
+from vocable.lm.batches import without_marks
+from vocable.lm.corpus import Clip
+from vocable.lm.model import LanguageModels, build_models, load_models, save_models
 from vocable.lm.recipe import AlignerRecipe, LMRecipe, load_recipe
-from vocable.lm.text import SymbolTable
+from vocable.lm.symbols import SymbolTable
+from vocable.lm.timing import PAUSE, Timing
 from vocable.lm.train import LMTrainer
 from vocable.lm.transformer import TransformerConfig
 from vocable.semantic.distillation import NO_UNIT
@@ -83,10 +85,10 @@ def test_a_run_learns_and_its_models_load(corpus: Path, tmp_path: Path) -> None:
     codec = SpeechTokenizer.from_pretrained(corpus / "codec")
     models = load_models(tmp_path / "run" / "model", codec)
     assert models.ar and models.nar and summary["token_id"] == codec.token_id
-    assert list(models.parts) == ["ar", "nar", "aligner"]
-    for name, model in models.parts.items():
+    assert list(models.networks()) == ["ar", "nar", "aligner"]
+    for name, model in models.networks().items():
         for key, tensor in model.state_dict().items():
-            assert torch.equal(tensor, trainer.models.parts[name].state_dict()[key])
+            assert torch.equal(tensor, trainer.models.networks()[name].state_dict()[key])
     with pytest.raises(ValueError, match=r"models of tokens-\w+, but those of this"):
         load_models(tmp_path / "run" / "model", make_tiny(3, num_quantizers=4))
 
@@ -97,8 +99,8 @@ def test_the_command(corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture
     (tmp_path / "lm.yaml").write_text(yaml.safe_dump(json.loads(json.dumps(plan))))
     assert run_command("train", "lm", tmp_path / "lm.yaml", "-o", tmp_path / "run") == 0
     token_id = SpeechTokenizer.from_pretrained(corpus / "codec").token_id
-    said = capsys.readouterr().err
-    assert f" on {token_id}: 2 steps" in said and "1 clips were left out" in said
+    printed = capsys.readouterr().err
+    assert f" on {token_id}: 2 steps" in printed and "1 clips were left out" in printed
     assert (tmp_path / "run" / "model" / "ar.safetensors").is_file()
 
 
@@ -141,11 +143,11 @@ def test_phones_of_a_corpus_by_command(corpus: Path, tmp_path: Path) -> None:
     codec = SpeechTokenizer.from_pretrained(corpus / "codec")
     torch.manual_seed(0)
     table = SymbolTable(LETTERS)
-    aligner = Aligner(AlignerConfig(codec.config.dimension, len(table), 16)).eval()
+    aligner = Aligner(AlignerConfig(codec.dimension, len(table), 16)).eval()
     sizes = TransformerConfig(dim=16, layers=1, heads=2, hidden=16)
-    ar = AR(ARConfig(codec.codebook_size, len(table), sizes))
+    ar = AR(ARConfig(codec.codebook_sizes[0], len(table), sizes))
     models, out = tmp_path / "models", tmp_path / "phones"
-    save_models(Models(codec.token_id, "characters", "de", table, ar, None, aligner), models)
+    save_models(LanguageModels(codec.token_id, "characters", "de", table, ar, None, aligner), models)
     options = ["--tokens", corpus / "tokens", "-o", out, "--models", models, "--codec", corpus / "codec"]
     assert run_command("semantic", "phones", corpus / "train.jsonl", *options) == 0
     phones = UnitCache(out)
@@ -200,25 +202,13 @@ def test_the_recipes(name: str, ar: float, nar: float, fast: SpeechTokenizer) ->
     plan = load_recipe(Path(__file__).parents[2] / "recipes" / f"{name}.yaml")
     with torch.device("meta"):
         models = build_models(plan, fast, SymbolTable([str(i) for i in range(112)]), "en")
-    sizes = {part: sum(p.numel() for p in model.parameters()) for part, model in models.parts.items()}
+    sizes = {part: sum(p.numel() for p in model.parameters()) for part, model in models.networks().items()}
     assert sizes["ar"] == pytest.approx(ar, rel=0.15) and sizes["nar"] == pytest.approx(nar, rel=0.15)
 
 
-def test_clips_of_all_lengths_are_drawn_alike() -> None:
-    lengths = np.random.default_rng(0).integers(30, 800, 400)
-    rng, visits = np.random.default_rng(1), np.zeros(400)
-    for _ in range(3000):
-        visits[like_lengths(lengths, 3000, rng)] += 1
-    bands = [visits[np.argsort(lengths)][at : at + 80].mean() for at in range(0, 400, 80)]
-    assert max(bands) < 1.6 * min(bands), "about: no batch begins before the shortest"
-
-
-def test_a_clip_without_its_marks(corpus: Path, tmp_path: Path) -> None:
-    trainer = LMTrainer(recipe(corpus, tmp_path / "cache"), tmp_path / "run")
-    batches = trainer.data
-    batches.marks = {7}
+def test_a_clip_without_its_marks() -> None:
     clip = Clip("a", "s", [3, 7, 4, 7], np.zeros((4, 9), np.int16), Timing([3, 7, PAUSE, 4, 7], [2, 1, 2, 3, 1]))
-    bare = batches._unmarked(clip)
+    bare = without_marks(clip, {7})
     assert bare.symbols == [3, 4] and bare.timing == Timing([3, PAUSE, 4, PAUSE], [2, 3, 3, 1])
 
 

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from vocable.lm.transformer import Transformer, TransformerConfig, export_llama
+from vocable.lm.llama import export_llama
+from vocable.lm.transformer import Transformer, TransformerConfig
 
 SIZES = {"dim": 24, "layers": 2, "heads": 3, "hidden": 40}
 
@@ -47,7 +48,7 @@ def test_a_full_cache_says_so_and_stays_as_it_was() -> None:
     model, x = tiny(), torch.randn(1, 7, 24)
     cache = model.cache(1, 6)
     model(x[:, :4], causal=True, cache=cache)
-    with pytest.raises(ValueError, match="4 of its 6 positions are taken, 3 more"):
+    with pytest.raises(ValueError, match="4 of its 6 positions are filled, 3 more"):
         model(x[:, 4:], causal=True, cache=cache)
     same(model(x[:, 4:6], causal=True, cache=cache), model(x[:, :6], causal=True)[:, 4:])
 
@@ -61,7 +62,7 @@ def test_clips_of_a_cache_take_the_place_of_others(data: st.DataObject, batch: i
     cache = model.cache(batch, 40)
     if begun:
         model(x[:1], causal=True, cache=cache)
-        assert cache.common == begun
+        assert cache.shared_length == begun
     for length in data.draw(st.lists(st.integers(1, 3), min_size=1, max_size=8)):
         then = torch.randn(batch, length, 24)
         x = torch.cat([x, then], 1)
@@ -70,7 +71,7 @@ def test_clips_of_a_cache_take_the_place_of_others(data: st.DataObject, batch: i
         cache.select(rows)
         x = x[rows]
         equal = (x == x[0]).all(2).all(0).int().cumprod(0).sum()
-        assert cache.common == equal, "what is common is known"
+        assert cache.shared_length == equal, "the shared prefix is known"
 
 
 @torch.no_grad()
@@ -131,9 +132,9 @@ def test_stages_choose_the_gains_of_every_norm() -> None:
 
 def test_what_does_not_go_together_is_refused() -> None:
     model, staged, x, one = tiny(), tiny(stages=2), torch.randn(1, 4, 24), torch.tensor([1])
-    with pytest.raises(ValueError, match="here are 0"):
+    with pytest.raises(ValueError, match="this one has 0"):
         model(x, causal=True, stage=one)
-    with pytest.raises(ValueError, match="here are 2"):
+    with pytest.raises(ValueError, match="this one has 2"):
         staged(x, causal=False)
     with pytest.raises(ValueError, match="takes no num_valid"):
         model(x, causal=True, num_valid=one)
@@ -143,7 +144,7 @@ def test_what_does_not_go_together_is_refused() -> None:
         model(x, causal=False, cache=model.cache(1, 4))
     for before, after in ((0, 2), (3, 1)):  # clips of a cache of three that have begun as three
         cache = model.cache(3, 8)
-        with torch.no_grad(), pytest.raises(ValueError, match=f"{after} clips cannot go on with a cache of 3"):
+        with torch.no_grad(), pytest.raises(ValueError, match=f"the batch has {after} rows, the cache 3"):
             if before:
                 model(x.expand(before, -1, -1), causal=True, cache=cache)
             model(x.expand(after, -1, -1), causal=True, cache=cache)

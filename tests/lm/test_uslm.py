@@ -25,9 +25,10 @@ from vocable.cli.tts import tts
 from vocable.codec.model import SpeechTokenizer
 from vocable.codec.tokens import Encoded, TokensError
 from vocable.lm import model as lm_model
-from vocable.lm.ar import Spoken
+from vocable.lm.clarity import clarity
 from vocable.lm.nar import GUIDANCE
 from vocable.lm.sampling import Sampling
+from vocable.lm.speaking import Take, speak
 from vocable.lm.uslm import LONGEST_SENTENCE, TAKES, USLM
 from vocable.lm.voice import LEVEL
 
@@ -59,16 +60,24 @@ def test_long_texts_are_spoken_by_sentences(uslm: USLM) -> None:
     assert [speech.text for speech in uslm.generate(["one.", "two."])] == ["one.", "two."]
 
 
-def test_pieces_that_say_nothing_are_passed_over_and_a_made_up_voice_stays(uslm: USLM) -> None:
+def test_pieces_that_say_nothing_are_left_out(uslm: USLM) -> None:
     assert [part.text for part in uslm.stream("... well, hello.")] == ["well, hello."]
-    first, second, third = uslm.stream("one. two. three.", seed=3)
+
+
+def test_an_invented_voice_stays(uslm: USLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The prompt of each sentence is what was spoken before it, three seconds at most."""
+    prompts: list[torch.Tensor | None] = []
+
+    def recorded(*arguments: Any, prompt: torch.Tensor | None, **options: Any) -> list[Take]:
+        prompts.append(prompt)
+        return speak(*arguments, prompt=prompt, **options)
+
+    monkeypatch.setattr("vocable.lm.uslm.speak", recorded)
+    first, second, _ = uslm.stream("one. two. three.", seed=3)
+    assert prompts[0] is None and prompts[1] is not None and prompts[2] is not None
+    assert torch.equal(prompts[1], first.codes[0, :150])
+    assert torch.equal(prompts[2], torch.cat([first.codes, second.codes], 1)[0, :150])
     assert not torch.equal(second.codes, next(uslm.stream("two.", seed=4)).codes), "it has the first one's voice"
-    for text, seed, found, before in (("two.", 4, second, [first]), ("three.", 5, third, [first, second])):
-        made_up = torch.cat([part.codes for part in before], 1)[:, :150]  # three seconds at most
-        (again,) = uslm._spoken(
-            [(text, uslm.models.symbols_of(text))], made_up, Sampling(), TAKES, None, GUIDANCE, seed
-        )
-        assert torch.equal(again.codes, found.codes)
 
 
 def test_the_best_take_by_a_scorer(uslm: USLM) -> None:
@@ -85,7 +94,7 @@ def test_the_best_take_by_a_scorer(uslm: USLM) -> None:
 def test_the_take_in_which_the_aligner_hears_the_text_best(uslm: USLM) -> None:
     """In RVQ-1; and without an aligner, the take that AR finds likeliest."""
     symbols = [0, 1, 2]
-    written = uslm.ar.speak(symbols, takes=4, sampling=Sampling(1.0), seed=0)
+    written = speak(uslm.ar, symbols, takes=4, sampling=Sampling(1.0), seed=0)
     assert uslm.models.aligner
     clear, likely = [], []
     for take in written:
@@ -93,7 +102,7 @@ def test_the_take_in_which_the_aligner_hears_the_text_best(uslm: USLM) -> None:
         vectors = uslm.codec.embed(torch.tensor([[take.codes]]), layers=slice(0, 1)).transpose(1, 2)
         sizes, texts = (torch.tensor([frames]), torch.tensor([3])), torch.tensor([symbols])
         scores = uslm.models.aligner(vectors, sizes[0])
-        clear.append((not take.warnings, float(uslm.models.aligner.likelihood(scores, sizes[0], texts, sizes[1]))))
+        clear.append((not take.warnings, float(uslm.models.aligner.log_likelihood(scores, sizes[0], texts, sizes[1]))))
         likely.append((not take.warnings, take.log_likelihood / frames))
     deaf = USLM(uslm.codec, dataclasses.replace(uslm.models, aligner=None))
     for speaker, scores in ((uslm, clear), (deaf, likely)):
@@ -106,15 +115,17 @@ def test_the_take_in_which_the_aligner_hears_the_text_best(uslm: USLM) -> None:
 @torch.inference_mode()
 def test_a_take_is_heard_alike_bit_by_bit_and_all_at_once(uslm: USLM) -> None:
     symbols = [0, 1, 2, 3, 4] * 6
+    aligner, codec = uslm.models.aligner, uslm.codec
+    assert aligner
     judged: list[list[float]] = []
 
-    def hear(takes: Sequence[Spoken]) -> list[float]:
-        judged.append(uslm._clarity(symbols, takes))
-        anew = uslm._clarity(symbols, [dataclasses.replace(take, heard=None) for take in takes])
+    def hear(takes: Sequence[Take]) -> list[float]:
+        judged.append(clarity(aligner, codec, symbols, takes))
+        anew = clarity(aligner, codec, symbols, [dataclasses.replace(take, judge_state=None) for take in takes])
         assert anew == pytest.approx(judged[-1], abs=1e-4)
         return judged[-1]
 
-    hear(uslm.ar.speak(symbols, takes=6, judge=hear, sampling=Sampling(1.0)))
+    hear(speak(uslm.ar, symbols, takes=6, judge=hear, sampling=Sampling(1.0)))
     assert len(judged) > 4
 
 
@@ -123,10 +134,34 @@ def test_a_text_of_ten_thousand_characters_is_spoken_by_pieces(uslm: USLM) -> No
         first = next(uslm.stream(text))
         assert len(first.text) <= LONGEST_SENTENCE
     assert len(next(uslm.stream("a b. " * 5, longest=3)).text) <= 4
-    with pytest.raises(ValueError, match="at least 1 character"):
-        uslm.stream("abc", longest=0)
-    with pytest.raises(ValueError, match="takes is at least 1"):
-        uslm.stream("abc", takes=0)
+
+
+def test_arguments_are_checked_at_the_call(uslm: USLM) -> None:
+    for options, why in (
+        ({"longest": 0}, "room for at least 1 character"),
+        ({"takes": 0}, "takes must be at least 1"),
+        ({"guidance": -1.0}, "guidance must be 0 or more"),
+        ({"guidance": float("nan")}, "guidance must be 0 or more"),
+        ({"seed": -1}, "seed must be at least 0"),
+        ({"voice": "voice.wav"}, "a voice is what prepare_voice returns"),
+    ):
+        with pytest.raises(ValueError, match=why):
+            uslm.stream("abc", **options)  # type: ignore[arg-type]
+        with pytest.raises(ValueError, match=why):
+            uslm.generate(["abc", "de"], **options)  # type: ignore[call-overload]
+    with pytest.raises(ValueError, match="nothing to say"):
+        uslm.generate(["abc", "..."])
+
+
+def test_another_language_is_warned_of_once_a_call(uslm: USLM) -> None:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        uslm.generate(["a. b.", "c."], language="de", takes=1)
+        assert [str(w.message) for w in caught] == [
+            "the models were trained on language 'en', and the text is in 'de': words may be lost or mispronounced"
+        ]
+        uslm.generate("a.", language="en-GB", takes=1)
+        assert len(caught) == 1
 
 
 def test_a_voice_can_be_kept(uslm: USLM, tmp_path: Path) -> None:
@@ -135,7 +170,7 @@ def test_a_voice_can_be_kept(uslm: USLM, tmp_path: Path) -> None:
     voice.save(tmp_path / "voice.safetensors")
     kept = Encoded.load(tmp_path / "voice.safetensors")
     assert torch.equal(uslm.generate("abc", kept).waveform, uslm.generate("abc", voice).waveform)
-    assert int(uslm.prepare_voice(noise(2.0, rate=44_100), 44_100).num_frames) == 100
+    assert int(uslm.prepare_voice(noise(2.0, rate=44_100), sample_rate=44_100).num_frames) == 100
 
 
 def disturbances() -> dict[str, np.ndarray]:
@@ -192,7 +227,7 @@ def test_recordings_that_are_doubtful_are_warned_of(uslm: USLM) -> None:
 
 
 def test_recordings_that_are_no_voice(uslm: USLM) -> None:
-    with pytest.raises(AudioError, match=r"lasts 0.2 s: a voice takes a second"):
+    with pytest.raises(AudioError, match=r"lasts 0.2 s: a voice needs a second"):
         uslm.prepare_voice(noise(0.2))
     with pytest.raises(AudioError, match="silent"):
         uslm.prepare_voice(noise(3.0, 1e-5))
@@ -204,19 +239,19 @@ def test_recordings_that_are_no_voice(uslm: USLM) -> None:
     with pytest.raises(TokensError, match="all layers"):
         uslm.generate("abc", uslm.codec.encode(noise(2.0), layers=slice(0, 1)))
     for seconds in (0.5, 4.0):
-        with pytest.raises(TokensError, match=f"1 to 3 s, and this {seconds}: use prepare_voice"):
+        with pytest.raises(TokensError, match=f"1 to 3 s, this one {seconds}: use prepare_voice"):
             uslm.generate("abc", uslm.codec.encode(noise(seconds)))
 
 
 def test_what_is_no_voice(uslm: USLM) -> None:
     voice = uslm.prepare_voice(noise(2.0))
     for wrong in ("voice.wav", noise(2.0)):
-        with pytest.raises(TypeError, match="a voice is what prepare_voice returns"):
+        with pytest.raises(TokensError, match="a voice is what prepare_voice returns"):
             uslm.generate("abc", wrong)  # type: ignore[arg-type]
     for codes, why in (
         (torch.full_like(voice.codes, 60_000), "codes must be 0 to 31"),
         (voice.codes - 40, "codes must be 0 to 31"),
-        (voice.codes.float() * torch.nan, "whole numbers"),
+        (voice.codes.float() * torch.nan, "integers"),
         (voice.codes[:, :, :60], "each of its 100 frames"),
     ):
         with pytest.raises(TokensError, match=why):
@@ -243,9 +278,9 @@ def test_texts_that_say_nothing(text: str, uslm: USLM) -> None:
 
 
 def test_symbols_and_languages_that_are_not_known(uslm: USLM) -> None:
-    with pytest.warns(UserWarning, match="nothing like 'ж': left out"):
+    with pytest.warns(UserWarning, match="no symbol similar to 'ж': left out"):
         uslm.generate("a. one café ж. b.")
-    with pytest.raises(ValueError, match=r"'ж ж': .*nothing like 'ж'"):
+    with pytest.raises(ValueError, match=r"'ж ж': .*no symbol similar to 'ж'"):
         uslm.generate("ж ж")
     with pytest.raises(ValueError, match="xx"):
         uslm.generate("abc 12", language="xx")
@@ -253,12 +288,28 @@ def test_symbols_and_languages_that_are_not_known(uslm: USLM) -> None:
 
 def test_it_loads_what_training_leaves(uslm: USLM, uslm_folders: tuple[Path, Path]) -> None:
     models, codec = uslm_folders
-    loaded = USLM.from_pretrained(models, codec)
+    loaded = USLM.from_pretrained(models, codec=codec)
     assert torch.equal(loaded.generate("abc").waveform, uslm.generate("abc").waveform)
     with pytest.raises(ValueError, match="models of tokens-"):
         USLM.from_pretrained(models)
     with pytest.raises(ValueError, match="no language models"):
-        USLM.from_pretrained(codec, codec)
+        USLM.from_pretrained(codec, codec=codec)
+
+
+def test_options_of_the_download_reach_the_hub(
+    uslm_folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models, codec = uslm_folders
+    asked: list[dict[str, Any]] = []
+
+    def download(repository: str, **options: Any) -> str:
+        asked.append({"repository": repository, **options})
+        return str(models)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    options = {"revision": "v1", "cache_dir": "cache", "local_files_only": True}
+    USLM.from_pretrained("owner/name", codec=codec, **options)  # type: ignore[arg-type]
+    assert asked[0]["repository"] == "owner/name" and options.items() <= asked[0].items()
 
 
 @pytest.mark.parametrize(
@@ -269,7 +320,7 @@ def test_it_loads_what_training_leaves(uslm: USLM, uslm_folders: tuple[Path, Pat
         (lambda c: c["ar"]["transformer"].update(dim=10**6, hidden=10**6), "size mismatch"),
         (lambda c: c["aligner"].update(hidden=10**6), "size mismatch"),
         (lambda c: c["nar"].update(codebook_size=10**9), "its NAR is for codebooks"),
-        (lambda c: c.update(symbols=[5]), "holds strings"),
+        (lambda c: c.update(symbols=[5]), "hold strings"),
         (lambda c: c.update(symbols=["a"]), "its ar is not for the 1 symbols"),
         (lambda c: c.update(front_end="x"), "front_end"),
     ],
@@ -342,7 +393,9 @@ def test_the_shipped_models_are_found(
         USLM.from_pretrained(codec=codec)
     # A clone has them in a folder, ...
     shutil.copytree(models, tmp_path / "models" / "uslm")
-    assert USLM.from_pretrained(codec=codec).models.token_id == USLM.from_pretrained(models, codec).models.token_id
+    assert (
+        USLM.from_pretrained(codec=codec).models.token_id == USLM.from_pretrained(models, codec=codec).models.token_id
+    )
     # ... and an installed package comes first.
     package = tmp_path / "site" / "vocable_uslm"
     package.mkdir(parents=True)

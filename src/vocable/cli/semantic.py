@@ -96,19 +96,19 @@ def phones(
     from vocable.corpus.manifest import read_manifest
     from vocable.lm.corpus import load_corpus
     from vocable.lm.model import load_models
-    from vocable.lm.phones import write_phones
-    from vocable.lm.recipe import Data
+    from vocable.lm.phone_labels import write_phone_labels
+    from vocable.lm.recipe import LMData
     from vocable.lock import one_at_a_time
 
     tok = load_codec(codec)
     loaded = load_models(models, tok)
     if loaded.aligner is None:
         raise ValueError("these language models have no aligner: train them with one")
-    data = Data(str(tokens), str(manifest), "", "", str(out / "work"), language=loaded.language, longest=longest)
+    data = LMData(str(tokens), str(manifest), "", "", str(out / "work"), language=loaded.language, longest=longest)
     data = dataclasses.replace(data, front_end=loaded.front_end)  # type: ignore[arg-type]
     with one_at_a_time(out), stages() as progress:
         corpus = load_corpus(str(tokens), read_manifest(manifest), data, tok, loaded.aligner, loaded.table, progress)
-        count = write_phones(corpus, loaded, out)
+        count = write_phone_labels(corpus, loaded, out)
     for reason, clips in Counter(corpus.left_out.values()).most_common():
         typer.echo(f"vocable: {clips} left out: {reason}", err=True)
     typer.echo(f"phones of {count} utterances in {out}; {len(corpus.left_out)} left out", err=True)

@@ -1,4 +1,4 @@
-"""vocable tts"""
+"""The command `vocable tts`."""
 
 from __future__ import annotations
 
@@ -12,57 +12,63 @@ from vocable.cli.pipes import incoming, outgoing
 
 
 def tts(
-    text: str = typer.Argument(None, help="What to say (or --file)."),
-    file: Path = typer.Option(None, help="A text file to say, or - for standard input."),
+    text: str = typer.Argument(None, help="The text to speak (or --file)."),
+    file: Path = typer.Option(None, help="A text file to speak, or - for standard input."),
     out: Path = typer.Option(..., "-o", "--out", help="The audio file to write, or - for standard output."),
-    models: str = typer.Option(None, help="RUN/model of `vocable train lm`, or a hub id (default: the shipped)."),
-    prompt: Path = typer.Option(None, help="A recording of the voice; its loudest three seconds are used."),
-    voice: Path = typer.Option(None, help="A voice that was prepared before, in place of --prompt."),
-    save_voice: Path = typer.Option(None, help="Keep the prompt's voice in this token file."),
-    language: str = typer.Option(None, help="Of the text, as en (default: what the models were trained on)."),
-    takes: int = typer.Option(8, min=1, help="Written for each sentence; the clearest is spoken."),
-    temperature: float = typer.Option(0.5, help="0 takes the likeliest of all."),
-    top_p: float = typer.Option(0.95, help="Draw from the likeliest that hold this much of the probability."),
-    guidance: float = typer.Option(2.0, help="0 loses more words, and sounds more natural."),
-    seed: int = typer.Option(0, min=0, max=2**63 - 1, help="The same seed, the same speech."),
-    model: str = typer.Option(
-        None, "-m", "--model", help="A codec: a folder, a hub id, encodec:ID (default: the embedded)."
+    models: str = typer.Option(
+        None, help="Language models: RUN/model of `vocable train lm`, or a hub id (default: the shipped ones)."
     ),
-    device: str = typer.Option("cpu", help="cpu, cuda, ..."),
+    prompt: Path = typer.Option(None, help="A recording of the voice; the three seconds with most speech are used."),
+    voice: Path = typer.Option(None, help="A voice saved by --save-voice, instead of --prompt."),
+    save_voice: Path = typer.Option(None, help="Save the voice of the prompt in this token file."),
+    language: str = typer.Option(
+        None, help="Language of the text, such as en (default: that of the models' training)."
+    ),
+    takes: int = typer.Option(8, min=1, help="Versions written of each sentence; the clearest is spoken."),
+    temperature: float = typer.Option(0.5, help="Of drawing codes; 0 takes the most likely one."),
+    top_p: float = typer.Option(0.95, help="Draw from the most likely codes with this probability in sum."),
+    guidance: float = typer.Option(2.0, help="Weight of voice and text; 0 loses more words and sounds more natural."),
+    seed: int = typer.Option(0, min=0, max=2**63 - 1, help="The same seed gives the same speech."),
+    model: str = typer.Option(
+        None, "-m", "--model", help="The codec: a folder, a hub id or encodec:ID (default: the embedded one)."
+    ),
+    device: str = typer.Option("cpu", help="The device to run on: cpu, cuda, ..."),
 ) -> None:
     """Text to speech in the voice of a recording."""
     if (text is None) == (file is None):
         raise ValueError("give the text, or --file with one")
     if prompt and voice:
-        raise ValueError("--prompt and --voice are two voices: give one")
+        raise ValueError("--prompt and --voice both give a voice: leave one out")
     check_speech_output(out, file, prompt, voice)
     if save_voice and not prompt:
-        raise ValueError("--save-voice keeps the voice of a --prompt")
+        raise ValueError("--save-voice saves the voice of a --prompt: give one")
 
     from vocable import audio
     from vocable.cli.bars import bars
     from vocable.codec.tokens import Encoded
     from vocable.lm.sampling import Sampling
-    from vocable.lm.uslm import USLM, Speech, with_pauses
+    from vocable.lm.uslm import USLM, GeneratedSpeech, with_pauses
     from vocable.terminal import printable
 
     words = text if file is None else _read_text(file)
     sampling = Sampling(temperature, top_p=top_p)
-    uslm = USLM.from_pretrained(models, model, device)
+    uslm = USLM.from_pretrained(models, codec=model, device=device)
     speaker = None
     if voice:
         with incoming(voice) as path:
             speaker = Encoded.load(path)
     if prompt:
         with incoming(prompt) as path:
-            speaker = uslm.prepare_voice(*audio.read(path))
+            recording, recording_rate = audio.read(path)
+        speaker = uslm.prepare_voice(recording, sample_rate=recording_rate)
         if save_voice:
             speaker.save(save_voice)
     sentences = uslm.stream(
         words, speaker, language=language, sampling=sampling, takes=takes, guidance=guidance, seed=seed
     )
 
-    def spoken() -> Iterator[Speech]:
+    def with_progress() -> Iterator[GeneratedSpeech]:
+        """Yield the sentences, show a bar and print their warnings."""
         with bars() as progress:
             bar = progress.add_task("speaking", total=len(words))
             for sentence in sentences:
@@ -74,11 +80,12 @@ def tts(
 
     rate = uslm.codec.sample_rate
     with outgoing(out, SPEECH_SUFFIXES[0]) as written:
-        samples = audio.write_blocks(written, with_pauses(spoken()), rate, comment=audio.MADE_BY_MACHINE)
+        samples = audio.write_blocks(written, with_pauses(with_progress()), rate, comment=audio.MADE_BY_MACHINE)
     typer.echo(f"{out}: {samples / rate:.1f} s by {uslm.codec.id}", err=True)
 
 
 def _read_text(file: Path) -> str:
+    """Read a UTF-8 text file, with or without a byte order mark."""
     with incoming(file) as path:
         try:
             return path.read_text(encoding="utf-8-sig")

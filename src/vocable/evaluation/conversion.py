@@ -122,15 +122,22 @@ def convert(
     yield "source", source
     yield ":1", _heard(tok, tok.model.reconstruct(source, sample_rate=SAMPLE_RATE, layers=slice(0, 1)).waveform, source)
     for stop in (stop for stop in LAYERS if stop <= tok.model.num_quantizers):
-        converted = swap_layers(tok.model, source, reference, SAMPLE_RATE, SAMPLE_RATE, slice(1, stop))
+        converted = swap_layers(
+            tok.model,
+            source,
+            reference,
+            sample_rate=SAMPLE_RATE,
+            reference_sample_rate=SAMPLE_RATE,
+            layers=slice(1, stop),
+        )
         yield f"1:{stop}", _heard(tok, converted.waveform, source)
     if converter:
-        voice = converter.prepare_voice(reference, SAMPLE_RATE)
-        yield "nar", _heard(tok, converter.convert(source, voice, SAMPLE_RATE).waveform, source)
+        voice = converter.prepare_voice(reference, sample_rate=SAMPLE_RATE)
+        yield "nar", _heard(tok, converter.convert(source, voice, sample_rate=SAMPLE_RATE).waveform, source)
         if pair.source.text and converter.models.aligner:
             text, language = pair.source.text, pair.source.language or ENGLISH
             with contextlib.suppress(ValueError):  # a text that the models cannot read costs its clip this row alone
-                converted = converter.convert(source, voice, SAMPLE_RATE, text=text, language=language)
+                converted = converter.convert(source, voice, sample_rate=SAMPLE_RATE, text=text, language=language)
                 yield "nar, text", _heard(tok, converted.waveform, source)
 
 

@@ -78,7 +78,7 @@ def load(name: str) -> USLM:
     """FOLDER of `vocable train lm`, or FOLDER@CODEC."""
     folder, _, codec = (name, "", "") if Path(name).exists() else name.partition("@")
     try:
-        return USLM.from_pretrained(folder, codec or None)
+        return USLM.from_pretrained(folder, codec=codec or None)
     except ValueError as error:
         hint = "" if codec else "; a codec that is not the embedded one is named as FOLDER@CODEC"
         raise ValueError(f"{error}{hint}") from error
@@ -102,7 +102,7 @@ def speak(
     for name, uslm in systems.items():
         tok = uslm.codec
         encoded = tok.encode(recording, sample_rate=SAMPLE_RATE)
-        voice = uslm.prepare_voice(prompt, SAMPLE_RATE)
+        voice = uslm.prepare_voice(prompt, sample_rate=SAMPLE_RATE)
         found[f"{name} codec"] = _at_16_khz(uslm, tok.decode(encoded).waveform[0]), text, []
         told: dict[str, list[int] | None] = {"NAR": None}
         if uslm.models.aligner:

@@ -1,49 +1,44 @@
-"""Which frames speak which symbol: a small CTC recogniser on the codec's vectors, and its best path through a text.
+"""The aligner: a small CTC recognizer on a codec's vectors, which finds the frames of each symbol of a text.
 
-Six hours of speech teach a language model no alignment. This does, in minutes: it is trained on the same speech and
-texts, in any language, and needs no lexicon and no other recogniser.
+A language model cannot learn from a few hours of speech which frames speak which symbol. The aligner is trained in
+minutes on the same speech and texts, in any language, without a lexicon or another recognizer.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 
-PAUSE = -1  #: in a timing, in a symbol's place: frames that speak none
-PAUSE_FRAMES = 15  #: without any symbol, between two, make a pause; at the ends of a clip, a third of that
-LAYERS, KERNEL, DROPOUT = 5, 7, 0.1  #: of the recogniser
-REACH = LAYERS * (KERNEL // 2)  #: frames that it hears to each side: 0.3 s
-#: Of a pause, what still belongs to the symbol before, and already to the one behind: CTC names a sound when it knows
-#: it, not from its start to its end.
-TAIL, HEAD = 4, 3
+from vocable.codec.base import Codec
+from vocable.lm.batching import draw_similar_lengths
+from vocable.lm.recipe import AlignerRecipe
+from vocable.lm.timing import Timing, best_path, timing_of_path
+from vocable.training.precision import autocast
+
+LAYERS, KERNEL, DROPOUT = 5, 7, 0.1
+RECEPTIVE_FIELD = LAYERS * (KERNEL // 2)  #: frames to each side of a frame that its scores depend on
+CLIP_NORM = 1.0  #: largest norm of the gradient in training
 
 
 @dataclass(frozen=True)
 class AlignerConfig:
-    dimension: int  #: of the codec's code vectors
-    num_symbols: int
-    hidden: int = 256
+    """Sizes of an aligner."""
 
-
-@dataclass(frozen=True)
-class Timing:
-    """What is spoken when: symbols, PAUSE among them, and the frames of each, one or more."""
-
-    symbols: list[int]
-    frames: list[int]
-
-    def by_frame(self) -> list[int]:
-        """The symbol of each frame."""
-        return [s for s, n in zip(self.symbols, self.frames, strict=True) for _ in range(n)]
+    dimension: int  #: channels of the codec's vectors
+    num_symbols: int  #: size of the symbol table
+    hidden: int = 256  #: channels of the convolutions
 
 
 class Aligner(nn.Module):
-    """Vectors of codes [B, T, D] -> log-probabilities of symbols [B, T, symbols + 1]; the last is CTC's blank.
+    """A convolutional network from codec vectors to scores of symbols.
 
-    Convolutions, because what they name lies where they look: a recurrence may name a sound long after.
+    It is convolutional so that a symbol is recognized in the frames that speak it; a recurrent network may recognize it
+    much later.
     """
 
     mean: Tensor
@@ -62,35 +57,47 @@ class Aligner(nn.Module):
         self.head = nn.Linear(hidden, config.num_symbols + 1)
 
     def forward(self, vectors: Tensor, num_frames: Tensor) -> Tensor:
+        """Return log-probabilities float32 [B, T, symbols + 1]; the last one is CTC's blank.
+
+        vectors: float32 [B, T, D], right-padded. num_frames: valid frames of each clip, int64 [B].
+        """
         inside = (torch.arange(vectors.shape[1], device=vectors.device) < num_frames[:, None])[..., None]
         x = self.first((vectors - self.mean) / self.deviation)
         for norm, conv in zip(self.norms, self.convs, strict=True):
-            heard = conv((norm(x) * inside).transpose(1, 2)).transpose(1, 2)
-            x = x + self.dropout(nn.functional.gelu(heard))
+            y = conv((norm(x) * inside).transpose(1, 2)).transpose(1, 2)
+            x = x + self.dropout(nn.functional.gelu(y))
         return self.head(x).float().log_softmax(-1)  # type: ignore[no-any-return]
 
     def loss(self, vectors: Tensor, num_frames: Tensor, symbols: Tensor, num_symbols: Tensor) -> Tensor:
-        """CTC (Graves et al. 2006), a mean over clips by their lengths: symbols int64 [B, S], num_symbols [B]."""
+        """Return the CTC loss (Graves et al. 2006) in nats per symbol, the mean over clips.
+
+        vectors, num_frames: as in `forward`. symbols: texts, int64 [B, S], right-padded. num_symbols: int64 [B].
+        """
         scores = self(vectors, num_frames)
         return self._ctc(scores, num_frames, symbols, num_symbols, zero_infinity=True).mean()
 
     @torch.inference_mode()
-    def align(self, vectors: Tensor, symbols: list[int]) -> Timing:
-        """The timing of one clip [T, D] that says `symbols`. Raises ValueError for a clip too short to say them."""
+    def align(self, vectors: Tensor, symbols: list[int], frame_rate: float) -> Timing:
+        """Find the timing of `symbols` in one clip, float32 [T, D] at `frame_rate` frames per second.
+
+        Raises ValueError for a clip with too few frames for the symbols.
+        """
         scores = self(vectors[None], torch.tensor([len(vectors)], device=vectors.device))[0]
-        return timing(best_path(scores.cpu().numpy(), symbols), symbols)
+        return timing_of_path(best_path(scores.cpu().numpy(), symbols), symbols, frame_rate)
 
     @torch.inference_mode()
-    def likelihood(self, scores: Tensor, num_frames: Tensor, symbols: Tensor, num_symbols: Tensor) -> Tensor:
-        """How well clips can be heard to say `symbols`: CTC's log-likelihood of them, a mean over symbols, [B]. -inf
-        for clips too short to say them, and where there is none. scores: the aligner's, of each clip; the others as in
-        `loss`, and num_frames may be 0."""
+    def log_likelihood(self, scores: Tensor, num_frames: Tensor, symbols: Tensor, num_symbols: Tensor) -> Tensor:
+        """Return CTC's log-likelihood of a text in each clip, divided by its number of symbols: float32 [B].
+
+        scores: output of `forward`. The other arguments are as in `loss`, and num_frames may be 0. The result is -inf
+        for clips with too few frames for their text, and for an empty text.
+        """
         return -self._ctc(scores, num_frames, symbols, num_symbols).masked_fill(num_symbols == 0, torch.inf)
 
     def _ctc(
         self, scores: Tensor, num_frames: Tensor, symbols: Tensor, num_symbols: Tensor, zero_infinity: bool = False
     ) -> Tensor:
-        """Nats a symbol, [B]."""
+        """Return the CTC loss of each clip in nats per symbol, [B]."""
         blank = self.config.num_symbols
         nats = nn.functional.ctc_loss(
             scores.transpose(0, 1), symbols, num_frames, num_symbols, blank, "none", zero_infinity=zero_infinity
@@ -98,54 +105,50 @@ class Aligner(nn.Module):
         return nats / num_symbols.clamp(min=1)
 
 
-def best_path(scores: np.ndarray, symbols: list[int]) -> np.ndarray:
-    """The likeliest CTC path of a text: log-probabilities [T, V], the blank last -> int64 [T], the place in the text of
-    each frame's symbol, or -1. Raises ValueError where there is no path."""
-    count, frames = len(symbols), len(scores)
-    blank = scores.shape[1] - 1
-    states = np.full(2 * count + 1, blank)
-    states[1::2] = symbols
-    may_skip = np.zeros(len(states), bool)  # over the blank before, to another symbol
-    may_skip[3::2] = states[3::2] != states[1:-2:2]
-    best = np.full(len(states), -np.inf)
-    best[:2] = scores[0, states[:2]]
-    came_from = np.zeros((frames, len(states)), np.int8)
-    for t in range(1, frames):
-        one, two = np.full((2, len(states)), -np.inf)
-        one[1:], two[2:] = best[:-1], best[:-2]
-        two[~may_skip] = -np.inf
-        ways = np.stack([best, one, two])
-        came_from[t] = ways.argmax(0)
-        best = ways.max(0) + scores[t, states]
-    state = len(states) - 1 - (count > 0 and best[-2] > best[-1])
-    if best[state] == -np.inf:
-        raise ValueError(f"{frames} frames are too few for {count} symbols")
-    path = np.empty(frames, np.int64)
-    for t in range(frames - 1, -1, -1):
-        path[t] = (state - 1) // 2 if state % 2 else -1
-        state -= came_from[t, state]
-    return path
+def embed_codes(codec: Codec, codes: np.ndarray) -> Tensor:
+    """Return the codec's vectors of codes: int16 [K, T] -> float32 [T, D]."""
+    return codec.embed(torch.from_numpy(codes.astype(np.int64))[None])[0].T
 
 
-def timing(path: np.ndarray, symbols: list[int]) -> Timing:
-    """What a path says of when each symbol is spoken: symbols meet halfway, and long gaps are pauses."""
-    spoken = np.flatnonzero(path >= 0)
-    place = path[spoken]
-    first = spoken[np.searchsorted(place, np.arange(len(symbols)), "left")]
-    last = spoken[np.searchsorted(place, np.arange(len(symbols)), "right") - 1]
-    parts: list[tuple[int, int]] = []  # a symbol, and the frame that it ends before
-    if first[0] >= PAUSE_FRAMES // 3 + HEAD:
-        parts.append((PAUSE, int(first[0]) - HEAD))
-    for i, symbol in enumerate(symbols[:-1]):
-        gap = first[i + 1] - last[i] - 1
-        if gap >= PAUSE_FRAMES + TAIL + HEAD:
-            parts += [(symbol, int(last[i]) + 1 + TAIL), (PAUSE, int(first[i + 1]) - HEAD)]
-        else:
-            parts.append((symbol, int(last[i] + first[i + 1] + 1) // 2))
-    rest = len(path) - 1 - int(last[-1])
-    if rest >= PAUSE_FRAMES // 3 + TAIL:
-        parts += [(symbols[-1], int(last[-1]) + 1 + TAIL), (PAUSE, len(path))]
-    else:
-        parts.append((symbols[-1], len(path)))
-    stops = [stop for _, stop in parts]
-    return Timing([symbol for symbol, _ in parts], np.diff([0, *stops]).tolist())
+@torch.random.fork_rng(devices=())
+def train_aligner(
+    model: Aligner,
+    symbols: Mapping[str, list[int]],
+    codes: Mapping[str, np.ndarray],
+    codec: Codec,
+    recipe: AlignerRecipe,
+    progress: Callable[[str, float], None] = lambda stage, fraction: None,
+) -> None:
+    """Train an aligner on the CPU.
+
+    symbols: the text of each clip, by the clip's id. codes: of each clip, int16 [K, T]. The seed is fixed, so that runs
+    of several seeds learn from the same timings.
+    """
+    torch.manual_seed(0)
+    rng = np.random.default_rng(0)
+    names = sorted(codes, key=lambda name: codes[name].shape[1])
+    lengths = np.array([codes[name].shape[1] for name in names])
+    sample = torch.cat(
+        [embed_codes(codec, codes[names[i]]) for i in rng.integers(len(names), size=min(64, len(names)))]
+    )
+    model.mean.copy_(sample.mean(0))
+    model.deviation.copy_(sample.std(0).clamp_min(1e-5))
+    optimizer = torch.optim.AdamW(model.parameters(), recipe.learning_rate)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.learning_rate, recipe.steps, pct_start=0.1)
+    model.train()
+    for step in range(recipe.steps):
+        chosen = [names[i] for i in draw_similar_lengths(lengths, recipe.batch_frames, rng)]
+        vectors = [embed_codes(codec, codes[name]) for name in chosen]
+        texts = [torch.tensor(symbols[name]) for name in chosen]
+        num_frames, num_symbols = (torch.tensor([len(row) for row in rows]) for rows in (vectors, texts))
+        with autocast("cpu"):
+            loss = model.loss(
+                pad_sequence(vectors, batch_first=True), num_frames, pad_sequence(texts, batch_first=True), num_symbols
+            )
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(model.parameters(), CLIP_NORM)
+        optimizer.step()
+        schedule.step()
+        progress("training the aligner", (step + 1) / recipe.steps)
+    model.eval()

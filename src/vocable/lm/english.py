@@ -1,30 +1,30 @@
-"""English as it is spoken: dates, times, telephone numbers, money, signs and short forms in words."""
+"""Write English out in words: dates, times, telephone numbers, money, signs and short forms."""
 
-# ruff: noqa: RUF001 (characters that look like others are the matter here)
+# ruff: noqa: RUF001 (characters that look alike are intended)
 
 from __future__ import annotations
 
 import re
 import unicodedata
 
-#: Words that begin sentences: behind a short form that may end one, they tell that it did.
+#: Words that begin sentences: after a short form, they show that its period ended the sentence.
 _STARTER = (
     "(?:The|This|That|These|Those|There|Then|They|He|She|It|We|You|I|My|His|Her|Our|Your|Their|Its|An?|And|But|So|Or|"
     "If|When|While|What|Who|Why|Where|How|In|On|At|After|Before|As|For|From|With|To|Now|Yes|Here|Once|Some|However|"
     r"Although|Because|Since|Until|Is|Are|Was|Were|Did|Does|Has|Have|Can|Could|Would|Should|Let|Please)\b"
 )
-#: Saints, whatever stands before: East St. Louis, Mount St. Helens.
+#: Names of saints: "St." before one of them is "saint", also after another name (East St. Louis).
 _SAINT = (
     "(?:Albans?|Andrews?|Anne|Anthony|Augustine|Bernard|Catherines?|Charles|Clair|Cloud|Croix|Francis|George|Germain|"
     "Helena|Helens|Ives|James|Johns?|Joseph|Jude|Kitts|Lawrence|Louis|Lucia|Lucie|Luke|Mark|Martin|Mary|Matthew|"
     r"Michael|Moritz|Nicholas|Nick|Pancras|Patrick|Pauls?|Peters?|Petersburg|Stephens?|Thomas|Tropez|Vincent)\b"
 )
-#: What a street is named by: a word with a capital that begins no sentence, or a number.
+#: The name of a street: a capitalized word that begins no sentence, or a number.
 _NAME = rf"(?!{_STARTER})(?:[A-Z][\w'-]*|\d+\w{{0,2}})"
 _MONTHS = ["January", "February", "March", "April", "May", "June"]
 _MONTHS += ["July", "August", "September", "October", "November", "December"]
 
-#: What a period shortens without ending a sentence, as patterns, and what is said for it.
+#: Patterns of short forms whose period never ends a sentence, and the words to read.
 _SHORT_FORMS = {
     r"[Mm]r\.": "mister",
     r"[Mm]rs\.": "missus",
@@ -45,7 +45,7 @@ _SHORT_FORMS = {
     r"[Aa]pprox\.": "approximately",
     **{rf"{month[:3]}t?\.(?= \d)": month for month in _MONTHS},
 }
-#: Those that end a sentence too, where the text ends or the next word begins another.
+#: Short forms whose period also ends the sentence at the end of the text or before a word that begins a sentence.
 _FINAL_FORMS = {
     r"[Ss]t\.": "street",
     r"[Jj]r\.": "junior",
@@ -62,11 +62,12 @@ _FINAL_FORMS = {
     r"M\.Sc\.": "M S C",
     r"B\.Sc\.": "B S C",
 }
-#: And in any language initials (J. Smith; I is a word), and letters with periods (U.S., a.m., z.B.).
+#: These, and in any language initials (J. Smith; but not I, which is a word) and letters with periods (U.S., a.m.,
+#: z.B.).
 _MAY_END = "|".join([*_FINAL_FORMS, r"[A-HJ-Z]\.", r"(?:[^\W\d_]\.){2,}"])
 _NEXT = rf"[^\w\s]*\s+{_STARTER}"
-#: A period within or behind this ends no sentence.
-SHORTENED = (
+#: Text whose periods end no sentence.
+ABBREVIATED = (
     rf"{_NAME} Dr(?=\.{_NEXT})|{'|'.join(_SHORT_FORMS)}|(?:{'|'.join(_FINAL_FORMS)})(?!{_NEXT})|"
     rf"[A-HJ-Z]\.(?=\s+\w)(?!{_NEXT})|(?:[^\W\d_]\.){{2,}}(?=\W*\w)(?!{_NEXT})"
 )
@@ -86,16 +87,16 @@ _TIME = re.compile(r"(?<![\d:.,/])([01]?\d|2[0-4]):([0-5]\d)(?::([0-5]\d))?(?![\
 _YEAR = re.compile(r"(?<![\d.,/:$£€¥+])(1(?:0[1-9]|[1-9]\d)|20[1-9])(\d)(?![\d%]|[.,:/]\d)")
 
 
-def read_dates(text: str, day_first: bool) -> str:
-    """Telephone numbers, dates, times and years as words and short numbers, before other numbers are joined.
+def spell_out_dates(text: str, day_first: bool) -> str:
+    """Replace telephone numbers, dates, times and years by words and short numbers.
 
-    day_first: 5/1/2024 is January 5th.
+    Call it before digit groups are joined. day_first: 5/1/2024 is January 5th.
     """
     text = _PHONE.sub(_phone, text)
     text = _ISO_DATE.sub(lambda m: _date(m[0], m["two"], m["one"], m["year"]), text)
 
     def written(found: re.Match[str]) -> str:
-        if found["month"]:  # with periods, as where the day comes first
+        if found["month"]:  # dates with periods have the day first
             return _date(found[0], found["one"], found["month"], found["full"])
         day, month = (found["one"], found["two"]) if day_first else (found["two"], found["one"])
         return _date(found[0], *((month, day) if int(month) > 12 else (day, month)), found["year"])
@@ -126,13 +127,13 @@ def _time(found: re.Match[str]) -> str:
     hour, minute, second, half = found.groups()
     hour = str(int(hour))
     if minute != "00" or second:
-        said = f"{hour} oh {int(minute)}" if minute[0] == "0" else f"{hour} {minute}"
-        return f"{said} and {int(second)} seconds" if second else said
+        words = f"{hour} oh {int(minute)}" if minute[0] == "0" else f"{hour} {minute}"
+        return f"{words} and {int(second)} seconds" if second else words
     return hour if half else f"{hour} o'clock" if 1 <= int(hour) <= 12 else f"{hour} hundred"
 
 
 def _year(found: re.Match[str]) -> str:
-    """1984 as 19 84, which is how counts of hundreds are said too."""
+    """Read 1984 as 19 84. Counts in that range are read the same way."""
     first, rest = found[1][:2], found[1][2:] + found[2]
     return f"{first} hundred" if rest == "00" else f"{first} oh {rest[1]}" if rest[0] == "0" else f"{first} {rest}"
 
@@ -173,8 +174,9 @@ _AMOUNT = re.compile(
 )
 
 
-def in_words(text: str) -> str:
-    """Money, fractions, powers, signs and short forms as words. What ends a sentence, ends in a period of its own."""
+def spell_out(text: str) -> str:
+    """Replace money, fractions, powers, signs and short forms by words. A short form at the end of a sentence keeps a
+    period that ends the sentence."""
     text = re.sub(rf"(?<![\w.])({_NAME} Dr\.|{_MAY_END})(?=\s+{_STARTER})", r"\1.", text)
     text = re.sub(r"\.(\W*)$", r"..\1", text)
     text = _AMOUNT.sub(_money, text)
@@ -221,7 +223,7 @@ def _fraction(found: re.Match[str]) -> str:
 
 
 def _power(found: re.Match[str]) -> str:
-    """Of a number or a unit (10², km²); behind a word it is the number of a note."""
+    """Read the power of a number or a unit (10², km²); after a longer word it is a footnote's number and is dropped."""
     base, power = found[1], unicodedata.normalize("NFKC", found[2]).replace("−", "minus ")
     if not base.isdigit() and base != ")" and len(base) > 2:
         return base
@@ -229,5 +231,6 @@ def _power(found: re.Match[str]) -> str:
 
 
 def _letters(written: str) -> str:
-    """R&D as R and D, AT&T as A.T. and T: espeak-ng reads AT as the word and a lone A as the article."""
+    """Write R&D as R and D, AT&T as A.T. and T: without periods, espeak-ng reads AT as a word and a single A as
+    the article."""
     return " and ".join(name if len(name) == 1 else "".join(f"{c}." for c in name) for name in written.split("&"))

@@ -1,4 +1,4 @@
-"""The models of speech in a folder: config.json, ar.safetensors, nar.safetensors, aligner.safetensors."""
+"""The language models of speech and their folder: config.json, ar.safetensors, nar.safetensors, aligner.safetensors."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import hashlib
 import importlib.util
 import json
 import os
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,76 +23,98 @@ from vocable.codec.base import Codec
 from vocable.files import atomic_path
 from vocable.lm.aligner import Aligner, AlignerConfig
 from vocable.lm.ar import AR, ARConfig
+from vocable.lm.front_ends import FRONT_ENDS, read_text
 from vocable.lm.nar import NAR, NARConfig, codebooks_of
 from vocable.lm.recipe import LMRecipe, ModelRecipe
-from vocable.lm.text import FRONT_ENDS, SymbolTable, read_text
+from vocable.lm.symbols import SymbolTable
 from vocable.lm.transformer import TransformerConfig
 
 CONFIG = "config.json"
+#: Files of 0.1 have no frame rate in their configs if it is this one; ours have none either, so digests are the same.
+DEFAULT_FRAME_RATE = 50.0
 
 
 @dataclass
-class Models:
-    """AR, NAR, and the aligner that timed what they learned from; any may be missing. And what they were made for."""
+class LanguageModels:
+    """AR, NAR and the aligner that timed their corpus, each of them optional; and what they were trained for."""
 
-    token_id: str  #: of the codec; of vocable 0.1, the codec's own id
-    front_end: str
-    language: str  #: of texts that do not say
-    table: SymbolTable
+    token_id: str  #: of the codec; in files of vocable 0.1, the codec's own id
+    front_end: str  #: that reads texts: "phonemes" or "characters"
+    language: str  #: of the training texts, ISO 639-1
+    table: SymbolTable  #: the symbols of the training texts
     ar: AR | None = None
     nar: NAR | None = None
     aligner: Aligner | None = None
 
-    @property
-    def parts(self) -> dict[str, nn.Module]:
-        """The models that are there, by name."""
+    def networks(self) -> dict[str, nn.Module]:
+        """Return the models that are present: "ar", "nar" and "aligner"."""
         every = {"ar": self.ar, "nar": self.nar, "aligner": self.aligner}
         return {name: model for name, model in every.items() if model is not None}
 
-    def to(self, device: str) -> Models:
-        """Moves the models."""
-        for model in self.parts.values():
+    def to(self, device: str | torch.device) -> LanguageModels:
+        """Move the models to a device; returns self."""
+        for model in self.networks().values():
             model.to(device)
         return self
 
     def symbols_of(self, text: str, language: str | None = None) -> list[int]:
-        """The symbols of a text. Raises ValueError for one that says nothing, or holds what the models do not know."""
+        """Convert a text to symbol ids. language: ISO 639-1; None: that of the training texts.
+
+        Raises ValueError for a text without letters or digits, and for one without a symbol that the models know.
+        """
         return self.table.encode(read_text(text, language or self.language, self.front_end))
 
-    def align(self, codec: Codec, codes: Tensor, text: str, language: str | None = None) -> list[int]:
-        """Which symbol of `text` each frame speaks, PAUSE among them: codes of all layers, int64 [K, T] -> T symbols.
+    def warn_of_language(self, language: str | None) -> None:
+        """Warn if `language` is not that of the training texts. Regions ("en-GB") are not compared."""
+        if language is not None and language.lower().split("-")[0] != self.language.lower().split("-")[0]:
+            warnings.warn(
+                f"the models were trained on language {self.language!r}, and the text is in {language!r}: "
+                "words may be lost or mispronounced",
+                stacklevel=3,
+            )
 
-        Raises ValueError for a text that the models cannot read, or that is too long for the clip, and where they have
-        no aligner.
+    def align(self, codec: Codec, codes: Tensor, text: str, language: str | None = None) -> list[int]:
+        """Find the symbol that each frame of a clip speaks, PAUSE among them: codes int64 [K, T] -> T symbols.
+
+        Raises ValueError for a text that the models cannot read or that is too long for the clip, and if there is no
+        aligner.
         """
         if self.aligner is None:
-            raise ValueError("these models have no aligner, which a text needs: leave the text out")
-        return self.aligner.align(codec.embed(codes[None])[0].T, self.symbols_of(text, language)).by_frame()
+            raise ValueError("these models have no aligner, so they cannot use a text: leave it out")
+        vectors = codec.embed(codes[None])[0].T
+        return self.aligner.align(vectors, self.symbols_of(text, language), codec.frame_rate).by_frame()
 
 
-def build_models(recipe: LMRecipe, codec: Codec, table: SymbolTable, language: str) -> Models:
-    """Random weights. table and language: of the corpus."""
+def build_models(recipe: LMRecipe, codec: Codec, table: SymbolTable, language: str) -> LanguageModels:
+    """Build the models that a recipe trains, with random weights. table, language: of the corpus."""
     ar = nar = None
     if recipe.ar.train:
-        transformer = _transformer(recipe.ar)
-        dimension = codec.dimension if recipe.ar.all_layers else 0
         ar = AR(
             ARConfig(
-                codec.codebook_sizes[0],
-                len(table),
-                transformer,
-                recipe.ar.timed,
-                recipe.ar.look_ahead and recipe.ar.timed,
-                dimension,
-                codec.frame_rate,
+                codebook_size=codec.codebook_sizes[0],
+                num_symbols=len(table),
+                transformer=_transformer(recipe.ar),
+                timed=recipe.ar.timed,
+                look_ahead=recipe.ar.look_ahead and recipe.ar.timed,
+                dimension=codec.dimension if recipe.ar.all_layers else 0,
+                frame_rate=codec.frame_rate,
             )
         )
     if recipe.nar.train:
-        transformer = _transformer(recipe.nar, codec.num_quantizers - 1)
-        books = codebooks_of(codec)
-        layers, size, dimension = books.shape
-        nar = NAR(NARConfig(layers, size, dimension, len(table), transformer), books)
-    return Models(codec.token_id, recipe.data.front_end, language, table, ar, nar)
+        codebooks = codebooks_of(codec)
+        layers, size, dimension = codebooks.shape
+        nar = NAR(
+            NARConfig(
+                num_quantizers=layers,
+                codebook_size=size,
+                dimension=dimension,
+                num_symbols=len(table),
+                transformer=_transformer(recipe.nar, stages=layers - 1),
+                frame_rate=codec.frame_rate,
+            ),
+            codebooks,
+        )
+    return LanguageModels(codec.token_id, recipe.data.front_end, language, table, ar, nar)
 
 
 def _transformer(recipe: ModelRecipe, stages: int = 0) -> TransformerConfig:
@@ -100,68 +123,100 @@ def _transformer(recipe: ModelRecipe, stages: int = 0) -> TransformerConfig:
     )
 
 
-def save_models(models: Models, folder: str | os.PathLike[str], dtype: torch.dtype = torch.float32) -> None:
-    """Write the files, each one atomically, the config last."""
+def save_models(models: LanguageModels, folder: str | os.PathLike[str], *, dtype: torch.dtype = torch.float32) -> None:
+    """Write the models' files, each one atomically, the config last. dtype: of the weights in the files."""
     folder = Path(folder)
-    for name, model in models.parts.items():
+    for name, model in models.networks().items():
         tensors = {key: t.detach().to("cpu", dtype).contiguous() for key, t in model.state_dict().items()}
         with atomic_path(folder / f"{name}.safetensors") as temporary:
             safetensors.torch.save_file(tensors, temporary)
     with atomic_path(folder / CONFIG) as temporary:
-        temporary.write_text(json.dumps(_values(models), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        temporary.write_text(json.dumps(_config(models), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def _values(models: Models) -> dict[str, Any]:
-    """What stands in the config."""
+def _config(models: LanguageModels) -> dict[str, Any]:
+    """Return the content of config.json."""
     values = {
         "codec": models.token_id,
         "front_end": models.front_end,
         "language": models.language,
         "symbols": list(models.table.symbols),
     }
-    configs = {name: dataclasses.asdict(model.config) for name, model in models.parts.items()}  # type: ignore[call-overload]
-    if configs.get("ar", {}).get("frame_rate") == 50.0:  # as in files of 0.1, whose digests stay
-        del configs["ar"]["frame_rate"]
-    return values | configs
+    for name, model in models.networks().items():
+        config = dataclasses.asdict(model.config)  # type: ignore[call-overload]
+        if config.get("frame_rate") == DEFAULT_FRAME_RATE:
+            del config["frame_rate"]
+        values[name] = config
+    return values
 
 
-def find_models(name: str | os.PathLike[str] | None = None) -> Path:
-    """The folder of `name`, itself a folder or a hub id; None: the shipped models, of an installed models/uslm or a
-    clone. Raises ValueError where there are none."""
+def find_models(
+    name: str | os.PathLike[str] | None = None,
+    *,
+    revision: str | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
+    local_files_only: bool = False,
+) -> Path:
+    """Return the folder of language models.
+
+    name: a folder or a hub id; None: the shipped models, of the installed package models/uslm or of a clone. revision,
+    cache_dir, local_files_only: as in `load_models`. Raises ValueError if there are none.
+    """
     if name is not None:
-        return checkpoint.locate(name, "ar.safetensors", "nar.safetensors", "aligner.safetensors")
+        return checkpoint.locate(
+            name,
+            "ar.safetensors",
+            "nar.safetensors",
+            "aligner.safetensors",
+            revision=revision,
+            cache_dir=cache_dir,
+            local_files_only=local_files_only,
+        )
     package = importlib.util.find_spec("vocable_uslm")
-    places = [Path(package.origin).parent] if package and package.origin else []
-    for place in (*places, Path(__file__).parents[3] / "models" / "uslm"):
-        if (place / CONFIG).is_file():
-            return place
+    folders = [Path(package.origin).parent] if package and package.origin else []
+    for folder in (*folders, Path(__file__).parents[3] / "models" / "uslm"):
+        if (folder / CONFIG).is_file():
+            return folder
     raise ValueError(
-        "no speech models here: pip install ./models/uslm in a clone, or name a folder of `vocable train lm`"
+        "the shipped language models are not installed: run `pip install ./models/uslm` in a clone, "
+        "or name a folder of `vocable train lm`"
     )
 
 
-def load_models(name: str | os.PathLike[str] | None, codec: Codec) -> Models:
-    """What `save_models` wrote, in float32 and eval mode. name: of `find_models`. Raises ValueError for a folder that
-    holds none, is damaged, or was made for another codec."""
-    folder = find_models(name)
+def load_models(
+    name: str | os.PathLike[str] | None,
+    codec: Codec,
+    *,
+    revision: str | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
+    local_files_only: bool = False,
+) -> LanguageModels:
+    """Load what `save_models` wrote, in float32, on the CPU, in eval mode.
+
+    name: as in `find_models`. codec: the one that the models were trained for. revision (branch, tag or commit),
+    cache_dir and local_files_only: of a download from the hub, as in huggingface_hub. Raises ValueError for a folder
+    without models, damaged models, and models for another codec.
+    """
+    folder = find_models(name, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only)
     try:
         values = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-        models = Models(values["codec"], values["front_end"], values["language"], SymbolTable(values["symbols"]))
+        table = SymbolTable(values["symbols"])
+        models = LanguageModels(values["codec"], values["front_end"], values["language"], table)
         codec.check_token_id(models.token_id, "models")
         if models.front_end not in FRONT_ENDS or not isinstance(models.language, str):
-            raise ValueError("its front_end or language is none")
-        for name in ("ar", "nar", "aligner"):
-            if name in values and values[name]["num_symbols"] != len(models.table):
-                raise ValueError(f"its {name} is not for the {len(models.table)} symbols")
+            raise ValueError("its front_end or language is invalid")
+        for network in ("ar", "nar", "aligner"):
+            if network in values and values[network]["num_symbols"] != len(table):
+                raise ValueError(f"its {network} is not for the {len(table)} symbols")
         if "ar" in values:
-            ar = ARConfig(**_config(values["ar"]))
+            ar = ARConfig(**_with_transformer(values["ar"]))
             models.ar = _load(folder / "ar.safetensors", ar.transformer, lambda: AR(ar))
         if "nar" in values:
-            nar, books = NARConfig(**_config(values["nar"])), codebooks_of(codec)
-            if books.shape != (nar.num_quantizers, nar.codebook_size, nar.dimension):
+            nar, codebooks = NARConfig(**_with_transformer(values["nar"])), codebooks_of(codec)
+            if codebooks.shape != (nar.num_quantizers, nar.codebook_size, nar.dimension):
                 raise ValueError(f"its NAR is for codebooks {nar.num_quantizers, nar.codebook_size, nar.dimension}")
-            models.nar = _load(folder / "nar.safetensors", nar.transformer, lambda: NAR(nar, books.to("meta")))
-            models.nar.set_codebooks(books)
+            models.nar = _load(folder / "nar.safetensors", nar.transformer, lambda: NAR(nar, codebooks.to("meta")))
+            models.nar.set_codebooks(codebooks)
         if "aligner" in values:
             aligner = AlignerConfig(**values["aligner"])
             models.aligner = _load(folder / "aligner.safetensors", None, lambda: Aligner(aligner))
@@ -174,10 +229,10 @@ Model = TypeVar("Model", bound=nn.Module)
 
 
 def _load(path: Path, transformer: TransformerConfig | None, build: Callable[[], Model]) -> Model:
-    """A model of the file's weights, in float32 and eval mode.
+    """Build a model and load its weights from a file, in float32 and eval mode.
 
-    Before anything is built, the layers that the config asks for are counted in the file, and the model is built
-    without memory: a config alone can claim any size. Nor does it draw random numbers.
+    A config may claim any size, so before the model is built, its number of blocks is compared with the file, and it is
+    built on the meta device, without memory and without drawing random numbers.
     """
     with safetensors.safe_open(path, "pt") as file:
         names = set(file.keys())
@@ -192,14 +247,14 @@ def _load(path: Path, transformer: TransformerConfig | None, build: Callable[[],
     return model.eval()
 
 
-def _config(values: dict[str, Any]) -> dict[str, Any]:
+def _with_transformer(values: dict[str, Any]) -> dict[str, Any]:
     return values | {"transformer": TransformerConfig(**values["transformer"])}
 
 
-def digest(models: Models) -> str:
-    """The first ten digits of a SHA-256 of all that speech depends on: weights, sizes, symbols."""
-    found = hashlib.sha256(json.dumps(_values(models), sort_keys=True).encode())
-    for model in models.parts.values():
+def digest(models: LanguageModels) -> str:
+    """Return the first ten hex digits of the SHA-256 of everything that speech depends on: config and weights."""
+    found = hashlib.sha256(json.dumps(_config(models), sort_keys=True).encode())
+    for model in models.networks().values():
         for key, tensor in sorted(model.state_dict().items()):
             found.update(key.encode() + tensor.detach().cpu().float().contiguous().numpy().tobytes())
     return found.hexdigest()[:10]

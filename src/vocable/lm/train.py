@@ -1,4 +1,4 @@
-"""The language models' trainer: tokens and texts in, AR and NAR out. `training/loop.py` has the loop.
+"""The trainer of the language models: tokens and texts in, AR and NAR out. `training/loop.py` has the loop.
 
 RUN/model/   config.json, ar.safetensors, nar.safetensors, aligner.safetensors
 """
@@ -7,149 +7,35 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pad_sequence
 
+from vocable.codec.base import Codec
 from vocable.codec.load import load_codec
 from vocable.corpus.manifest import read_manifest, spread
-from vocable.lm.aligner import PAUSE, Aligner, Timing
-from vocable.lm.ar import AR
-from vocable.lm.corpus import Clip, Corpus, like_lengths, load_corpus
-from vocable.lm.model import Models, build_models, digest, load_models, save_models
-from vocable.lm.nar import NAR, codebooks_of, frame_symbols, sum_of
-from vocable.lm.normalization import MARKS
+from vocable.lm.aligner import Aligner
+from vocable.lm.batches import Batch, ClipBatches
+from vocable.lm.corpus import Corpus, load_corpus
+from vocable.lm.model import LanguageModels, build_models, digest, load_models, save_models
 from vocable.lm.recipe import AlignerRecipe, LMRecipe
 from vocable.lm.transformer import IGNORED, cross_entropy
 from vocable.training.log import Writer
 from vocable.training.loop import Trainer
 from vocable.training.optimizer import Updater
 
-SHORTEST_PROMPT = 1.0  #: seconds
-WIDTH = 64  #: batches are padded to multiples of it: on a GPU each new shape costs memory and time
-DEV_BATCH = 8  #: clips
-
-
-@dataclass
-class Batch:
-    """One part of a step's work: the same clips for both models, or for one."""
-
-    ar: tuple[Tensor, ...] | None  #: what AR.forward takes, and int64 targets [B, S]
-    nar: tuple[Tensor, ...] | None  #: what NAR.forward takes
-
-
-class ClipBatches:
-    """Clips of like lengths, each with a prompt in its speaker's voice; a part of a batch follows from the seed, the
-    step, its index and the number of parts."""
-
-    def __init__(self, corpus: Corpus, recipe: LMRecipe, frame_rate: float, models: Models, codebooks: Tensor) -> None:
-        self.clips, self.recipe, self.codebooks = corpus.clips, recipe, codebooks
-        self.ar = models.ar if recipe.ar.train else None
-        self.nar = models.nar if recipe.nar.train else None
-        self.shortest_prompt = round(SHORTEST_PROMPT * frame_rate)
-        self.longest_prompt = round(recipe.data.prompt * frame_rate)
-        self.lengths = np.array([clip.codes.shape[1] for clip in self.clips])
-        self.marks = {i for i, symbol in enumerate(corpus.table.symbols) if symbol in MARKS}
-        self.by_speaker: dict[str, list[int]] = {}
-        for i, clip in enumerate(self.clips):
-            self.by_speaker.setdefault(clip.speaker, []).append(i)
-
-    def micro_batch(self, step: int, index: int, count: int) -> Batch:
-        """The index-th of `count` parts of batch `step`, of clips drawn for it alone."""
-        rng = np.random.default_rng([self.recipe.seed, step, index])
-        prompts = (self.shortest_prompt + self.longest_prompt) // 2  # on average
-        chosen = like_lengths(self.lengths + prompts, self.recipe.data.batch_frames // count, rng)
-        return self.batch(chosen, rng)
-
-    def batch(self, chosen: Sequence[int], rng: np.random.Generator) -> Batch:
-        voices = [self._prompt(i, rng) for i in chosen]
-        clips = [self.clips[i] if rng.random() < 0.5 else self._unmarked(self.clips[i]) for i in chosen]
-        return Batch(
-            self._for_ar(self.ar, clips, voices, rng) if self.ar else None,
-            self._for_nar(self.nar, clips, voices, rng) if self.nar else None,
-        )
-
-    def _unmarked(self, clip: Clip) -> Clip:
-        """A clip without its text's punctuation, in whose place it pauses: where few voices have any, it would tell of
-        the voice."""
-        if not self.marks.intersection(clip.symbols):
-            return clip
-        timing = clip.timing
-        if timing is not None:
-            runs: list[list[int]] = []
-            for symbol, frames in zip(timing.symbols, timing.frames, strict=True):
-                symbol = PAUSE if symbol in self.marks else symbol
-                if runs and symbol == PAUSE == runs[-1][0]:
-                    runs[-1][1] += frames
-                else:
-                    runs.append([symbol, frames])
-            timing = Timing([symbol for symbol, _ in runs], [frames for _, frames in runs])
-        return dataclasses.replace(clip, symbols=[s for s in clip.symbols if s not in self.marks], timing=timing)
-
-    def _prompt(self, index: int, rng: np.random.Generator) -> Tensor:
-        """Up to `data.prompt` seconds of another clip of the speaker, none if there is no other: int64 [K, P]."""
-        others = [i for i in self.by_speaker[self.clips[index].speaker] if i != index]
-        if not others:
-            return torch.zeros(len(self.clips[index].codes), 0, dtype=torch.int64)
-        codes = self.clips[others[rng.integers(len(others))]].codes
-        longest = min(self.longest_prompt, codes.shape[1])
-        length = int(rng.integers(min(self.shortest_prompt, longest), longest + 1))
-        start = int(rng.integers(codes.shape[1] - length + 1))
-        return torch.from_numpy(codes[:, start : start + length].astype(np.int64))
-
-    def _for_ar(
-        self, model: AR, clips: Sequence[Clip], voices: Sequence[Tensor], rng: np.random.Generator
-    ) -> tuple[Tensor, ...]:
-        examples, vectors = [], []
-        for clip, voice in zip(clips, voices, strict=True):
-            prompt = voice if rng.random() >= self.recipe.ar.no_prompt else voice[:, :0]
-            codes = torch.from_numpy(clip.codes[0].astype(np.int64))
-            examples.append(model.example(clip.symbols, codes, clip.timing, prompt[0]))
-            if model.voice:
-                vectors.append(sum_of(self.codebooks, prompt))
-        inputs = [_padded([ids for ids, _ in examples])]
-        if model.voice:
-            inputs.append(_padded(vectors))
-        return *inputs, _padded([wanted for _, wanted in examples], IGNORED)
-
-    def _for_nar(
-        self, model: NAR, clips: Sequence[Clip], voices: Sequence[Tensor], rng: np.random.Generator
-    ) -> tuple[Tensor, ...]:
-        prompts = [voice.T if rng.random() >= self.recipe.nar.no_prompt else voice.T[:0] for voice in voices]
-        codes = [torch.from_numpy(clip.codes.astype(np.int64)).T for clip in clips]
-        told = [clip.timing if rng.random() >= self.recipe.nar.no_symbols else None for clip in clips]
-        symbols = [frame_symbols(t.by_frame() if t else None, len(c)) for t, c in zip(told, codes, strict=True)]
-        return (
-            _padded(prompts).transpose(1, 2),
-            torch.tensor([len(rows) for rows in prompts]),
-            _padded(codes).transpose(1, 2),
-            torch.tensor([len(rows) for rows in codes]),
-            _padded(symbols),
-            torch.from_numpy(rng.integers(model.config.num_quantizers - 1, size=len(clips))),
-        )
-
-
-def _sizes(model: nn.Module) -> dict[str, Any]:
-    """What a model's weights are made for: its config without what another run of the same weights may change."""
-    sizes: dict[str, Any] = dataclasses.asdict(model.config)  # type: ignore[call-overload]
-    return sizes | {"look_ahead": None, "frame_rate": None, "transformer": sizes["transformer"] | {"dropout": None}}
-
-
-def _padded(rows: Sequence[Tensor], value: int = 0) -> Tensor:
-    """Tensors [n, ...] -> [B, N, ...], N a multiple of WIDTH."""
-    batch = pad_sequence(list(rows), batch_first=True, padding_value=value)
-    wider = batch.new_full((len(rows), -batch.shape[1] % WIDTH, *batch.shape[2:]), value)
-    return torch.cat([batch, wider], 1)
+DEV_BATCH = 8  #: clips of a batch in evaluation
 
 
 class LMTrainer(Trainer):
-    """One training run in a folder. max_time and on_log: the loop's. on_load: called with the stage of what is made
-    before training, and the part of it that is done."""
+    """One training run in a folder.
+
+    max_time, on_log: as in `Trainer`. on_load: called with the name of a stage of loading the corpus and the fraction
+    of it that is done.
+    """
 
     recipe: LMRecipe
 
@@ -160,77 +46,63 @@ class LMTrainer(Trainer):
         *,
         max_time: float | None = None,
         on_log: Callable[[dict[str, Any]], None] = lambda record: None,
-        on_load: Callable[[str, float], None] = lambda stage, share: None,
+        on_load: Callable[[str, float], None] = lambda stage, fraction: None,
     ) -> None:
         super().__init__(recipe, folder, max_time=max_time, on_log=on_log)
         self.workers = recipe.data.workers
         codec = load_codec(recipe.codec, parts="decoder")
-        d = recipe.data
         with self.processes.main_process_first():
-            train, dev = read_manifest(d.train), [u for u in read_manifest(d.dev) if u.text]
-            begun = load_models(recipe.init, codec) if recipe.init else None
-            if begun and begun.front_end != d.front_end:
-                raise ValueError(f"{recipe.init} reads {begun.front_end}: --set data.front_end={begun.front_end}")
-            table = begun.table if begun else None
-            aligner: AlignerRecipe | Aligner | None = recipe.aligner if recipe.ar.timed else None
-            if aligner and begun and begun.aligner:  # it has heard more than these clips, perhaps
-                aligner = begun.aligner
-            self.corpus = load_corpus(d.tokens, train, d, codec, aligner, table, on_load)
-            dev = spread(dev, recipe.dev_clips)
-            aligner = self.corpus.aligner
-            held_out = load_corpus(d.dev_tokens, dev, d, codec, aligner, self.corpus.table, on_load)
+            initial = _initial_models(recipe, codec)
+            self.corpus, held_out = _load_corpora(recipe, codec, initial, on_load)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(recipe.seed)
             self.models = build_models(recipe, codec, self.corpus.table, self.corpus.language)
-        if begun:
-            for name, model in self.models.parts.items():
-                if name not in begun.parts or _sizes(begun.parts[name]) != _sizes(model):
-                    raise ValueError(
-                        f"{recipe.init} has no {name} of this recipe's sizes: give the recipe that made it"
-                    )
-                model.load_state_dict(begun.parts[name].state_dict())
-            self.models.ar, self.models.nar = self.models.ar or begun.ar, self.models.nar or begun.nar  # as they were
+        if initial:
+            _start_from(self.models, initial, recipe.init)
         self.models.aligner = self.corpus.aligner
-        wanted = {"ar": recipe.ar.train, "nar": recipe.nar.train}
-        self.trained = {name: part.to(self.device) for name, part in self.models.parts.items() if wanted.get(name)}
+        train = {"ar": recipe.ar.train, "nar": recipe.nar.train}
+        self.trained = {
+            name: model.to(self.device) for name, model in self.models.networks().items() if train.get(name)
+        }
         self.updaters = {
             name: Updater(model.parameters(), recipe.optimizer, float16=recipe.precision == "float16")
             for name, model in self.trained.items()
         }
-        books = codebooks_of(codec).cpu()
-        self.data: ClipBatches = ClipBatches(self.corpus, recipe, codec.frame_rate, self.models, books)
-        self.held_out = ClipBatches(held_out, recipe, codec.frame_rate, self.models, books)
-        rng = np.random.default_rng(recipe.seed)
-        order = np.argsort(self.held_out.lengths).tolist()
-        self.dev = [self.held_out.batch(order[at : at + DEV_BATCH], rng) for at in range(0, len(order), DEV_BATCH)]
+        self.data: ClipBatches = ClipBatches(self.corpus, recipe, self.models, codec)
+        self.held_out = ClipBatches(held_out, recipe, self.models, codec)
+        self.dev = _dev_batches(self.held_out, recipe.seed)
 
     def components(self) -> dict[str, Any]:
+        """Return everything that has a state: models and optimizers, by name."""
         return self.trained | {f"{name}_optimizer": updater for name, updater in self.updaters.items()}
 
     def publish(self) -> None:
+        """Write the models to RUN/model."""
         save_models(self.models, self.folder / "model")
 
     def about(self) -> dict[str, Any]:
+        """Return the summary's entries about the models and the corpus."""
         return {"models": digest(self.models), "token_id": self.models.token_id, "left_out": len(self.corpus.left_out)}
 
     def train_step(self, parts: list[Batch]) -> dict[str, float]:
+        """Update the models with one batch, given in micro-batches; returns losses and gradient norms."""
         with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
-            torch.manual_seed(self.generator().initial_seed())  # dropout's
+            torch.manual_seed(self.generator().initial_seed())  # of dropout
             return self._train_step(parts)
 
     def _train_step(self, parts: list[Batch]) -> dict[str, float]:
-        share = self.learning_rate_factor()
+        learning_rate = self.learning_rate_factor()
         figures: dict[str, float] = {}
         for name, model in self.trained.items():
             model.train()
             losses = []
             for batch in parts:
                 with self.autocast():
-                    loss = cross_entropy(*self.scores(name, batch))
+                    loss = cross_entropy(*self.logits_and_targets(name, batch))
                 self.updaters[name].backward(loss / len(parts))
                 losses.append(loss.detach())
             figures[name] = float(torch.stack(losses).mean())
-            norm = self.updaters[name].update(share)
+            norm = self.updaters[name].update(learning_rate)
             if norm is not None:
                 figures[f"{name}_gradient"] = norm
         if not all(f"{name}_gradient" in figures for name in self.trained):
@@ -239,28 +111,83 @@ class LMTrainer(Trainer):
 
     @torch.no_grad()
     def evaluate(self, writer: Writer) -> dict[str, float]:
-        """Nats a token on held-out clips, and how often the likeliest token is the right one."""
+        """Return each model's loss on held-out clips in nats per token, and the accuracy of its likeliest token."""
         figures: dict[str, float] = {}
         for name, model in self.trained.items():
             model.eval()
-            loss = right = tokens = 0.0
+            loss = correct = tokens = 0.0
             for batch in self.dev:
-                scores, targets = self.scores(name, batch)
-                known = targets != IGNORED
-                count = float(known.sum())
-                loss += float(cross_entropy(scores, targets)) * count
-                right += float((scores.argmax(-1) == targets)[known].sum())
+                logits, targets = self.logits_and_targets(name, batch)
+                counted = targets != IGNORED
+                count = float(counted.sum())
+                loss += float(cross_entropy(logits, targets)) * count
+                correct += float((logits.argmax(-1) == targets)[counted].sum())
                 tokens += count
-            figures |= {f"dev/{name}": loss / tokens, f"dev/{name}_right": right / tokens}
+            figures |= {f"dev/{name}": loss / tokens, f"dev/{name}_right": correct / tokens}
         return figures
 
-    def scores(self, name: str, batch: Batch) -> tuple[Tensor, Tensor]:
-        """What one model thinks of a batch, and what is right."""
+    def logits_and_targets(self, name: str, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Run the model "ar" or "nar" on a batch: logits [B, S, V] and targets int64 [B, S]."""
         if name == "ar":
             *inputs, targets = (t.to(self.device) for t in batch.ar or ())
             return self.trained[name](*inputs), targets
         inputs = [t.to(self.device) for t in batch.nar or ()]
         _, _, codes, num_frames, _, stage = inputs
-        behind = torch.arange(codes.shape[2], device=self.device) >= num_frames[:, None]
-        targets = codes[torch.arange(len(codes), device=self.device), stage + 1].masked_fill(behind, IGNORED)
+        padding = torch.arange(codes.shape[2], device=self.device) >= num_frames[:, None]
+        targets = codes[torch.arange(len(codes), device=self.device), stage + 1].masked_fill(padding, IGNORED)
         return self.trained[name](*inputs), targets
+
+
+def _initial_models(recipe: LMRecipe, codec: Codec) -> LanguageModels | None:
+    """Load the models that training starts from. Raises ValueError if they read another front end's symbols."""
+    if not recipe.init:
+        return None
+    initial = load_models(recipe.init, codec)
+    if initial.front_end != recipe.data.front_end:
+        raise ValueError(
+            f"{recipe.init} was trained on {initial.front_end}: use --set data.front_end={initial.front_end}"
+        )
+    return initial
+
+
+def _load_corpora(
+    recipe: LMRecipe, codec: Codec, initial: LanguageModels | None, progress: Callable[[str, float], None]
+) -> tuple[Corpus, Corpus]:
+    """Load the corpora to train on and to evaluate with; both with the same symbols and aligner."""
+    data = recipe.data
+    train, dev = read_manifest(data.train), [u for u in read_manifest(data.dev) if u.text]
+    aligner: AlignerRecipe | Aligner | None = recipe.aligner if recipe.ar.timed else None
+    table = None
+    if initial:
+        table = initial.table
+        if aligner and initial.aligner:  # it may have been trained on more clips than this corpus has
+            aligner = initial.aligner
+    corpus = load_corpus(data.tokens, train, data, codec, aligner, table, progress)
+    dev = spread(dev, recipe.dev_clips)
+    return corpus, load_corpus(data.dev_tokens, dev, data, codec, corpus.aligner, corpus.table, progress)
+
+
+def _start_from(models: LanguageModels, initial: LanguageModels, name: str) -> None:
+    """Copy the weights of `initial`, and take over its models that the recipe does not train.
+
+    Raises ValueError for models of other sizes; `name` names them in the message.
+    """
+    before = initial.networks()
+    for network, model in models.networks().items():
+        if network not in before or _sizes(before[network]) != _sizes(model):
+            raise ValueError(f"{name} has no {network} of this recipe's sizes: use the recipe that it was trained with")
+        model.load_state_dict(before[network].state_dict())
+    models.ar, models.nar = models.ar or initial.ar, models.nar or initial.nar
+
+
+def _sizes(model: nn.Module) -> dict[str, Any]:
+    """Return the config of a model without the fields that another run with the same weights may change."""
+    sizes: dict[str, Any] = dataclasses.asdict(model.config)  # type: ignore[call-overload]
+    return sizes | {"look_ahead": None, "frame_rate": None, "transformer": sizes["transformer"] | {"dropout": None}}
+
+
+def _dev_batches(held_out: ClipBatches, seed: int) -> list[Batch]:
+    """Return all held-out clips as batches of similar length."""
+    rng = np.random.default_rng(seed)
+    order = np.argsort(held_out.lengths).tolist()
+    return [held_out.batch(order[start : start + DEV_BATCH], rng) for start in range(0, len(order), DEV_BATCH)]

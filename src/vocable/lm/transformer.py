@@ -1,108 +1,120 @@
 """The transformer of both language models, in Llama's form (arXiv 2302.13971). Activations are [B, S, D].
 
-One is causal and writes position by position, with a cache. The other sees all positions and has stages.
+AR uses it causally, position by position with a cache. NAR uses it bidirectionally, with stages.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vocable.extras import need
-
 NORM_EPSILON = 1e-5
-IGNORED = -100  #: in targets: not learned from
+IGNORED = -100  #: a target that no loss is computed for
 
 
 def cross_entropy(scores: Tensor, targets: Tensor) -> Tensor:
-    """Nats a token, a scalar: scores [B, S, V], targets int64 [B, S], IGNORED where nothing is learned."""
+    """Return the mean loss in nats per token, a scalar: scores [B, S, V], targets int64 [B, S], IGNORED ones not
+    counted."""
     return F.cross_entropy(scores.float().flatten(0, 1), targets.flatten(), ignore_index=IGNORED)
 
 
 @dataclass(frozen=True)
 class TransformerConfig:
-    dim: int  #: D, channels of an activation
-    layers: int
-    heads: int
-    hidden: int  #: channels within the feed-forward
-    dropout: float = 0.0  #: of what attention and feed-forward add, in training
-    rope_theta: float = 10_000.0  #: the base of the rotary frequencies
-    stages: int = 0  #: norms have one gain for each; 0: one gain, and passes have no stage
+    """Sizes of a transformer. Raises ValueError for impossible ones."""
+
+    dim: int  #: channels D of an activation
+    layers: int  #: number of blocks
+    heads: int  #: attention heads of a block
+    hidden: int  #: channels within the feed-forward network
+    dropout: float = 0.0  #: of the outputs of attention and feed-forward network, in training
+    rope_theta: float = 10_000.0  #: base of the rotary frequencies
+    stages: int = 0  #: number of stages: every norm has one gain vector per stage; 0: no stages, one gain vector
 
     def __post_init__(self) -> None:
         if min(self.dim, self.layers, self.heads, self.hidden) < 1 or self.stages < 0:
             raise ValueError(f"dim, layers, heads and hidden must be at least 1, and stages at least 0: {self}")
         if self.dim % self.heads or self.dim // self.heads % 2:
-            raise ValueError(f"dim must be an even number for each head, not {self.dim} for {self.heads} heads")
+            raise ValueError(f"dim must be heads times an even number, not {self.dim} for {self.heads} heads")
 
 
 class KVCache:
-    """Keys and values of the positions so far, for inference. All clips of a batch are equally far.
+    """Keys and values of the positions so far, for inference. All rows (sequences) of a batch have the same length.
 
-    What all clips have in common is kept once, and read once for all: what one clip is given in the place of B, and
-    what is common after `select`. Memory is taken once, by `Transformer.cache`. keys, values: [layers, B, heads, N,
-    head size], where the first clip's hold what is common.
+    The takes of a text start with the same prompt and text, and the particle filter (`KVCache.select`) replaces takes
+    by copies of others, so after a while all takes have the same first part too. Such a shared prefix is stored once,
+    in row 0, and attended to by one matrix product for all rows, which reads its keys and values from memory once
+    instead of once per row. The prefix grows in two ways:
+
+    - A pass of one row, while all positions are shared, writes positions for all rows.
+    - `select` finds how many more positions all rows have from the same row. For that it keeps, for each segment of
+      positions between two calls, the row that each row's values come from.
+
+    keys, values: [layers, B, heads, N, head size]; allocated once for N positions, by `Transformer.cache`.
     """
 
     def __init__(self, keys: Tensor, values: Tensor) -> None:
         self.keys, self.values = keys, values
-        self.length = 0  #: positions that are taken, of N
-        self.common = 0  #: of which so many, from the first, are the same in all clips
-        #: What is behind them in stretches: the end of each, and of each clip the one that it has this stretch from.
-        self._stretches: list[tuple[int, list[int]]] = []
+        self.length = 0  #: positions that are filled
+        self.shared_length = 0  #: positions of the shared prefix
+        #: Segments of the filled positions after the shared prefix: where each ends, and the source row of each row.
+        self._segments: list[tuple[int, list[int]]] = []
 
     def attend(
         self, layer: int, queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, is_causal: bool
     ) -> Tensor:
-        """Write S positions of one layer, and attend to all so far: [B, heads, S, head size], or [1, ...] for all."""
-        clips, end = len(keys), self.length + keys.shape[2]
-        self.keys[layer, :clips, :, self.length : end] = keys
-        self.values[layer, :clips, :, self.length : end] = values
+        """Write S new positions of one layer, and attend to all positions so far.
+
+        queries, keys, values: [B, heads, S, head size], or [1, heads, S, head size] to write positions for all rows.
+        mask, is_causal: as scaled_dot_product_attention takes them. Returns the shape of `queries`.
+        """
+        rows, end = len(keys), self.length + keys.shape[2]
+        self.keys[layer, :rows, :, self.length : end] = keys
+        self.values[layer, :rows, :, self.length : end] = values
         keys, values = self.keys[layer, :, :, :end], self.values[layer, :, :, :end]
-        if clips == 1 or not self.common:
-            return F.scaled_dot_product_attention(queries, keys[:clips], values[:clips], mask, is_causal=is_causal)
-        common, own = slice(0, self.common), slice(self.common, end)
+        if rows == 1 or not self.shared_length:
+            return F.scaled_dot_product_attention(queries, keys[:rows], values[:rows], mask, is_causal=is_causal)
+        shared, own = slice(0, self.shared_length), slice(self.shared_length, end)
         queries = queries / math.sqrt(queries.shape[3])
         scores = queries @ keys[:, :, own].mT
         if mask is not None:
             scores = scores.masked_fill(~mask[:, own], -torch.inf)
-        scores = torch.cat([_of_common(queries, keys[0, :, common].mT), scores], 3)
+        scores = torch.cat([_shared_product(queries, keys[0, :, shared].mT), scores], 3)
         weights = scores.float().softmax(3).to(values.dtype)
-        of_own = weights[..., own] @ values[:, :, own]
-        return _of_common(weights[..., common], values[0, :, common]) + of_own
+        return _shared_product(weights[..., shared], values[0, :, shared]) + weights[..., own] @ values[:, :, own]
 
-    def advance(self, clips: int, positions: int) -> None:
-        """A pass of so many clips is through all layers."""
+    def advance(self, rows: int, positions: int) -> None:
+        """Count `positions` as filled, after a pass of `rows` rows through all layers."""
         self.length += positions
-        if clips == 1:
-            self.common = self.length
+        if rows == 1:
+            self.shared_length = self.length
 
     def select(self, rows: list[int]) -> None:
-        """Put the clips `rows`, perhaps some of them twice, in the place of all B."""
+        """Replace the B rows by copies of `rows`: row i of the new batch is row `rows[i]` of the old one."""
         assert len(rows) == self.keys.shape[1]
-        own = slice(self.common, self.length)
+        own = slice(self.shared_length, self.length)
         for memory in (self.keys, self.values):
             memory[:, :, :, own] = memory[:, rows, :, own]
-        stretches = [*self._stretches, (self.length, list(range(len(rows))))]
-        self._stretches = [(end, [origins[row] for row in rows]) for end, origins in stretches]
-        while self._stretches and len(set(self._stretches[0][1])) == 1:
-            self.common, _ = self._stretches.pop(0)
+        segments = [*self._segments, (self.length, list(range(len(rows))))]
+        self._segments = [(end, [sources[row] for row in rows]) for end, sources in segments]
+        while self._segments and len(set(self._segments[0][1])) == 1:
+            self.shared_length, _ = self._segments.pop(0)
 
 
-def _of_common(x: Tensor, matrix: Tensor) -> Tensor:
-    """x [B, heads, S, I] @ what all clips have in common, [heads, I, O]: one product for all of them."""
-    together = x.transpose(0, 1)
-    return (together.flatten(1, 2) @ matrix).reshape(*together.shape[:3], -1).transpose(0, 1)
+def _shared_product(x: Tensor, matrix: Tensor) -> Tensor:
+    """Multiply x [B, heads, S, I] by a matrix that all rows share, [heads, I, O], in one product: [B, heads, S, O]."""
+    by_head = x.transpose(0, 1)
+    return (by_head.flatten(1, 2) @ matrix).reshape(*by_head.shape[:3], -1).transpose(0, 1)
 
 
 class Norm(nn.RMSNorm):
-    """RMSNorm (arXiv 1910.07467). With stages its gain is the stage's, as in VALL-E's adaptive norm (2301.02111)."""
+    """RMSNorm (arXiv 1910.07467), with one gain vector per stage if the config has stages.
+
+    That is the adaptive norm of VALL-E (arXiv 2301.02111).
+    """
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__(config.dim, eps=NORM_EPSILON, elementwise_affine=not config.stages)
@@ -111,39 +123,46 @@ class Norm(nn.RMSNorm):
             nn.init.ones_(self.gains.weight)
 
     def forward(self, x: Tensor, stage: Tensor | None) -> Tensor:  # type: ignore[override]
+        """Normalize [B, S, D]. stage: int64 [B], or None without stages."""
         y = super().forward(x)
         return y if self.gains is None else y * self.gains(stage)[:, None]
 
 
 class Block(nn.Module):
-    """Attention and SwiGLU feed-forward (arXiv 2002.05202), each on the norm of x and added to x."""
+    """Self-attention and a SwiGLU feed-forward network (arXiv 2002.05202), both with pre-norm and a residual
+    connection."""
 
     def __init__(self, config: TransformerConfig, layer: int) -> None:
         super().__init__()
         self.layer, self.heads = layer, config.heads
-        # What is added to x is scaled down by the number of additions, as in Megatron-LM (arXiv 1909.08053).
-        added = 0.02 / math.sqrt(2 * config.layers)
+        # Layers whose outputs are added to the residual start smaller, by the number of additions, as in Megatron-LM
+        # (arXiv 1909.08053).
+        residual_std = 0.02 / math.sqrt(2 * config.layers)
         self.attention_norm = Norm(config)
         self.qkv = _linear(config.dim, 3 * config.dim, 0.02)  # one product is faster than three
-        self.out = _linear(config.dim, config.dim, added)
+        self.out = _linear(config.dim, config.dim, residual_std)
         self.feed_forward_norm = Norm(config)
         self.gate_up = _linear(config.dim, 2 * config.hidden, 0.02)
-        self.down = _linear(config.hidden, config.dim, added)
+        self.down = _linear(config.hidden, config.dim, residual_std)
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(
         self,
         x: Tensor,
-        turns: tuple[Tensor, Tensor],
+        rotary: tuple[Tensor, Tensor],
         mask: Tensor | None,
         is_causal: bool,
         stage: Tensor | None,
         cache: KVCache | None,
     ) -> Tensor:
-        """[B, S, D] -> [B, S, D]. turns: of `_turns`. mask, is_causal: as scaled_dot_product_attention takes them."""
+        """Run the block: [B, S, D] -> [B, S, D].
+
+        rotary: cosines and sines, of `_rotary`. mask, is_causal: as scaled_dot_product_attention takes them. stage,
+        cache: as in `Transformer.forward`.
+        """
         qkv = self.qkv(self.attention_norm(x, stage)).unflatten(2, (3, self.heads, -1))
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind()  # each [B, heads, S, head size]
-        q, k = _rotate(q, turns), _rotate(k, turns)
+        q, k = _rotate(q, rotary), _rotate(k, rotary)
         if cache is None:
             y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=is_causal)
         else:
@@ -155,7 +174,7 @@ class Block(nn.Module):
 
 
 class Transformer(nn.Module):
-    """Blocks and a last norm, from vectors to vectors: embeddings and heads belong to the language models."""
+    """Blocks and a final norm. The language models have their own embeddings and output layers."""
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
@@ -164,10 +183,10 @@ class Transformer(nn.Module):
         self.norm = Norm(config)
 
     def cache(self, batch: int, length: int) -> KVCache:
-        """An empty cache for `batch` clips of at most `length` positions, of the weights' dtype and device."""
-        like = next(self.parameters())
+        """Return an empty cache for `batch` rows of at most `length` positions, in the weights' dtype and device."""
+        weight = next(self.parameters())
         shape = (self.config.layers, batch, self.config.heads, length, self.config.dim // self.config.heads)
-        return KVCache(like.new_empty(shape), like.new_empty(shape))
+        return KVCache(weight.new_empty(shape), weight.new_empty(shape))
 
     def forward(
         self,
@@ -178,105 +197,67 @@ class Transformer(nn.Module):
         stage: Tensor | None = None,
         cache: KVCache | None = None,
     ) -> Tensor:
-        """[B, S, D] -> [B, S, D], after the last norm.
+        """Run all blocks and the final norm: [B, S, D] -> [B, S, D].
 
-        num_valid: int64 [B], at least 1, positions of each clip that others may attend to (None: all). Causal passes
-        take none: what pads a clip on the right is in the future already.
-        stage: int64 [B], given if and only if the config has stages.
-        cache: x are the S >= 1 positions that follow those in it, and are added to it; one clip, while its clips do
-        not differ, stands for all. Causal passes without gradients alone.
+        causal: each position attends to itself and earlier ones; else to all.
+        num_valid: int64 [B], at least 1: the number of positions of each row that may be attended to (None: all). For
+        bidirectional passes only: in a causal one, padding on the right is never attended to.
+        stage: int64 [B], if and only if the config has stages.
+        cache: holds the earlier positions, and x are the S >= 1 next ones; they are added to it. While all positions of
+        the cache are shared, x may be one row that counts for all. For causal passes without gradients only.
 
-        ValueError if these do not go together, or if the cache has no room for S more.
+        Raises ValueError if these do not go together, or if the cache has no room for S positions.
         """
         if (stage is None) != (self.config.stages == 0):
-            raise ValueError(f"a pass has a stage if and only if there are stages: here are {self.config.stages}")
+            raise ValueError(
+                f"stage must be given if and only if the config has stages; this one has {self.config.stages}"
+            )
         if causal and num_valid is not None:
-            raise ValueError("a causal pass takes no num_valid: padding on the right is in the future")
+            raise ValueError("a causal pass takes no num_valid: it never attends to padding on the right")
         start, length = 0, x.shape[1]
         if cache is not None:
             if not causal or torch.is_grad_enabled():
-                raise ValueError("a cache is for causal passes without gradients: see torch.inference_mode")
+                raise ValueError("a cache is for causal passes without gradients: use torch.inference_mode")
             start, room = cache.length, cache.keys.shape[3]
-            if len(x) != cache.keys.shape[1] and (len(x) > 1 or cache.common < start):
-                raise ValueError(f"{len(x)} clips cannot go on with a cache of {cache.keys.shape[1]}")
+            if len(x) != cache.keys.shape[1] and (len(x) > 1 or cache.shared_length < start):
+                raise ValueError(f"the batch has {len(x)} rows, the cache {cache.keys.shape[1]}")
             if start + length > room:
-                raise ValueError(f"the cache overflows: {start} of its {room} positions are taken, {length} more come")
+                raise ValueError(
+                    f"the cache is too small: {start} of its {room} positions are filled, {length} more come"
+                )
 
         mask = None
         if num_valid is not None:
             mask = (torch.arange(length, device=x.device) < num_valid[:, None])[:, None, None]  # [B, 1, 1, S]
-        elif start and length > 1:  # torch's own causal mask lets the first query see the first key alone
+        elif start and length > 1:  # torch's own causal mask is for queries that begin at the first key
             mask = torch.ones(length, start + length, dtype=torch.bool, device=x.device).tril(start)
-        turns = _turns(self.config, start, length, x.device)
+        rotary = _rotary(self.config, start, length, x.device)
         for block in self.blocks:
-            x = block(x, turns, mask, causal and start == 0, stage, cache)
+            x = block(x, rotary, mask, causal and start == 0, stage, cache)
         if cache is not None:
             cache.advance(len(x), length)
         y: Tensor = self.norm(x, stage)
         return y
 
 
-def export_llama(transformer: Transformer, embedding: Tensor, head: Tensor, folder: Path, max_positions: int) -> None:
-    """Write a folder that transformers loads as LlamaForCausalLM, in the transformer's dtype.
-
-    embedding: [V, D], of tokens. head: [V, D], logits are its products with the transformer's output; where it is the
-    same memory as the embedding the two are tied. max_positions is noted in the config. No token begins or ends a text
-    there: that is the user's to say. ValueError if the transformer has stages, which Llama has not.
-    """
-    config, weights = transformer.config, transformer.state_dict()
-    if config.stages:
-        raise ValueError("a transformer with stages cannot be exported: Llama has none")
-    transformers: Any = need("transformers", "train")
-    llama_config = transformers.LlamaConfig(
-        vocab_size=len(embedding),
-        hidden_size=config.dim,
-        intermediate_size=config.hidden,
-        num_hidden_layers=config.layers,
-        num_attention_heads=config.heads,
-        num_key_value_heads=config.heads,
-        rms_norm_eps=NORM_EPSILON,
-        rope_theta=config.rope_theta,
-        max_position_embeddings=max_positions,
-        tie_word_embeddings=head.is_set_to(embedding),
-        bos_token_id=None,
-        eos_token_id=None,
-    )
-    llama_config.rope_theta = config.rope_theta  # transformers 5 has moved it to where 4 does not look
-    theirs = {
-        "model.embed_tokens.weight": embedding,
-        "model.norm.weight": weights["norm.weight"],
-        "lm_head.weight": head,
-    }
-    for i in range(config.layers):
-        own, its = f"blocks.{i}", f"model.layers.{i}"
-        theirs[f"{its}.input_layernorm.weight"] = weights[f"{own}.attention_norm.weight"]
-        for name, weight in zip("qkv", weights[f"{own}.qkv.weight"].chunk(3), strict=True):
-            theirs[f"{its}.self_attn.{name}_proj.weight"] = weight
-        theirs[f"{its}.self_attn.o_proj.weight"] = weights[f"{own}.out.weight"]
-        theirs[f"{its}.post_attention_layernorm.weight"] = weights[f"{own}.feed_forward_norm.weight"]
-        for name, weight in zip(("gate", "up"), weights[f"{own}.gate_up.weight"].chunk(2), strict=True):
-            theirs[f"{its}.mlp.{name}_proj.weight"] = weight
-        theirs[f"{its}.mlp.down_proj.weight"] = weights[f"{own}.down.weight"]
-    model = transformers.LlamaForCausalLM(llama_config).to(weights["norm.weight"].dtype)
-    model.load_state_dict(theirs)
-    model.save_pretrained(folder)
-
-
 def _linear(inputs: int, outputs: int, std: float) -> nn.Linear:
+    """Return a linear layer without bias, of normally distributed weights."""
     layer = nn.Linear(inputs, outputs, bias=False)
     nn.init.normal_(layer.weight, std=std)
     return layer
 
 
-def _turns(config: TransformerConfig, start: int, length: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Cosines and sines of positions start, start + 1, ...: float32 [S, head size / 2] (RoPE, arXiv 2104.09864)."""
+def _rotary(config: TransformerConfig, start: int, length: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return the rotary cosines and sines (RoPE, arXiv 2104.09864) of `length` positions from `start`: two tensors
+    float32 [S, head size / 2]."""
     size = config.dim // config.heads
     frequencies = 1.0 / config.rope_theta ** (torch.arange(0, size, 2, dtype=torch.float32, device=device) / size)
     angles = torch.arange(start, start + length, dtype=torch.float32, device=device)[:, None] * frequencies
     return angles.cos(), angles.sin()
 
 
-def _rotate(x: Tensor, turns: tuple[Tensor, Tensor]) -> Tensor:
-    """Turn each channel of the first half with its fellow of the second, as transformers does: [..., S, head size]."""
-    (cos, sin), (a, b) = turns, x.chunk(2, -1)
+def _rotate(x: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
+    """Rotate [..., S, head size]; channel i of the first half is paired with channel i of the second, as in
+    transformers."""
+    (cos, sin), (a, b) = rotary, x.chunk(2, -1)
     return torch.cat([a * cos - b * sin, b * cos + a * sin], -1).to(x.dtype)

@@ -1,11 +1,11 @@
-"""USLM (SpeechTokenizer, arXiv 2308.16692, section 2.4): speech from text, in a voice that three seconds tell.
+"""USLM: text to speech in the voice of a recording (SpeechTokenizer, arXiv 2308.16692, section 2.4).
 
-AR writes RVQ-1 from the text, NAR the layers above from it and the voice, and the codec's decoder speaks.
+AR writes RVQ-1 codes from the text, NAR writes the layers above from these codes and the voice, and the codec decodes
+them.
 """
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -15,98 +15,181 @@ from typing import overload
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pad_sequence
 
 from vocable.codec.base import Codec
 from vocable.codec.clips import Waveforms
 from vocable.codec.load import load_codec
 from vocable.codec.tokens import Encoded
-from vocable.lm.aligner import REACH
-from vocable.lm.ar import Spoken, ranked
-from vocable.lm.model import Models, load_models
-from vocable.lm.nar import GUIDANCE, sum_of
-from vocable.lm.normalization import says_something, split_sentences
+from vocable.lm.clarity import clarity
+from vocable.lm.model import LanguageModels, load_models
+from vocable.lm.nar import GUIDANCE, check_guidance
+from vocable.lm.normalization import is_speakable
+from vocable.lm.punctuation import split_sentences
 from vocable.lm.sampling import Sampling
+from vocable.lm.speaking import Take, rank, speak
 from vocable.lm.voice import LONGEST, prepare_voice, voice_codes
 
-LONGEST_SENTENCE = 200  #: characters that are spoken in one go
-BETWEEN_SENTENCES = 0.15  #: seconds
-SHOWN = 60  #: characters of a sentence in a message
-TAKES = 8  #: with four, half as many words again are lost, and speech takes a fifth less time
+LONGEST_SENTENCE = 200  #: characters that are spoken in one piece
+BETWEEN_SENTENCES = 0.15  #: seconds of silence between two sentences
+QUOTED = 60  #: characters of a sentence that an error message quotes
+TAKES = 8  #: default number of takes; with 4, half as many words again are lost, in four fifths of the time
 
-#: How good a take is, the higher the better: of speech [L] at the codec's rate, and its text.
+#: Scores a take, higher is better: a function of its waveform, float32 [L] at the codec's sample rate, and its text.
 Scorer = Callable[[np.ndarray, str], float]
 
 
-@dataclass(frozen=True)
-class Speech:
+@dataclass(frozen=True, eq=False)
+class GeneratedSpeech:
     """A text as speech."""
 
     text: str
     waveform: Tensor  #: float32 [L], on the CPU
     sample_rate: int  #: Hz
-    codes: Tensor  #: int64 [K, T]
-    warnings: list[str]  #: what went wrong, by name
+    codes: Tensor  #: int64 [K, T], on the CPU
+    warnings: list[str]  #: problems found in decoding, such as a symbol that was held for too long
 
 
-def with_pauses(parts: Iterable[Speech]) -> Iterator[Tensor]:
-    """The waveforms of sentences, and a pause between each two."""
-    for number, part in enumerate(parts):
+def with_pauses(sentences: Iterable[GeneratedSpeech]) -> Iterator[Tensor]:
+    """Yield the waveforms of sentences, with silence between them."""
+    for number, sentence in enumerate(sentences):
         if number:
-            yield torch.zeros(round(BETWEEN_SENTENCES * part.sample_rate))
-        yield part.waveform
+            yield torch.zeros(round(BETWEEN_SENTENCES * sentence.sample_rate))
+        yield sentence.waveform
+
+
+@dataclass(frozen=True)
+class _Options:
+    """The options of `USLM.stream`, checked."""
+
+    language: str | None
+    sampling: Sampling
+    takes: int
+    scorer: Scorer | None
+    guidance: float
+    seed: int
+    longest: int
+
+    def __post_init__(self) -> None:
+        check_guidance(self.guidance)
+        if self.takes < 1:
+            raise ValueError(f"takes must be at least 1, not {self.takes}")
+        if not 0 <= self.seed < 2**63:
+            raise ValueError(f"seed must be at least 0 and less than 2**63, not {self.seed}")
+
+
+@dataclass(frozen=True)
+class _Sentence:
+    """One piece of a text, and the ids of its symbols."""
+
+    text: str
+    symbols: list[int]
 
 
 class USLM:
-    """Both language models and the codec that they write for.
+    """Text to speech: AR, NAR, and the codec that they were trained for.
 
-    voice, everywhere: what `prepare_voice` returned, or a token file of it, `Encoded.load`; None is a voice that the
-    models make up.
+    A `voice` is what `prepare_voice` returns, or its token file (`Encoded.load`); with None, the models invent a voice.
     """
 
-    def __init__(self, codec: Codec, models: Models) -> None:
+    def __init__(self, codec: Codec, models: LanguageModels) -> None:
         if models.ar is None or models.nar is None:
-            raise ValueError(f"speech needs both models, and the {'NAR' if models.ar else 'AR'} is missing")
+            raise ValueError(f"speech needs AR and NAR, and the {'NAR' if models.ar else 'AR'} is missing")
         self.codec, self.models, self.ar, self.nar = codec, models, models.ar.eval(), models.nar.eval()
 
     @classmethod
     def from_pretrained(
         cls,
         name: str | os.PathLike[str] | None = None,
+        *,
         codec: str | os.PathLike[str] | None = None,
         device: str = "cpu",
+        revision: str | None = None,
+        cache_dir: str | os.PathLike[str] | None = None,
+        local_files_only: bool = False,
     ) -> USLM:
-        """Load language models: RUN/model of `vocable train lm`, or a hub id; None: those in models/uslm of a
-        clone, or as its package is installed. codec: the one that they were trained on, as `load_codec` takes
-        it (None: the embedded model). Raises ValueError where there are none, or they do not fit."""
+        """Load language models and their codec.
+
+        name: RUN/model of `vocable train lm`, or a hub id; None: the shipped models, of the installed package
+        models/uslm or of a clone. codec: the name of the codec that they were trained for, as in `load_codec` (None:
+        the embedded one). revision (branch, tag or commit), cache_dir, local_files_only: of the language models'
+        download from the hub, as in huggingface_hub. Raises ValueError if there are no such models, or if they are for
+        another codec.
+        """
         loaded = load_codec(codec, device=device)
-        uslm = cls(loaded, load_models(name, loaded).to(device))
+        models = load_models(name, loaded, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only)
+        uslm = cls(loaded, models.to(device))
         if loaded.device.type == "cpu":
             for module in uslm.ar.modules():
-                if isinstance(module, nn.Linear):  # by columns: a product with a few rows is a quarter faster
+                if isinstance(module, nn.Linear):  # column-major: products with few rows take a quarter less time
                     module.weight.data = module.weight.data.T.contiguous().T
         return uslm
 
-    def prepare_voice(self, waveform: Waveforms, sample_rate: int | None = None) -> Encoded:
-        """`voice.prepare_voice` with this codec."""
-        return prepare_voice(self.codec, waveform, sample_rate)
+    def prepare_voice(self, waveform: Waveforms, *, sample_rate: int | None = None) -> Encoded:
+        """Return the voice of a recording, as `vocable.lm.voice.prepare_voice` does, for this codec."""
+        return prepare_voice(self.codec, waveform, sample_rate=sample_rate)
 
     @overload
-    def generate(self, text: str, voice: Encoded | None = None, **how: object) -> Speech: ...
+    def generate(
+        self,
+        text: str,
+        voice: Encoded | None = None,
+        *,
+        language: str | None = None,
+        sampling: Sampling = Sampling(),
+        takes: int = TAKES,
+        scorer: Scorer | None = None,
+        guidance: float = GUIDANCE,
+        seed: int = 0,
+        longest: int = LONGEST_SENTENCE,
+    ) -> GeneratedSpeech: ...
     @overload
-    def generate(self, text: list[str], voice: Encoded | None = None, **how: object) -> list[Speech]: ...
-    def generate(self, text: str | list[str], voice: Encoded | None = None, **how: object) -> Speech | list[Speech]:
-        """A text, or each of several, as speech; how: the options of `stream`. Long ones are spoken by sentences."""
-        if not isinstance(text, str):
-            return [self.generate(one, voice, **how) for one in text]
-        parts = list(self.stream(text, voice, **how))  # type: ignore[arg-type]
-        return Speech(
-            text=text,
-            waveform=torch.cat(list(with_pauses(parts))),
-            sample_rate=self.codec.sample_rate,
-            codes=torch.cat([part.codes for part in parts], 1),
-            warnings=[warning for part in parts for warning in part.warnings],
-        )
+    def generate(
+        self,
+        text: list[str],
+        voice: Encoded | None = None,
+        *,
+        language: str | None = None,
+        sampling: Sampling = Sampling(),
+        takes: int = TAKES,
+        scorer: Scorer | None = None,
+        guidance: float = GUIDANCE,
+        seed: int = 0,
+        longest: int = LONGEST_SENTENCE,
+    ) -> list[GeneratedSpeech]: ...
+    def generate(
+        self,
+        text: str | list[str],
+        voice: Encoded | None = None,
+        *,
+        language: str | None = None,
+        sampling: Sampling = Sampling(),
+        takes: int = TAKES,
+        scorer: Scorer | None = None,
+        guidance: float = GUIDANCE,
+        seed: int = 0,
+        longest: int = LONGEST_SENTENCE,
+    ) -> GeneratedSpeech | list[GeneratedSpeech]:
+        """Speak a text, or each text of a list, in a voice.
+
+        language: of the text, ISO 639-1 (None: that of the training texts).
+        sampling: how codes are drawn.
+        takes: versions written of each sentence; the best one is spoken.
+        scorer: chooses the best take. By default the models' aligner does: it scores how clearly the take speaks its
+            text, also while takes are written (`speak`). Without an aligner the take with the highest likelihood wins.
+        guidance: weight of the voice and the text in NAR, as in `NAR.fill`; 0 loses more words and sounds more natural.
+        seed: the same seed gives the same speech.
+        longest: characters that are spoken in one piece; longer sentences are split.
+
+        Raises ValueError, before anything is spoken, for a text that cannot be spoken, an option out of range, and a
+        voice that is not for this codec. Warns if `language` is not that of the training texts.
+        """
+        options = _Options(language, sampling, takes, scorer, guidance, seed, longest)
+        texts = [text] if isinstance(text, str) else text
+        prompt = self._prompt(voice)
+        plans = [self._sentences(one, options) for one in texts]
+        self.models.warn_of_language(language)
+        speech = [_join(one, list(self._speak(plan, prompt, options))) for one, plan in zip(texts, plans, strict=True)]
+        return speech[0] if isinstance(text, str) else speech
 
     def stream(
         self,
@@ -120,89 +203,87 @@ class USLM:
         guidance: float = GUIDANCE,
         seed: int = 0,
         longest: int = LONGEST_SENTENCE,
-    ) -> Iterator[Speech]:
-        """Speech sentence by sentence, each as soon as it is there.
+    ) -> Iterator[GeneratedSpeech]:
+        """Speak a text sentence by sentence; yields each one as soon as it is ready.
 
-        language: ISO 639-1 (None: what the models were trained on). takes: written for each sentence, of which the best
-        is spoken: by `scorer`, or else the one in which the models' aligner hears the text best, and the aligner
-        judges as they are written, `AR.speak` (without an aligner, the one that AR finds likeliest). guidance: as in
-        `NAR.fill`. One seed gives the same speech again. longest: characters that are spoken in one go. Raises
-        ValueError for a text that cannot be said, or symbols that the models do not know, before anything is spoken.
+        Options, errors and warnings are those of `generate`; the arguments are checked at the call.
         """
-        if takes < 1:
-            raise ValueError(f"takes is at least 1, not {takes}")
-        prompt = None if voice is None else voice_codes(self.codec, voice)
-        pieces = [piece for piece in split_sentences(text, longest) if says_something(piece)]
-        sentences = [(piece, self._symbols_of(piece, language)) for piece in pieces or [text]]
-        return self._spoken(sentences, prompt, sampling, takes, scorer, guidance, seed)
+        options = _Options(language, sampling, takes, scorer, guidance, seed, longest)
+        prompt = self._prompt(voice)
+        sentences = self._sentences(text, options)
+        self.models.warn_of_language(language)
+        return self._speak(sentences, prompt, options)
 
-    def _symbols_of(self, sentence: str, language: str | None) -> list[int]:
-        try:
-            return self.models.symbols_of(sentence, language)
-        except ValueError as error:
-            raise ValueError(f"{sentence[:SHOWN]!r}: {error}") from error
+    # ---- steps ---------------------------------------------------------------------------------------------------
 
-    # ---- parts ---------------------------------------------------------------------------------------------------
+    def _prompt(self, voice: Encoded | None) -> Tensor | None:
+        """Return the codes of a voice, int64 [K, P]."""
+        return None if voice is None else voice_codes(self.codec, voice)
 
-    def _spoken(
-        self,
-        sentences: Sequence[tuple[str, list[int]]],
-        prompt: Tensor | None,
-        sampling: Sampling,
-        takes: int,
-        scorer: Scorer | None,
-        guidance: float,
-        seed: int,
-    ) -> Iterator[Speech]:
-        made_up = prompt is None
-        for number, (sentence, symbols) in enumerate(sentences):
-            semantic = prompt[0] if prompt is not None else None
-            vectors = sum_of(self.nar.codebooks, prompt) if prompt is not None and self.ar.voice else None
-            judged = takes > 1 and self.models.aligner and not scorer
-            hears = partial(self._clarity, symbols) if judged else None
-            written = self.ar.speak(
-                symbols, semantic, vectors, sampling=sampling, takes=takes, judge=hears, seed=seed + number
-            )
-            if scorer:
-                heard = [self._speech(sentence, take, prompt, guidance) for take in written]
-                best = max(heard, key=lambda speech: scorer(speech.waveform.numpy(), sentence))
-            else:
-                clearest = written[ranked(written, hears or _likelihoods)[0]]
-                best = self._speech(sentence, clearest, prompt, guidance)
-            yield best
-            if made_up:  # the first seconds of a voice that it made up are the voice of what follows
-                so_far = best.codes if prompt is None else torch.cat([prompt, best.codes], 1)
+    def _sentences(self, text: str, options: _Options) -> list[_Sentence]:
+        """Split a text into sentences and read them. Pieces without letters or digits are left out."""
+        pieces = [piece for piece in split_sentences(text, options.longest) if is_speakable(piece)]
+        sentences = []
+        for piece in pieces or [text]:
+            try:
+                sentences.append(_Sentence(piece, self.models.symbols_of(piece, options.language)))
+            except ValueError as error:
+                raise ValueError(f"{piece[:QUOTED]!r}: {error}") from error
+        return sentences
+
+    def _speak(
+        self, sentences: Sequence[_Sentence], prompt: Tensor | None, options: _Options
+    ) -> Iterator[GeneratedSpeech]:
+        """Speak sentences; `prompt` is the voice's codes. An invented voice is that of the seconds spoken so far."""
+        invented = prompt is None
+        for number, sentence in enumerate(sentences):
+            speech = self._speak_sentence(sentence, prompt, options, options.seed + number)
+            yield speech
+            if invented:
+                so_far = speech.codes if prompt is None else torch.cat([prompt, speech.codes], 1)
                 prompt = so_far[:, : round(LONGEST * self.codec.frame_rate)]
 
-    @torch.inference_mode()
-    def _clarity(self, symbols: list[int], takes: Sequence[Spoken]) -> list[float]:
-        """How well the symbols that each take has spoken to their end can be heard in RVQ-1 alone, which costs little.
-        What has just begun tells nothing yet, and would be held against takes that hurry."""
-        aligner, device = self.models.aligner, self.codec.device
-        assert aligner is not None
-        if not any(take.until for take in takes):
-            return [-math.inf] * len(takes)
-        # Most frames it has heard before; the scores of the newest of them change with what follows.
-        kept = [0 if take.heard is None else len(take.heard) for take in takes]
-        starts = [max(0, frames - REACH) for frames in kept]
-        newest = [torch.tensor(take.codes[start:]) for take, start in zip(takes, starts, strict=True)]
-        codes = pad_sequence(newest, batch_first=True).to(device)
-        vectors = self.codec.embed(codes[:, None], layers=slice(0, 1)).transpose(1, 2)
-        until, said = torch.tensor([(take.until, take.said) for take in takes], device=device).unbind(1)
-        scores = list(aligner(vectors, until - torch.tensor(starts, device=device)))
-        for i, take in enumerate(takes):
-            new = scores[i][kept[i] - starts[i] : take.until - starts[i]]
-            scores[i] = new if take.heard is None else torch.cat([take.heard, new])
-            take.heard = scores[i][: max(kept[i], take.until - REACH)]
-        text = torch.tensor(symbols, device=device).expand(len(takes), -1)
-        return aligner.likelihood(pad_sequence(scores, batch_first=True), until, text, said).tolist()
+    def _speak_sentence(
+        self, sentence: _Sentence, prompt: Tensor | None, options: _Options, seed: int
+    ) -> GeneratedSpeech:
+        """Write takes of one sentence, choose the best, and decode it."""
+        aligner = self.models.aligner if options.takes > 1 and not options.scorer else None
+        judge = partial(clarity, aligner, self.codec, sentence.symbols) if aligner else None
+        takes = speak(
+            self.ar,
+            sentence.symbols,
+            prompt=None if prompt is None else prompt[0],
+            voice=self.codec.embed(prompt[None])[0].T if prompt is not None and self.ar.voice else None,
+            sampling=options.sampling,
+            takes=options.takes,
+            judge=judge,
+            seed=seed,
+        )
+        if options.scorer is None:
+            best = takes[rank(takes, judge or _mean_log_likelihood)[0]]
+            return self._decode(sentence, best, prompt, options)
+        scorer = options.scorer
+        spoken = [self._decode(sentence, take, prompt, options) for take in takes]
+        return max(spoken, key=lambda speech: scorer(speech.waveform.numpy(), sentence.text))
 
-    def _speech(self, sentence: str, take: Spoken, prompt: Tensor | None, guidance: float) -> Speech:
-        codes = self.nar.fill(torch.tensor(take.codes), prompt, take.symbols or None, guidance=guidance)
+    def _decode(self, sentence: _Sentence, take: Take, prompt: Tensor | None, options: _Options) -> GeneratedSpeech:
+        """Write the layers above RVQ-1 and decode the codes."""
+        codes = self.nar.fill(torch.tensor(take.codes), prompt, take.symbols or None, guidance=options.guidance)
         waveform = self.codec.decode(codes[None]).waveform[0].cpu()
-        return Speech(sentence, waveform, self.codec.sample_rate, codes.cpu(), take.warnings)
+        return GeneratedSpeech(sentence.text, waveform, self.codec.sample_rate, codes.cpu(), take.warnings)
 
 
-def _likelihoods(takes: Sequence[Spoken]) -> list[float]:
-    """How likely AR finds what it wrote, a mean over frames."""
+def _join(text: str, sentences: Sequence[GeneratedSpeech]) -> GeneratedSpeech:
+    """Join the sentences of a text, with silence between them."""
+    return GeneratedSpeech(
+        text=text,
+        waveform=torch.cat(list(with_pauses(sentences))),
+        sample_rate=sentences[0].sample_rate,
+        codes=torch.cat([sentence.codes for sentence in sentences], 1),
+        warnings=[warning for sentence in sentences for warning in sentence.warnings],
+    )
+
+
+def _mean_log_likelihood(takes: Sequence[Take]) -> list[float]:
+    """Return AR's log-likelihood of each take, in nats per frame."""
     return [take.log_likelihood / max(1, len(take.codes)) for take in takes]

@@ -1,4 +1,4 @@
-"""A voice: a few seconds of a recording as codes, which speech and conversion take after."""
+"""A voice: a few seconds of a recording as codes, to speak in and to convert to."""
 
 from __future__ import annotations
 
@@ -14,33 +14,35 @@ from vocable.codec.base import Codec
 from vocable.codec.clips import Waveforms, as_clips
 from vocable.codec.tokens import Encoded, TokensError
 
-SHORTEST, LONGEST = 1.0, 3.0  #: seconds
-SILENT = 3e-5  #: root mean square, one step of 16 bits: below it there is no voice
-LEVEL = 0.055  #: root mean square that every voice is brought to, that of read speech: codes depend on it
+SHORTEST, LONGEST = 1.0, 3.0  #: seconds of a voice
+SILENT = 3e-5  #: root mean square, one step of 16 bits; a recording below it is silent
+#: Root mean square that every voice is scaled to, because codes depend on the level: that of read speech.
+LEVEL = 0.055
 
-#: Of the analysis that finds speech: Hz, samples a window, samples from one to the next, frames of a moving average.
+#: Analysis that finds speech: sample rate in Hz, samples per window, samples from one frame to the next, and frames of
+#: the moving average (about a syllable).
 _RATE, _WINDOW, _HOP, _SYLLABLE = 16_000, 512, 320, 13
-_BANDS = np.unique(np.geomspace(3, 225, 25).astype(int))  #: edges, in bins of the window's spectrum: 90 to 7,000 Hz
-_CHANGE_CAP = 6.0  #: dB
-#: What speech has at least: dB that its spectrum changes by, on average, and dB from its pauses to its vowels.
+_BANDS = np.unique(np.geomspace(3, 225, 25).astype(int))  #: edges in bins of the window's spectrum: 90 to 7,000 Hz
+_CHANGE_CAP = 6.0  #: dB; larger changes of a frame's spectrum count as this one
+#: Clean speech has more than this: mean change of the spectrum in dB, and dB from its pauses to its vowels.
 _LEAST_CHANGE, _LEAST_RANGE = 2.4, 14.0
 
 
-def prepare_voice(codec: Codec, waveform: Waveforms, sample_rate: int | None = None) -> Encoded:
-    """The voice of a recording, float [L]: its three seconds that hold most speech, brought to one level, as codes, to
-    be kept, `save`, and used again.
+def prepare_voice(codec: Codec, waveform: Waveforms, *, sample_rate: int | None = None) -> Encoded:
+    """Encode the voice of a recording: the three seconds that hold most speech, scaled to one level.
 
-    No text is needed. Warns of a recording that is noisy or hardly sounds like speech. Raises AudioError for one that
-    is too short or silent, or is none.
+    waveform: float [L]; no text is needed. sample_rate: of the waveform in Hz (None: the codec's). The result can be
+    saved (`Encoded.save`) and used again. Warns if the recording is noisy or hardly sounds like speech. Raises
+    AudioError if it is shorter than a second, silent, or not one recording.
     """
     clips = as_clips(waveform, None)
     if len(clips) != 1:
-        raise AudioError(f"a voice is one recording, not {len(clips)}")
+        raise AudioError(f"a voice needs one recording, not {len(clips)}")
     samples, rate = clips[0].cpu().numpy(), sample_rate or codec.sample_rate
     frames = round(LONGEST * codec.frame_rate)
     seconds = len(samples) / rate
     if seconds < SHORTEST:
-        raise AudioError(f"the recording lasts {seconds:.1f} s: a voice takes a second, better three")
+        raise AudioError(f"the recording lasts {seconds:.1f} s: a voice needs a second, better three")
     bands = _levels(resample(samples, rate, _RATE))
     change, loudness = _change(bands), np.log10(np.power(10, bands / 10).sum(1)) * 10
     width = min(len(change), round(LONGEST * _RATE / _HOP))
@@ -51,9 +53,9 @@ def prepare_voice(codec: Codec, waveform: Waveforms, sample_rate: int | None = N
         raise AudioError("the recording is silent: there is no voice in it")
     low, high = np.percentile(loudness[start : start + width], [5, 90])
     if change[start : start + width].mean() < _LEAST_CHANGE:
-        warnings.warn("the recording hardly sounds like speech: its voice may not be heard", stacklevel=2)
+        warnings.warn("the recording hardly sounds like speech: its voice may be lost", stacklevel=2)
     elif high - low < _LEAST_RANGE:
-        warnings.warn("the recording is noisy, and so will be what is said in its voice", stacklevel=2)
+        warnings.warn("the recording is noisy: speech in its voice will be noisy too", stacklevel=2)
     encoded = codec.encode(chosen * np.float32(LEVEL / level), sample_rate=sample_rate)
     frames = min(frames, int(encoded.num_frames))
     return dataclasses.replace(
@@ -65,10 +67,12 @@ def prepare_voice(codec: Codec, waveform: Waveforms, sample_rate: int | None = N
 
 
 def voice_codes(codec: Codec, voice: Encoded) -> Tensor:
-    """The codes of a voice, int64 [K, P]. Raises TokensError for what `prepare_voice` did not make with this codec,
-    and TypeError for what is no `Encoded`."""
+    """Return the codes of a voice, int64 [K, P].
+
+    Raises TokensError unless it is an `Encoded` that `prepare_voice` can have made with this codec.
+    """
     if not isinstance(voice, Encoded):
-        raise TypeError(
+        raise TokensError(
             f"a voice is what prepare_voice returns, or Encoded.load of its file, not {type(voice).__name__}"
         )
     codec.check_token_id(voice.token_id, "a voice")
@@ -77,30 +81,33 @@ def voice_codes(codec: Codec, voice: Encoded) -> Tensor:
     frames = int(voice.num_frames)
     if not SHORTEST * codec.frame_rate <= frames <= round(LONGEST * codec.frame_rate):
         seconds = frames / codec.frame_rate
-        raise TokensError(f"a voice has {SHORTEST:g} to {LONGEST:g} s, and this {seconds:.1f}: use prepare_voice")
+        raise TokensError(f"a voice lasts {SHORTEST:g} to {LONGEST:g} s, this one {seconds:.1f}: use prepare_voice")
     codes = voice.codes[0, :, :frames]
     if codes.dtype.is_floating_point or codes.shape[1] != frames:
-        raise TokensError(f"a voice has whole numbers for each of its {frames} frames: use prepare_voice")
+        raise TokensError(f"the codes of a voice are integers for each of its {frames} frames: use prepare_voice")
     codec.embed(codes[None])  # raises TokensError for codes out of range
     return codes
 
 
 def _levels(waveform: np.ndarray) -> np.ndarray:
-    """The level of each frame in each band, dB: float [T, bands]."""
+    """Return the level of each frame in each band in dB: float [T, bands]."""
     padded = np.pad(waveform, _WINDOW // 2)
     frames = np.lib.stride_tricks.sliding_window_view(padded, _WINDOW)[::_HOP]
     window = np.hanning(_WINDOW)
-    blocks = [frames[i : i + 4096] * window for i in range(0, len(frames), 4096)]  # an hour in one go is gigabytes
+    # In blocks, because all windows of an hour take gigabytes.
+    blocks = [frames[i : i + 4096] * window for i in range(0, len(frames), 4096)]
     power = [np.add.reduceat(np.abs(np.fft.rfft(b)) ** 2, _BANDS, axis=1)[:, :-1] for b in blocks]
     levels: np.ndarray = 10 * np.log10(np.concatenate(power) + 1e-12)
     return levels
 
 
 def _change(levels: np.ndarray) -> np.ndarray:
-    """How far the shape of each frame's spectrum is from that of the syllable around it, dB: float [T].
+    """Return the difference between the shape of each frame's spectrum and the mean shape of the frames around it, in
+    dB: float [T].
 
-    Speech changes it all the time; a tone, a held chord, a hum and noise do not, and clicks and drums do so for a
-    moment. Whatever the level: each band counts above its own background, and what all bands do together not at all.
+    The shape of speech changes all the time; that of a tone, a chord, a hum or noise does not, and that of clicks and
+    drums only for a moment. The measure is independent of level: each band counts above its own background, and a
+    change that all bands have in common does not count.
     """
     loudest = np.percentile(levels.max(1), 99)
     background = np.maximum(np.percentile(levels, 10, axis=0), loudest - 60)

@@ -1,0 +1,264 @@
+"""Decoding of AR: write the RVQ-1 codes of a text, in several takes, with a particle filter.
+
+`speak` is the loop, `_draw` draws one token per take, and `_TakeState` decides which tokens may come next.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import count
+
+import torch
+from torch import Tensor
+
+from vocable.lm.ar import AR, ARConfig
+from vocable.lm.sampling import Sampling, draw
+from vocable.lm.timing import PAUSE
+
+LONGEST_SYMBOL = 0.8  #: seconds after which a symbol ends
+#: Seconds that a symbol of the text lasts on average: with less, speech stopped early; with more, it is cut off.
+LEAST_MEAN_SYMBOL, MOST_MEAN_SYMBOL = 0.04, 0.3
+LOOP = 1.0  #: seconds of codes without a new one that are a loop
+#: Seconds between two judgements of the takes, if every token were a frame; symbols are tokens too, so it is less.
+JUDGE_EVERY = 0.5
+_GREEDY, _FULL_DISTRIBUTION = Sampling(temperature=0.0), Sampling(temperature=1.0, top_p=1.0, repeats=0)
+
+
+@dataclass
+class Take:
+    """One version of a text's speech, as AR wrote it."""
+
+    codes: list[int] = field(default_factory=list)  #: RVQ-1
+    symbols: list[int] = field(default_factory=list)  #: of each frame, PAUSE among them; empty without timings
+    #: Symbols of the text that are spoken to their end; without timings 0 until the end, then all.
+    num_finished: int = 0
+    finished_frames: int = 0  #: frames up to the end of these symbols
+    #: What a judge computed for a take, to reuse it at its next call. Copies of a take share it: replace it, never
+    #: change it in place.
+    judge_state: Tensor | None = None
+    log_likelihood: float = 0.0  #: of all tokens that the model chose, in nats
+    warnings: list[str] = field(default_factory=list)  #: problems found in decoding
+
+
+#: Scores takes, also unfinished ones; higher is better.
+Judge = Callable[[Sequence[Take]], Sequence[float]]
+
+
+@torch.inference_mode()
+def speak(
+    model: AR,
+    symbols: Sequence[int],
+    *,
+    prompt: Tensor | None = None,
+    voice: Tensor | None = None,
+    sampling: Sampling = Sampling(),
+    takes: int = 1,
+    judge: Judge | None = None,
+    seed: int = 0,
+) -> list[Take]:
+    """Write the codes of a text in several takes.
+
+    symbols: ids of the text's symbols. prompt: RVQ-1 of the voice, int64 [P]. voice: the codec's vectors of the prompt,
+    float32 [P, D], if the config has a dimension. takes: written as one batch, from one seed. judge: at regular
+    intervals the worse half of the takes is replaced by copies of the better half (a particle filter: Gordon et al.
+    1993), so that a good beginning and a good ending need not come from one take by chance. Models without timings
+    ignore the judge, because their takes do not show which symbols are finished. Raises ValueError for a text without
+    symbols.
+    """
+    if not symbols:
+        raise ValueError("there is nothing to say in a text without symbols")
+    generator = torch.Generator().manual_seed(seed)
+    limits = _Limits.of(model.config, sampling, len(symbols))
+    prefix = torch.tensor([model.prefix(symbols, prompt)], device=model.head.weight.device)
+    cache = model.transformer.cache(takes, prefix.shape[1] + limits.tokens)
+    embedded = model.embed(prefix, None if voice is None else voice[None])
+    hidden = model.transformer(embedded, causal=True, cache=cache)[:, -1].expand(takes, -1)
+    states = [_TakeState(model, list(symbols), limits) for _ in range(takes)]
+    for step in count(1):
+        logits = model.head(hidden).float()
+        allowed = torch.stack([state.allowed() for state in states]).to(logits.device)
+        last = [_last_codes(state.take.codes, sampling.window) for state in states]
+        drawn, scores = _draw(
+            model, logits, allowed, torch.tensor(last, device=logits.device), sampling=sampling, generator=generator
+        )
+        for state, token, score in zip(states, drawn.tolist(), scores.tolist(), strict=True):
+            state.append(token, score)
+        if judge and model.config.timed and takes > 1 and step % limits.judge_every == 0:
+            better = rank([state.take for state in states], judge)[: (takes + 1) // 2]
+            rows = (better + better)[:takes]
+            states = [states[row].copy() for row in rows]
+            cache.select(rows)
+            drawn = drawn[rows]
+        if all(state.ended for state in states):
+            break
+        hidden = model.transformer(model.embedding(drawn[:, None]), causal=True, cache=cache)[:, -1]
+    return [state.take for state in states]
+
+
+def rank(takes: Sequence[Take], judge: Judge) -> list[int]:
+    """Return the indices of the takes, the best first. Takes with warnings come after all others."""
+    scores = judge(takes)
+    return sorted(range(len(takes)), key=lambda i: (not takes[i].warnings, scores[i]), reverse=True)
+
+
+@dataclass(frozen=True)
+class _Limits:
+    """Limits of decoding, in frames."""
+
+    symbol: int  #: frames of one symbol
+    pause: int  #: frames of one pause
+    least: int  #: frames of the text; with fewer, speech stopped early
+    most: int  #: frames of the text; after these, each remaining symbol has one
+    loop: int  #: frames without a new code that are a loop
+    judge_every: int  #: tokens between two judgements
+    tokens: int  #: of the longest sequence that can come after the prefix
+
+    @classmethod
+    def of(cls, config: ARConfig, sampling: Sampling, num_symbols: int) -> _Limits:
+        """Return the limits of a text of `num_symbols` symbols."""
+
+        def frames(seconds: float) -> int:
+            return max(1, round(seconds * config.frame_rate))
+
+        pause = frames(sampling.longest_pause)
+        most = frames(MOST_MEAN_SYMBOL) * num_symbols + (2 * pause if config.timed else 0)
+        # The most frames, one more for each remaining symbol, and the tokens of all symbols and of pauses around them.
+        inserted = 2 * (1 + config.look_ahead) * (num_symbols + 1) if config.timed else 0
+        return cls(
+            symbol=frames(LONGEST_SYMBOL),
+            pause=pause,
+            least=frames(LEAST_MEAN_SYMBOL) * num_symbols,
+            most=most,
+            loop=frames(LOOP),
+            judge_every=frames(JUDGE_EVERY),
+            tokens=most + num_symbols + inserted + 1,
+        )
+
+
+class _TakeState:
+    """Position of one take in its text: a state machine that allows and consumes tokens."""
+
+    def __init__(self, model: AR, text: list[int], limits: _Limits) -> None:
+        self.model, self.text, self.limits = model, text, limits
+        self.take, self.ended = Take(), False
+        self.position = -1  # in the text, of the symbol that is being spoken or was before the pause
+        self.symbol: int | None = None  # that is being spoken, or PAUSE; None before the first one
+        self.frames = 0  # of this symbol
+        self.must_look_ahead = False  # the next token is the text's next symbol, as look_ahead
+        self.frames_since_new = 0  # since a code that the last second did not have
+
+    def copy(self) -> _TakeState:
+        """Return a copy that can continue independently."""
+        twin, take = copy.copy(self), self.take
+        twin.take = replace(take, codes=take.codes.copy(), symbols=take.symbols.copy(), warnings=take.warnings.copy())
+        return twin
+
+    def allowed(self) -> Tensor:
+        """Return which tokens may come next: bool [V]."""
+        model, codes = self.model, slice(self.model.config.codebook_size)
+        allowed = torch.zeros(model.vocabulary_size, dtype=torch.bool)
+        count = len(self.take.codes)
+        if self.ended:
+            allowed[model.end_id] = True
+        elif self.must_look_ahead:
+            allowed[self._next_id()] = True
+        elif not model.config.timed:
+            allowed[codes] = count < self.limits.most
+            allowed[model.end_id] = count > 0
+        else:
+            begun, late = self.symbol is not None, count >= self.limits.most
+            longest = 1 if late else self.limits.pause if self.symbol == PAUSE else self.limits.symbol
+            allowed[codes] = begun and self.frames < longest
+            if not begun or self.frames:  # every symbol has at least one frame
+                allowed[self._next_id()] = True
+                allowed[model.pause_id] = self.symbol != PAUSE and not late
+        return allowed
+
+    def _next_id(self) -> int:
+        """Return the token id of the text's next symbol, or END."""
+        following = self.position + 1
+        return self.model.symbol_id(self.text[following]) if following < len(self.text) else self.model.end_id
+
+    def append(self, token: int, log_likelihood: float) -> None:
+        """Add an allowed token to the take."""
+        if self.ended:
+            return
+        if self.must_look_ahead:
+            self.must_look_ahead = False
+            return
+        self.take.log_likelihood += log_likelihood
+        if token < self.model.config.codebook_size:
+            self._append_code(token)
+        elif token == self.model.end_id:
+            self._end()
+        else:
+            self.take.num_finished, self.take.finished_frames = self.position + 1, len(self.take.codes)
+            self.symbol = PAUSE if token == self.model.pause_id else self.text[self.position + 1]
+            self.position += token != self.model.pause_id
+            self.frames = 0
+            self.must_look_ahead = self.model.config.look_ahead
+
+    def _append_code(self, code: int) -> None:
+        take, limits = self.take, self.limits
+        self.frames_since_new = 0 if code not in take.codes[-limits.loop :] else self.frames_since_new + 1
+        take.codes.append(code)
+        self.frames += 1
+        if self.model.config.timed:
+            assert self.symbol is not None
+            take.symbols.append(self.symbol)
+            if self.frames == limits.symbol and self.symbol != PAUSE:
+                take.warnings.append(f"symbol {self.position + 1} of {len(self.text)} was held for too long")
+        elif self.frames_since_new == limits.loop:
+            take.warnings.append(f"a loop from frame {len(take.codes) - limits.loop} on")
+        if len(take.codes) == limits.most:
+            take.warnings.append("did not come to an end")
+
+    def _end(self) -> None:
+        take = self.take
+        self.ended = True
+        take.num_finished, take.finished_frames = len(self.text), len(take.codes)
+        if not self.model.config.timed and len(take.codes) < self.limits.least:
+            take.warnings.append(f"stopped early: {len(take.codes)} frames for {len(self.text)} symbols")
+
+
+def _draw(
+    model: AR, logits: Tensor, allowed: Tensor, last: Tensor, *, sampling: Sampling, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Draw a token for each row: ids int64 [B], and their log-likelihood among the allowed tokens, float32 [B].
+
+    logits, allowed: [B, V]. last: as in `draw`.
+
+    With timings, the first decision is whether the symbol continues (all codes together), ends (the next symbol or END)
+    or a pause begins. Among single tokens, the one next symbol would win over hundreds of codes that divide the
+    probability of continuing among them, and the more so the lower the temperature. `sampling` applies to the choice of
+    the code only.
+    """
+    size = model.config.codebook_size
+    if not model.config.timed:
+        scores = logits.masked_fill(~allowed, -torch.inf).log_softmax(-1)
+        drawn = draw(scores, sampling, generator, last)
+        return drawn, scores.gather(1, drawn[:, None])[:, 0]
+    next_ids = [model.end_id, *range(model.first_symbol_id, model.vocabulary_size)]
+    groups = torch.stack(
+        [logits[:, :size].logsumexp(-1), logits[:, next_ids].logsumexp(-1), logits[:, model.pause_id]], 1
+    )
+    allowed_groups = torch.stack(
+        [allowed[:, :size].any(-1), allowed[:, next_ids].any(-1), allowed[:, model.pause_id]], 1
+    )
+    groups = groups.masked_fill(~allowed_groups, -torch.inf).log_softmax(-1)
+    group = draw(groups, _GREEDY if sampling.temperature == 0 else _FULL_DISTRIBUTION, generator)
+    code_scores = logits[:, :size].log_softmax(-1)
+    code = draw(code_scores, sampling, generator, last)
+    # At most one of the next ids is allowed; argmax finds it.
+    following = torch.tensor(next_ids, device=logits.device)[allowed[:, next_ids].int().argmax(-1)]
+    drawn = torch.where(group == 0, code, torch.where(group == 1, following, model.pause_id))
+    scores = groups.gather(1, group[:, None])[:, 0]
+    return drawn, scores + torch.where(group == 0, code_scores.gather(1, code[:, None])[:, 0], 0.0)
+
+
+def _last_codes(codes: list[int], window: int) -> list[int]:
+    """Return the last `window` codes, with -1 in front if there are fewer."""
+    newest = codes[-window:] if window else []
+    return [-1] * (window - len(newest)) + newest
