@@ -13,7 +13,7 @@ import pytest
 import vocable
 
 FLOORS = [
-    {"files", "extras", "containers", "lock", "terminal"},
+    {"files", "extras", "containers", "lock", "terminal", "page"},
     {"audio"},
     {"codec"},
     {"corpus"},

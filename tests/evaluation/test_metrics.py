@@ -15,11 +15,11 @@ import torch
 
 from conftest import SPEECH
 from vocable import audio
-from vocable.evaluation.metrics import METRICS, Models, NoAnswer, Pair, load_metric, words
+from vocable.evaluation.metrics import METRICS, Judges, NoAnswer, Pair, load_metric, words
 from vocable.evaluation.metrics.base import SAMPLE_RATE, Metric, language_code
 from vocable.evaluation.metrics.words import CER, WER, Recogniser, normalizer
 
-MODELS = Models(Path("nowhere"))
+JUDGES = Judges(Path("nowhere"))
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,7 @@ def metric(name: str, *modules: str) -> Metric:
     """A metric; without those of `modules` that `dev` does not bring, the test is skipped."""
     for module in modules:
         pytest.importorskip(module, reason="comes with vocable[eval]")
-    return METRICS[name](MODELS)
+    return METRICS[name](JUDGES)
 
 
 def value(metric: Metric, pair: Pair) -> float:
@@ -52,7 +52,6 @@ def no_answer(metric: Metric, pair: Pair) -> str:
 
 
 def test_every_metric_says_what_a_reader_needs() -> None:
-    assert len(METRICS) == 19
     for name, kind in METRICS.items():
         assert kind.name == name and kind.label and kind.licence
         assert kind.bounds[0] < kind.bounds[1]
@@ -170,7 +169,7 @@ def test_loading_distillmos_hides_no_module() -> None:
     """transformers asks for torchaudio's spec, which an empty module has not."""
     if importlib.util.find_spec("distillmos") is None:
         pytest.skip("comes with vocable[eval]")
-    METRICS["mos"](Models())
+    METRICS["mos"](Judges())
     assert getattr(sys.modules.get("torchaudio"), "__spec__", True)
 
 
@@ -191,7 +190,7 @@ def test_wavlm_cosine_of_a_random_model(tmp_path: Path, speech: np.ndarray, wors
     torch.manual_seed(0)
     model = transformers.WavLMForXVector(config).eval()
     model.save_pretrained(tmp_path)
-    found = METRICS["speaker-wavlm"](Models(wavlm=str(tmp_path)))
+    found = METRICS["speaker-wavlm"](Judges(wavlm=str(tmp_path)))
     extractor = transformers.Wav2Vec2FeatureExtractor(do_normalize=True)
     inputs = [extractor(w, sampling_rate=SAMPLE_RATE, return_tensors="pt").input_values for w in (speech, worse)]
     with torch.inference_mode():
@@ -199,14 +198,14 @@ def test_wavlm_cosine_of_a_random_model(tmp_path: Path, speech: np.ndarray, wors
     expected = float(torch.nn.functional.cosine_similarity(a, b))
     assert value(found, Pair(speech, worse)) == pytest.approx(expected, abs=1e-4)
     with pytest.raises(ValueError, match="weights not available"):
-        METRICS["speaker-wavlm"](Models(wavlm=str(tmp_path / "none")))
+        METRICS["speaker-wavlm"](Judges(wavlm=str(tmp_path / "none")))
 
 
 def test_utmos_from_a_folder(tmp_path: Path, speech: np.ndarray) -> None:
     (tmp_path / "hubconf.py").write_text(
         "def utmos22_strong(**options):\n    return lambda waves, rate: waves.abs().mean(1) + rate\n"
     )
-    found = METRICS["utmos"](Models(utmos=str(tmp_path)))
+    found = METRICS["utmos"](Judges(utmos=str(tmp_path)))
     assert value(found, Pair(speech, speech)) == pytest.approx(np.abs(speech).mean() + SAMPLE_RATE, rel=1e-5)
 
 
@@ -219,10 +218,10 @@ def test_utmos_runs_no_code_of_a_repository_unasked(monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(torch.hub, "load", load)
     with pytest.raises(ValueError, match="--trust-utmos"):
-        METRICS["utmos"](Models())
+        METRICS["utmos"](Judges())
     assert not asked
     with pytest.raises(ValueError, match="no network"):
-        METRICS["utmos"](Models(trust_utmos=True))
+        METRICS["utmos"](Judges(trust_utmos=True))
     assert re.fullmatch(r"tarepan/SpeechMOS:[0-9a-f]{40}", asked[0])  # a tag can be moved, a commit cannot
 
 
@@ -252,7 +251,7 @@ class Ears(Recogniser):
 
     def __init__(self, words: str = "") -> None:
         self.folder, self.words, self.asked = Path("ears"), words, []
-        self._model, self._last = self, (b"", "")
+        self._model = self
         self.supported_languages = ["en", "sv"]
 
     def transcribe(self, waveform: np.ndarray, language: str | None, **options: object) -> tuple[list, None]:
@@ -262,8 +261,8 @@ class Ears(Recogniser):
 
 def test_words_of_languages_with_regions(monkeypatch: pytest.MonkeyPatch, speech: np.ndarray) -> None:
     ears = Ears("50 turns")
-    monkeypatch.setattr(words, "recogniser", lambda models: ears)
-    wer, cer = METRICS["wer"](MODELS), METRICS["cer"](MODELS)
+    monkeypatch.setattr(words, "recogniser", lambda judges: ears)
+    wer, cer = METRICS["wer"](JUDGES), METRICS["cer"](JUDGES)
     assert wer(Pair(speech, speech, "fifty turns", "en-US")) == (0, 2), "English numbers are made alike"
     assert wer(Pair(speech, speech, "50 turns", "sv-SE")) == (0, 2)
     assert ears.asked == ["en", "sv"] and language_code("zh-CN") in words.BY_CHARACTERS
@@ -274,23 +273,23 @@ def test_words_of_languages_with_regions(monkeypatch: pytest.MonkeyPatch, speech
 
 
 def test_what_is_missing_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(words, "recogniser", lambda models: Ears())
+    monkeypatch.setattr(words, "recogniser", lambda judges: Ears())
     monkeypatch.setitem(sys.modules, "whisper_normalizer", None)
     with pytest.raises(ImportError, match=r"pip install 'vocable\[eval\]'"):
-        METRICS["wer"](MODELS)
+        METRICS["wer"](JUDGES)
 
 
 def test_a_package_that_is_broken_is_no_clip_s_fault(monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(models: Models) -> Metric:
+    def broken(judges: Judges) -> Metric:
         raise AttributeError("module 'numpy' has no attribute 'float'")
 
     monkeypatch.setitem(METRICS, "broken", broken)
     with pytest.raises(ImportError, match=r"metric broken cannot be loaded.*numpy.*repair"):
-        load_metric("broken", MODELS)
+        load_metric("broken", JUDGES)
 
 
 def test_a_recogniser_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("faster_whisper", reason="comes with vocable[eval]")
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(ValueError, match="neither in"):
-        METRICS["wer"](Models(Path("nowhere"), asr="huge"))
+        METRICS["wer"](Judges(Path("nowhere"), asr="huge"))

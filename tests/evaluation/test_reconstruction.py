@@ -22,7 +22,7 @@ from vocable.corpus.manifest import Utterance
 from vocable.evaluation import compare
 from vocable.evaluation.diagnose import diagnose
 from vocable.evaluation.metrics import METRICS, NoAnswer, load_metric, words
-from vocable.evaluation.reconstruction import heard_text, unwritten
+from vocable.evaluation.scoring import languages_without_text, transcript
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +90,7 @@ def whisper(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
             assert self.code_of(language) == language, "the model's own code"
             return "50 turns"
 
-    monkeypatch.setattr(words, "recogniser", lambda models: Heard())
+    monkeypatch.setattr(words, "recogniser", lambda judges: Heard())
     monkeypatch.setattr(words.WER, "made_with", lambda self: {})
     load_metric.cache_clear()
     yield
@@ -189,8 +189,8 @@ def test_true_texts_and_heard_ones_are_kept_apart() -> None:
         Utterance("c", Path("c"), 1.0, language="es"),
         Utterance("d", Path("d"), 1.0),
     ]
-    assert unwritten(clips) == {"es", "en"}
-    assert unwritten([Utterance("e", Path("e"), 1.0, language="es-MX", text="sí"), *clips]) == {"en"}
+    assert languages_without_text(clips) == {"es", "en"}
+    assert languages_without_text([Utterance("e", Path("e"), 1.0, language="es-MX", text="sí"), *clips]) == {"en"}
 
 
 def test_a_language_that_the_recogniser_does_not_know_has_no_text() -> None:
@@ -199,7 +199,7 @@ def test_a_language_that_the_recogniser_does_not_know_has_no_text() -> None:
             raise NoAnswer("not known")
         return "ja"
 
-    assert [heard_text(hear, np.zeros(1), language) for language in ("de", "ga")] == ["ja", None]
+    assert [transcript(hear, np.zeros(1), language) for language in ("de", "ga")] == ["ja", None]
 
 
 @pytest.mark.parametrize(

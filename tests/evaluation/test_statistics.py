@@ -28,7 +28,7 @@ def test_the_interval_holds_the_truth_about_as_often_as_it_says(count: int) -> N
     for trial in range(200):
         speakers = np.repeat(np.arange(count), 4)
         scores = 0.5 + rng.normal(0, 0.2, count)[speakers] + rng.normal(0, 0.1, 4 * count)
-        found = statistics.figure([(s, 1) for s in scores], [str(s) for s in speakers], trial)
+        found = statistics.figure([(s, 1) for s in scores], [str(s) for s in speakers], seed=trial)
         held += found.low <= 0.5 <= found.high
     assert 175 <= held <= 198  # clips taken for independent would hold it in about 130
 
@@ -75,7 +75,12 @@ def test_a_claim_is_judged_by_the_clips_that_have_the_figure() -> None:
         for s in speakers
     ]
     without = [{"clip": "new", "speaker_id": "new", "system": "a"}, {"clip": "new", "speaker_id": "new", "system": "b"}]
-    assert "holds here, +1.000" in statistics.order("a above b", rows + without, "a", "b", "bits", 1.0, 0)
-    assert "does not hold here" in statistics.order("b above a", rows + without, "b", "a", "bits", 1.0, 0)
-    assert statistics.order("a above c", rows + without, "a", "c", "bits", 1.0, 0) == "a above c: not measured."
-    assert "too few speakers" in statistics.order("a above b", rows[:1] + rows[12:13], "a", "b", "bits", 1.0, 0)
+    assert "holds here, +1.000" in statistics.verdict("a above b", rows + without, "a", "b", "bits", scale=1.0, seed=0)
+    assert "does not hold here" in statistics.verdict("b above a", rows + without, "b", "a", "bits", scale=1.0, seed=0)
+    assert (
+        statistics.verdict("a above c", rows + without, "a", "c", "bits", scale=1.0, seed=0)
+        == "a above c: not measured."
+    )
+    assert "too few speakers" in statistics.verdict(
+        "a above b", rows[:1] + rows[12:13], "a", "b", "bits", scale=1.0, seed=0
+    )

@@ -12,7 +12,8 @@ import torch
 
 from conftest import SPEECH, make_tiny
 from vocable import audio
-from vocable.evaluation.tokenizers import NotAvailable, Tokenizer, _pipe, load_tokenizer
+from vocable.evaluation.tokenizers import NotAvailable, Tokenizer, load_tokenizer
+from vocable.evaluation.tokenizers.programs import pipe
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +92,7 @@ def check(tok: Tokenizer, speech: np.ndarray) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("layers", ["", "@:1", "@1:8", "@:8"])
-def test_ours(tmp_path: Path, speech: np.ndarray, layers: str) -> None:
+def test_a_speech_tokenizer(tmp_path: Path, speech: np.ndarray, layers: str) -> None:
     tok = make_tiny()
     tok.save_pretrained(tmp_path)
     codes = check(load_tokenizer(f"{tmp_path}{layers}"), speech)
@@ -112,22 +113,23 @@ def test_hub_codecs(tmp_path: Path, speech: np.ndarray, kind: str) -> None:
     if len(codes) > 1 and kind != "mimi":
         two = load_tokenizer(f"{kind}:{tmp_path}@:2")
         assert two.bitrate == pytest.approx(2 * load_tokenizer(f"{kind}:{tmp_path}@:1").bitrate)
-    with pytest.raises(ValueError, match="begin with the first"):
-        load_tokenizer(f"{kind}:{tmp_path}@1:2")
+    if kind != "encodec":  # a `Codec`, which has any choice of layers
+        with pytest.raises(ValueError, match="begin with the first"):
+            load_tokenizer(f"{kind}:{tmp_path}@1:2")
 
 
 @pytest.mark.parametrize("kind", ["encodec", "dac", "mimi", "xcodec"])
 def test_weights_that_are_not_available(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(NotAvailable, match="weights not available"):
+    with pytest.raises(NotAvailable, match="weights not available|no EnCodec there"):
         load_tokenizer(f"{kind}:{tmp_path / 'none'}")
 
 
-def test_ours_not_available(tmp_path: Path) -> None:
+def test_a_codec_that_is_not_available(tmp_path: Path) -> None:
     with pytest.raises(NotAvailable, match="no such folder"):
         load_tokenizer(str(tmp_path / "none"))
 
 
-def test_ours_gives_a_clip_its_level_back(tmp_path: Path, speech: np.ndarray) -> None:
+def test_a_codec_gives_a_clip_its_level_back(tmp_path: Path, speech: np.ndarray) -> None:
     make_tiny(level=-26.0).save_pretrained(tmp_path)
     tok = load_tokenizer(str(tmp_path))
     loud, quiet = (tok.decode(tok.encode(factor * speech)) for factor in (1.0, 0.25))  # a power of two: no rounding
@@ -190,4 +192,4 @@ def test_the_name_fast_is_reserved(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 def test_a_tool_that_fails_says_why(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"cat failed with exit code 1: .*No such file"):
-        _pipe(f"cat {tmp_path}/none")
+        pipe(f"cat {tmp_path}/none")
