@@ -16,7 +16,7 @@ import torch
 from conftest import SPEECH
 from vocable import audio
 from vocable.evaluation.metrics import METRICS, Judges, NoAnswer, Pair, load_metric, words
-from vocable.evaluation.metrics.base import SAMPLE_RATE, Metric, language_code
+from vocable.evaluation.metrics.base import SAMPLE_RATE, Metric, language_code, register, remember
 from vocable.evaluation.metrics.words import CER, WER, Recogniser, normalizer
 
 JUDGES = Judges(Path("nowhere"))
@@ -33,7 +33,7 @@ def worse(speech: np.ndarray) -> np.ndarray:
 
 
 def metric(name: str, *modules: str) -> Metric:
-    """A metric; without those of `modules` that `dev` does not bring, the test is skipped."""
+    """Load a metric; skip the test if one of `modules`, which the extra `dev` does not have, is missing."""
     for module in modules:
         pytest.importorskip(module, reason="comes with vocable[eval]")
     return METRICS[name](JUDGES)
@@ -45,17 +45,37 @@ def value(metric: Metric, pair: Pair) -> float:
 
 
 def no_answer(metric: Metric, pair: Pair) -> str:
-    """Why it has none."""
+    """Return the reason why the metric cannot judge the pair."""
     with pytest.raises(NoAnswer) as caught:
         metric(pair)
     return str(caught.value)
 
 
-def test_every_metric_says_what_a_reader_needs() -> None:
+def test_every_metric_is_described() -> None:
     for name, kind in METRICS.items():
         assert kind.name == name and kind.label and kind.licence
         assert kind.bounds[0] < kind.bounds[1]
         assert kind.__doc__
+
+
+def test_a_name_is_taken_once() -> None:
+    with pytest.raises(ValueError, match="two metrics are named 'mel'"):
+        register(type("Other", (METRICS["mel"],), {}))
+
+
+def test_the_last_results_are_remembered() -> None:
+    class Sum:
+        calls = 0
+
+        @remember(2)
+        def __call__(self, waveform: np.ndarray, scale: int = 1) -> float:
+            self.calls += 1
+            return float(waveform.sum()) * scale
+
+    total, waveforms = Sum(), [np.full(3, float(i)) for i in range(3)]
+    assert [total(waveforms[i]) for i in (0, 1, 0, 2, 0)] == [0, 3, 0, 6, 0] and total.calls == 3
+    assert total(waveforms[1]) == 3 and total.calls == 4, "the one that was used least recently is gone"
+    assert total(waveforms[1], 2) == 6 and Sum()(waveforms[1]) == 3
 
 
 def test_mel_distance_of_another_level(speech: np.ndarray) -> None:
@@ -166,7 +186,7 @@ def test_speaker_cosine_is_the_library_s(speech: np.ndarray, worse: np.ndarray) 
 
 
 def test_loading_distillmos_hides_no_module() -> None:
-    """transformers asks for torchaudio's spec, which an empty module has not."""
+    """transformers reads torchaudio's `__spec__`, which an empty module does not have."""
     if importlib.util.find_spec("distillmos") is None:
         pytest.skip("comes with vocable[eval]")
     METRICS["mos"](Judges())
@@ -246,8 +266,8 @@ def test_normalizers() -> None:
     assert normalizer("de")("Zwei Katzen, bitte!").split() == ["zwei", "katzen", "bitte"]
 
 
-class Ears(Recogniser):
-    """Hears what it is told, and knows two languages."""
+class ConstantRecogniser(Recogniser):
+    """A recogniser whose transcript is always the same, and which knows two languages."""
 
     def __init__(self, words: str = "") -> None:
         self.folder, self.words, self.asked = Path("ears"), words, []
@@ -260,7 +280,7 @@ class Ears(Recogniser):
 
 
 def test_words_of_languages_with_regions(monkeypatch: pytest.MonkeyPatch, speech: np.ndarray) -> None:
-    ears = Ears("50 turns")
+    ears = ConstantRecogniser("50 turns")
     monkeypatch.setattr(words, "recogniser", lambda judges: ears)
     wer, cer = METRICS["wer"](JUDGES), METRICS["cer"](JUDGES)
     assert wer(Pair(speech, speech, "fifty turns", "en-US")) == (0, 2), "English numbers are made alike"
@@ -273,7 +293,7 @@ def test_words_of_languages_with_regions(monkeypatch: pytest.MonkeyPatch, speech
 
 
 def test_what_is_missing_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(words, "recogniser", lambda judges: Ears())
+    monkeypatch.setattr(words, "recogniser", lambda judges: ConstantRecogniser())
     monkeypatch.setitem(sys.modules, "whisper_normalizer", None)
     with pytest.raises(ImportError, match=r"pip install 'vocable\[eval\]'"):
         METRICS["wer"](JUDGES)

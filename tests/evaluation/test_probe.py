@@ -16,7 +16,7 @@ def embed(codes: torch.Tensor) -> torch.Tensor:
 
 
 def spelled(text: str, generator: torch.Generator) -> probe.Example:
-    """Codes that spell the text, one to three frames a character."""
+    """Return codes that spell the text, with two or three frames for each character."""
     codes = [k for k in probe.labels(text).tolist() for _ in range(int(torch.randint(2, 4, (), generator=generator)))]
     return probe.Example(torch.tensor([codes]), text)
 
@@ -61,7 +61,7 @@ def test_padding_changes_nothing(layers: int) -> None:
 
 
 def test_likelihoods_are_those_of_all_paths() -> None:
-    """Against the sum over every path of a tiny case."""
+    """Compare with the sum over all CTC paths of a tiny case."""
     torch.manual_seed(0)
     model = probe.TextProbe(12, hidden=4).eval()
     windows = [torch.randn(3, 12), torch.randn(3, 12)]

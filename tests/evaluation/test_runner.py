@@ -23,7 +23,7 @@ class Number:
 
 @dataclass(frozen=True)
 class Squares:
-    """Squares numbers; 13 is bad."""
+    """Task: a number -> its square; 13 is a bad item, and negative numbers a fault of the program."""
 
     log: Path
     power: int = 2
@@ -83,7 +83,7 @@ def test_interrupted_and_resumed_gives_the_same(tmp_path: Path, jobs: int) -> No
 
 @dataclass(frozen=True)
 class Sleeping:
-    """Is done with 0 at once, and with others in ten minutes."""
+    """Task: nothing, at once for 0 and after ten minutes for other numbers."""
 
     def plan(self) -> dict[str, Any]:
         return {}
@@ -92,7 +92,7 @@ class Sleeping:
         return lambda item: time.sleep(600 * bool(item.value)) or [{"clip": item.id}]
 
 
-def test_nobody_waits_for_long_items(tmp_path: Path) -> None:
+def test_an_interrupt_does_not_wait_for_long_items(tmp_path: Path) -> None:
     def interrupt(stage: str, fraction: float) -> None:
         if fraction:
             raise KeyboardInterrupt
@@ -103,7 +103,7 @@ def test_nobody_waits_for_long_items(tmp_path: Path) -> None:
     assert time.monotonic() - begun < 60
 
 
-def test_what_changed_and_what_failed_is_done_again(tmp_path: Path) -> None:
+def test_changed_and_failed_items_are_measured_again(tmp_path: Path) -> None:
     task = Squares(tmp_path / "log")
     runner.run(task, ITEMS[10:15], tmp_path)
     changed = [Number("n11", 50), *ITEMS[12:15]]
@@ -125,7 +125,7 @@ def test_another_plan_is_refused(tmp_path: Path) -> None:
         runner.run(Squares(tmp_path / "log"), ITEMS[:2], tmp_path)
 
 
-def test_more_items_go_on_in_the_same_folder(tmp_path: Path) -> None:
+def test_items_are_added_to_finished_results(tmp_path: Path) -> None:
     runner.run(Squares(tmp_path / "log"), ITEMS[:5], tmp_path)
     outcome = runner.run(Squares(tmp_path / "log"), ITEMS[3:8], tmp_path)
     assert [row["clip"] for row in outcome.rows] == [f"n{i}" for i in range(3, 8)]
@@ -134,7 +134,7 @@ def test_more_items_go_on_in_the_same_folder(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
-def test_an_error_that_is_no_item_s_fault_ends_the_run(tmp_path: Path, jobs: int) -> None:
+def test_an_error_of_the_program_ends_the_run(tmp_path: Path, jobs: int) -> None:
     task = Squares(tmp_path / "log")
     with pytest.raises(ValueError, match=r"stopped at broken .* not the clip's.*'float'"):
         runner.run(task, [ITEMS[1], Number("broken", -1)], tmp_path, jobs=jobs)
@@ -154,7 +154,7 @@ def test_two_runs_in_one_folder_are_refused(tmp_path: Path) -> None:
     assert len(lines) == 3 and len(runner.run(task, ITEMS[:2], tmp_path).rows) == 2
 
 
-def test_a_speaker_that_is_a_list_is_refused_before_the_work(tmp_path: Path) -> None:
+def test_a_speaker_that_is_a_list_is_refused_first(tmp_path: Path) -> None:
     clips = [Utterance("a", Path("a"), 1.0), Utterance("b", Path("b"), 1.0, speaker=["x"])]  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="b: speaker, text"):
         runner.run(Squares(tmp_path / "log"), clips, tmp_path)  # type: ignore[arg-type]

@@ -35,8 +35,8 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "clips.jsonl"
 
 
-class Recording(Metric):
-    """Keeps what it is asked to judge."""
+class RecordingMetric(Metric):
+    """A metric that records the pairs that it judges."""
 
     name, label, better, bounds = "recording", "seconds", "higher", (0.0, np.inf)
     asked: ClassVar[list[Pair]] = []
@@ -48,12 +48,12 @@ class Recording(Metric):
 
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[Pair]:
-    """What the suites ask a metric to judge; it stands for all of theirs."""
+    """Replace all metrics of the suites; return the pairs that they are given."""
     for name in ("recording", *tts.DEFAULT_METRICS):
-        monkeypatch.setitem(METRICS, name, Recording)
-    monkeypatch.setattr(Recording, "asked", [])
+        monkeypatch.setitem(METRICS, name, RecordingMetric)
+    monkeypatch.setattr(RecordingMetric, "asked", [])
     load_metric.cache_clear()
-    yield Recording.asked
+    yield RecordingMetric.asked
     load_metric.cache_clear()
 
 
@@ -101,7 +101,7 @@ def test_the_suite(
     assert "named as FOLDER@CODEC" in capsys.readouterr().err
 
 
-def test_prompts_are_the_speakers_other_clips_or_anothers(clips: Path) -> None:
+def test_prompts_are_other_clips_of_the_speaker_or_clips_of_others(clips: Path) -> None:
     known = read_manifest(clips)
     pairs, unspoken = pair_with_prompts(known, known, seed=1)
     assert len(pairs) == 5 and unspoken == 1
@@ -116,7 +116,7 @@ def test_prompts_are_the_speakers_other_clips_or_anothers(clips: Path) -> None:
         pair_with_prompts(known[1:2], known[1:2], seed=1)
 
 
-def test_conversion_by_the_nar_stands_beside_swapped_layers(
+def test_conversion_by_the_nar_and_by_swapped_layers(
     clips: Path,
     asked: list[Pair],
     uslm_folders: tuple[Path, Path],
@@ -156,7 +156,7 @@ def test_conversion_by_the_nar_stands_beside_swapped_layers(
     assert "no NAR" in capsys.readouterr().err
 
 
-def test_texts_that_the_nar_is_not_told_are_no_success() -> None:
+def test_texts_that_the_nar_cannot_use_make_a_summary_incomplete() -> None:
     clips = {"a NAR": {"clips": 5}, "a NAR, text": {"clips": 3}, "b NAR": {"clips": 5}}
     lines = tts.notes_on_unaligned_texts({"en": clips}, ["a", "b"])
     assert lines == ["a, prompts in en: 2 texts could not be given to the NAR."]

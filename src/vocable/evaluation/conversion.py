@@ -286,7 +286,9 @@ def notes_on_unread_texts(languages: Mapping[str, Mapping[str, Any]]) -> list[st
     lines = []
     for language, systems in languages.items():
         if "nar, text" in systems:
-            plain, told = (systems[name]["to_reference"]["clips"] for name in ("nar", "nar, text"))
-            if told < plain:
-                lines.append(f"Sources in {language}: {plain - told} texts of {plain} could not be given to the NAR.")
+            plain, with_text = (systems[name]["to_reference"]["clips"] for name in ("nar", "nar, text"))
+            if with_text < plain:
+                lines.append(
+                    f"Sources in {language}: {plain - with_text} texts of {plain} could not be given to the NAR."
+                )
     return lines

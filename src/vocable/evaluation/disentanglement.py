@@ -36,7 +36,7 @@ from vocable.extras import need
 from vocable.page import Cell, Page, Table, to_png
 
 LAYER_CHOICES = {":1": slice(0, 1), "1:2": slice(1, 2), "1:8": slice(1, 8), ":8": slice(0, 8)}
-#: What is read, and its heading in tables.
+#: The labels that are read, and their headings in tables.
 READINGS = {
     "speaker": "speaker accuracy %",
     "phone": "phone accuracy %",

@@ -250,7 +250,9 @@ def notes_on_unaligned_texts(languages: Mapping[str, Mapping[str, Any]], systems
     for language, figures in languages.items():
         for name in systems:
             if f"{name} NAR, text" in figures:
-                plain, told = (figures[f"{name} {row}"]["clips"] for row in ("NAR", "NAR, text"))
-                if told < plain:
-                    lines.append(f"{name}, prompts in {language}: {plain - told} texts could not be given to the NAR.")
+                plain, with_text = (figures[f"{name} {row}"]["clips"] for row in ("NAR", "NAR, text"))
+                if with_text < plain:
+                    lines.append(
+                        f"{name}, prompts in {language}: {plain - with_text} texts could not be given to the NAR."
+                    )
     return lines

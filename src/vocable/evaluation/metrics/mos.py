@@ -41,6 +41,7 @@ class DistillMOS(Metric):
                 del sys.modules["torchaudio"]
 
     def __call__(self, pair: Pair) -> Score:
+        """Return the predicted MOS of the decoded speech."""
         with torch.inference_mode():
             return float(self._model(torch.from_numpy(pair.decoded)[None])), 1
 
@@ -59,6 +60,7 @@ class DNSMOS(Metric):
         self._dnsmos = need("speechmos.dnsmos", "eval")
 
     def __call__(self, pair: Pair) -> Score:
+        """Return the predicted MOS of the decoded speech."""
         return float(self._dnsmos.run(np.clip(pair.decoded, -1.0, 1.0), SAMPLE_RATE)["ovrl_mos"]), 1
 
 
@@ -88,8 +90,10 @@ class UTMOS(Metric):
             raise ValueError(f"{judges.utmos}: UTMOS is not available: {reason}") from error
 
     def __call__(self, pair: Pair) -> Score:
+        """Return the predicted MOS of the decoded speech."""
         with torch.inference_mode():
             return float(self._model(torch.from_numpy(pair.decoded)[None], SAMPLE_RATE)), 1
 
     def made_with(self) -> dict[str, str]:
+        """Return the versions of packages and the names and hashes of weights."""
         return {"utmos weights": f"{self.judges.utmos} {weights_hash(self._model)}"}

@@ -22,6 +22,7 @@ class PESQ(Metric):
         self._pesq = need("pesq", "eval")
 
     def __call__(self, pair: Pair) -> Score:
+        """Return the MOS. Raises NoAnswer for silence and for clips that are too short."""
         if not pair.decoded.any():  # PESQ divides by the power of the decoded speech
             raise NoAnswer("the decoded speech is silent")
         waveforms = (audio.resample(w, SAMPLE_RATE, self.rate) for w in (pair.reference, pair.decoded))

@@ -21,6 +21,7 @@ class PhoneErrorRate(Metric):
         self._model, self._jiwer = need("hama", "eval").ASRModel(), need("jiwer", "eval")
 
     def __call__(self, pair: Pair) -> Score:
+        """Return edits and phones. Raises NoAnswer if no phone is recognised in the recording."""
         said = self._phones(pair.reference)
         if not said:
             raise NoAnswer("no phone heard in the recording")

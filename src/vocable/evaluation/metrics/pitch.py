@@ -46,6 +46,7 @@ class PitchCorrelation(Metric):
         self._track = tracker()
 
     def __call__(self, pair: Pair) -> Score:
+        """Return the correlation, weighted by the voiced frames. Raises NoAnswer for few of them or constant pitch."""
         reference, decoded = (np.log(self._track(w)) for w in (pair.reference, pair.decoded))
         both = np.isfinite(reference) & np.isfinite(decoded)
         if both.sum() < 5:
@@ -69,5 +70,6 @@ class VoicingError(Metric):
         self._track = tracker()
 
     def __call__(self, pair: Pair) -> Score:
+        """Return the frames that differ in voicing, and all frames."""
         reference, decoded = (np.isnan(self._track(w)) for w in (pair.reference, pair.decoded))
         return float((reference != decoded).sum()), float(len(reference))

@@ -51,6 +51,7 @@ class SpeakerSimilarity(Metric):
         self._weights = file_hash(Path(resemblyzer.__file__).with_name("pretrained.pt"))
 
     def __call__(self, pair: Pair) -> Score:
+        """Return the cosine. Raises NoAnswer for a clip without speech."""
         voice = pair.reference if pair.voice is None else pair.voice
         return float(self.embedding(voice) @ self.embedding(pair.decoded)), 1
 
@@ -62,6 +63,7 @@ class SpeakerSimilarity(Metric):
         return unit
 
     def made_with(self) -> dict[str, str]:
+        """Return the versions of packages and the names and hashes of weights."""
         return super().made_with() | {f"{self.name} weights": self._weights}
 
 

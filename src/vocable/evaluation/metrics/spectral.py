@@ -33,6 +33,7 @@ class MelDistance(Metric):
     name, label, better, bounds, digits = "mel", "mel distance", "lower", (0.0, np.inf), 3
 
     def __call__(self, pair: Pair) -> Score:
+        """Return the mean distance."""
         filters = mel_filterbank(SAMPLE_RATE, N_FFT, N_MELS).numpy()
         a, b = (np.log(magnitude(w) @ filters + FLOOR) for w in (pair.reference, pair.decoded))
         return float(np.abs(a - b).mean()), 1
@@ -46,6 +47,7 @@ class STFTDistance(Metric):
     citation = "Yamamoto et al., arXiv 1910.11480"
 
     def __call__(self, pair: Pair) -> Score:
+        """Return the distance. Raises NoAnswer for a silent recording."""
         a, b = magnitude(pair.reference), magnitude(pair.decoded)
         if not a.any():
             raise NoAnswer("the recording is silent")
@@ -61,6 +63,7 @@ class SISDR(Metric):
     citation = "Le Roux et al., arXiv 1811.02508"
 
     def __call__(self, pair: Pair) -> Score:
+        """Return the ratio in dB. Raises NoAnswer for silence."""
         a, b = (w.astype(np.float64) - w.mean(dtype=np.float64) for w in (pair.reference, pair.decoded))
         if not a.any() or not b.any():
             raise NoAnswer("the recording or the decoded speech is silent")
@@ -84,6 +87,7 @@ class Stripes(Metric):
     name, label, better, bounds, scale, digits = "stripes", "stripes %", "lower", (-1.0, 1.0), 100.0, 2
 
     def __call__(self, pair: Pair) -> Score:
+        """Return the squared correlation, weighted by the unvoiced windows. Raises NoAnswer for too few of them."""
         reference = power(pair.reference)
         half = reference.shape[1] // 2
         low, high = reference[:, :half].sum(1), reference[:, half:].sum(1)

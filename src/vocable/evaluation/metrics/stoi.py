@@ -25,6 +25,7 @@ class STOI(Metric):
         self._stoi = need("pystoi", "eval").stoi
 
     def __call__(self, pair: Pair) -> Score:
+        """Return the intelligibility. Raises NoAnswer for a clip with too little speech."""
         if len(pair.reference) < SHORTEST:  # pystoi fails on fewer samples than its frames need
             raise NoAnswer("too little speech")
         with warnings.catch_warnings():

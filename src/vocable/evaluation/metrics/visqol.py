@@ -27,6 +27,7 @@ class ViSQOL(Metric):
         self._api.create(mode="speech", use_lattice_model=self._lattice)
 
     def __call__(self, pair: Pair) -> Score:
+        """Return the MOS. Raises NoAnswer for silence and for clips that are too short."""
         if not pair.reference.any() or not pair.decoded.any():  # ViSQOL divides by the levels of both
             raise NoAnswer("the recording or the decoded speech is silent")
         waveforms = (pair.reference.astype("float64"), pair.decoded.astype("float64"))
@@ -36,4 +37,5 @@ class ViSQOL(Metric):
             raise NoAnswer("too short, or no speech found") from error
 
     def made_with(self) -> dict[str, str]:
+        """Return the versions of packages and the names and hashes of weights."""
         return super().made_with() | {"visqol mode": f"speech, {'lattice' if self._lattice else 'polynomial'} mapper"}

@@ -126,25 +126,27 @@ class WER(Metric):
     def __init__(self, judges: Judges) -> None:
         super().__init__(judges)
         need("whisper_normalizer", "eval")
-        self._hear, self._jiwer = recogniser(judges), need("jiwer", "eval")
+        self._recognise, self._jiwer = recogniser(judges), need("jiwer", "eval")
 
     def __call__(self, pair: Pair) -> Score:
-        language = self._hear.code_of(pair.language)
+        """Return edits and units of the text. Raises NoAnswer without a text, and for an unknown language."""
+        language = self._recognise.code_of(pair.language)
         if pair.text is None:
             raise NoAnswer("no text")
         normalize = normalizer(language)
-        said = normalize(pair.text).strip()
-        if not said:
+        text = normalize(pair.text).strip()
+        if not text:
             raise NoAnswer("no word is left of the text once it is normalised")
-        return self.edits(said, normalize(self._hear(pair.decoded, language)).strip())
+        return self.edits(text, normalize(self._recognise(pair.decoded, language)).strip())
 
-    def edits(self, said: str, heard: str) -> Score:
+    def edits(self, text: str, transcript: str) -> Score:
         """Return the edits, and the words of the text."""
-        found = self._jiwer.process_words(said, heard)
-        return found.substitutions + found.deletions + found.insertions, len(said.split())
+        found = self._jiwer.process_words(text, transcript)
+        return found.substitutions + found.deletions + found.insertions, len(text.split())
 
     def made_with(self) -> dict[str, str]:
-        folder = self._hear.folder
+        """Return the versions of packages and the names and hashes of weights."""
+        folder = self._recognise.folder
         options = ", ".join(f"{key} {value}" for key, value in OPTIONS.items())
         return super().made_with() | {
             "asr": f"{folder.name} {file_hash(folder / 'model.bin')}",
@@ -159,8 +161,8 @@ class CER(WER):
 
     name, label = "cer", "CER %"
 
-    def edits(self, said: str, heard: str) -> Score:
+    def edits(self, text: str, transcript: str) -> Score:
         """Return the edits, and the characters of the text."""
-        said, heard = ("".join(unicodedata.normalize("NFC", text).split()) for text in (said, heard))
-        found = self._jiwer.process_characters(said, heard)
-        return found.substitutions + found.deletions + found.insertions, len(said)
+        text, transcript = ("".join(unicodedata.normalize("NFC", line).split()) for line in (text, transcript))
+        found = self._jiwer.process_characters(text, transcript)
+        return found.substitutions + found.deletions + found.insertions, len(text)

@@ -62,7 +62,7 @@ class HubCodec(Tokenizer):
         except (OSError, ValueError) as error:
             raise NotAvailable(f"{model}: weights not available; name a folder that holds them") from error
         config = self.model.config
-        # X-Codec encodes at a low bandwidth unless it is told another.
+        # X-Codec encodes at a low bandwidth by default.
         self._options = {"bandwidth": max(config.target_bandwidths)} if kind == "xcodec" else {}
         self.name, self.made_by = spec, f"{hub.model} {model} {weights_hash(self.model)}"
         self.sample_rate, self.frame_rate = hub.sample_rate(config), hub.frame_rate(config)
