@@ -127,8 +127,9 @@ def test_encodec_is_the_codec_of_that_name(tmp_path: Path, speech: np.ndarray) -
     assert tok.made_by == codec.id and tok.bitrate == codec.bitrate(slice(1, 4)) and len(tok.codebook_sizes) == 3
     torch.testing.assert_close(tokens.codes, codec.encode(speech, sample_rate=16_000).codes[0, 1:4])
     expected = codec.decode(tokens.codes[None], layers=slice(1, 4)).waveform[0].numpy()
-    got = audio.resample(tok.decode(tokens), 16_000, codec.sample_rate)
-    assert np.corrcoef(got[:20_000], expected[:20_000])[0, 1] > 0.9
+    found, expected = tok.decode(tokens), audio.resample(expected, codec.sample_rate, 16_000)
+    # The ends differ: without the clip's length, the last frame is decoded whole.
+    np.testing.assert_allclose(found[:19_500], expected[:19_500], atol=1e-4 * np.abs(expected).max())
 
 
 @pytest.mark.parametrize("kind", ["encodec", "dac", "mimi", "xcodec"])
