@@ -13,7 +13,7 @@ import pytest
 import vocable
 
 FLOORS = [
-    {"files", "extras", "containers", "journal", "lock", "terminal"},
+    {"files", "extras", "containers", "journal", "lock", "page", "terminal"},
     {"audio"},
     {"codec"},
     {"corpus"},

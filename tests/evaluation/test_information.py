@@ -12,14 +12,14 @@ from vocable.evaluation import information
 
 
 def channel(codes: int, labels: int, sharpness: float, seed: int) -> np.ndarray:
-    """A joint distribution [codes, labels] of codes that are rather sure of their label."""
+    """Return a joint distribution [codes, labels]; the higher `sharpness`, the fewer labels a code has."""
     rng = np.random.default_rng(seed)
     joint = rng.dirichlet(np.full(codes, 2.0))[:, None] * rng.dirichlet(np.full(labels, 1 / sharpness), codes)
     return joint / joint.sum()
 
 
 def truth(joint: np.ndarray) -> float:
-    """Bits."""
+    """Return the mutual information in bits."""
     outer = joint.sum(1, keepdims=True) * joint.sum(0)
     seen = joint > 0
     return float((joint[seen] * np.log2(joint[seen] / outer[seen])).sum())
@@ -43,7 +43,7 @@ def test_information_of_a_copy_is_the_entropy() -> None:
 
 
 @pytest.mark.parametrize("sharpness", [1.0, 8.0])
-def test_miller_madow_comes_nearer_than_the_plug_in(sharpness: float) -> None:
+def test_miller_madow_has_less_bias_than_the_plug_in(sharpness: float) -> None:
     joint = channel(200, 40, sharpness, 0)
     plug_in, corrected = [], []
     for seed in range(10):
@@ -54,7 +54,7 @@ def test_miller_madow_comes_nearer_than_the_plug_in(sharpness: float) -> None:
     assert abs(np.mean(corrected)) < 0.04
 
 
-def test_shuffled_labels_leave_next_to_nothing() -> None:
+def test_shuffled_labels_have_almost_no_information() -> None:
     codes, labels = draw(channel(200, 40, 8.0, 0), 40_000, 1)
     assert abs(information.shuffled_information(codes, labels, 200, 40)) < 0.03
 
@@ -82,7 +82,7 @@ def test_info_nce_of_the_best_critic_is_near_the_truth_and_under_its_ceiling() -
     assert information.info_nce(torch.zeros(8, 8)).value == pytest.approx(0.0, abs=1e-6)
 
 
-def test_a_critic_learns_what_vectors_tell_of_labels() -> None:
+def test_a_trained_critic_estimates_the_information() -> None:
     joint = channel(30, 10, 4.0, 0)
     codes, labels = (torch.from_numpy(x) for x in draw(joint, 20_000, 3))
     vectors = torch.nn.functional.one_hot(codes, 30).float()

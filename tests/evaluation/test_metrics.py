@@ -15,11 +15,11 @@ import torch
 
 from conftest import SPEECH
 from vocable import audio
-from vocable.evaluation.metrics import METRICS, Models, NoAnswer, Pair, load_metric, words
-from vocable.evaluation.metrics.base import SAMPLE_RATE, Metric, language_code
+from vocable.evaluation.metrics import METRICS, Judges, NoAnswer, Pair, load_metric, words
+from vocable.evaluation.metrics.base import SAMPLE_RATE, Metric, language_code, register, remember
 from vocable.evaluation.metrics.words import CER, WER, Recogniser, normalizer
 
-MODELS = Models(Path("nowhere"))
+JUDGES = Judges(Path("nowhere"))
 
 
 @pytest.fixture(scope="module")
@@ -33,10 +33,10 @@ def worse(speech: np.ndarray) -> np.ndarray:
 
 
 def metric(name: str, *modules: str) -> Metric:
-    """A metric; without those of `modules` that `dev` does not bring, the test is skipped."""
+    """Load a metric; skip the test if one of `modules`, which the extra `dev` does not have, is missing."""
     for module in modules:
         pytest.importorskip(module, reason="comes with vocable[eval]")
-    return METRICS[name](MODELS)
+    return METRICS[name](JUDGES)
 
 
 def value(metric: Metric, pair: Pair) -> float:
@@ -45,18 +45,37 @@ def value(metric: Metric, pair: Pair) -> float:
 
 
 def no_answer(metric: Metric, pair: Pair) -> str:
-    """Why it has none."""
+    """Return the reason why the metric cannot judge the pair."""
     with pytest.raises(NoAnswer) as caught:
         metric(pair)
     return str(caught.value)
 
 
-def test_every_metric_says_what_a_reader_needs() -> None:
-    assert len(METRICS) == 19
+def test_every_metric_is_described() -> None:
     for name, kind in METRICS.items():
         assert kind.name == name and kind.label and kind.licence
         assert kind.bounds[0] < kind.bounds[1]
         assert kind.__doc__
+
+
+def test_a_name_is_taken_once() -> None:
+    with pytest.raises(ValueError, match="two metrics are named 'mel'"):
+        register(type("Other", (METRICS["mel"],), {}))
+
+
+def test_the_last_results_are_remembered() -> None:
+    class Sum:
+        calls = 0
+
+        @remember(2)
+        def __call__(self, waveform: np.ndarray, scale: int = 1) -> float:
+            self.calls += 1
+            return float(waveform.sum()) * scale
+
+    total, waveforms = Sum(), [np.full(3, float(i)) for i in range(3)]
+    assert [total(waveforms[i]) for i in (0, 1, 0, 2, 0)] == [0, 3, 0, 6, 0] and total.calls == 3
+    assert total(waveforms[1]) == 3 and total.calls == 4, "the one that was used least recently is gone"
+    assert total(waveforms[1], 2) == 6 and Sum()(waveforms[1]) == 3
 
 
 def test_mel_distance_of_another_level(speech: np.ndarray) -> None:
@@ -167,10 +186,10 @@ def test_speaker_cosine_is_the_library_s(speech: np.ndarray, worse: np.ndarray) 
 
 
 def test_loading_distillmos_hides_no_module() -> None:
-    """transformers asks for torchaudio's spec, which an empty module has not."""
+    """transformers reads torchaudio's `__spec__`, which an empty module does not have."""
     if importlib.util.find_spec("distillmos") is None:
         pytest.skip("comes with vocable[eval]")
-    METRICS["mos"](Models())
+    METRICS["mos"](Judges())
     assert getattr(sys.modules.get("torchaudio"), "__spec__", True)
 
 
@@ -191,7 +210,7 @@ def test_wavlm_cosine_of_a_random_model(tmp_path: Path, speech: np.ndarray, wors
     torch.manual_seed(0)
     model = transformers.WavLMForXVector(config).eval()
     model.save_pretrained(tmp_path)
-    found = METRICS["speaker-wavlm"](Models(wavlm=str(tmp_path)))
+    found = METRICS["speaker-wavlm"](Judges(wavlm=str(tmp_path)))
     extractor = transformers.Wav2Vec2FeatureExtractor(do_normalize=True)
     inputs = [extractor(w, sampling_rate=SAMPLE_RATE, return_tensors="pt").input_values for w in (speech, worse)]
     with torch.inference_mode():
@@ -199,14 +218,14 @@ def test_wavlm_cosine_of_a_random_model(tmp_path: Path, speech: np.ndarray, wors
     expected = float(torch.nn.functional.cosine_similarity(a, b))
     assert value(found, Pair(speech, worse)) == pytest.approx(expected, abs=1e-4)
     with pytest.raises(ValueError, match="weights not available"):
-        METRICS["speaker-wavlm"](Models(wavlm=str(tmp_path / "none")))
+        METRICS["speaker-wavlm"](Judges(wavlm=str(tmp_path / "none")))
 
 
 def test_utmos_from_a_folder(tmp_path: Path, speech: np.ndarray) -> None:
     (tmp_path / "hubconf.py").write_text(
         "def utmos22_strong(**options):\n    return lambda waves, rate: waves.abs().mean(1) + rate\n"
     )
-    found = METRICS["utmos"](Models(utmos=str(tmp_path)))
+    found = METRICS["utmos"](Judges(utmos=str(tmp_path)))
     assert value(found, Pair(speech, speech)) == pytest.approx(np.abs(speech).mean() + SAMPLE_RATE, rel=1e-5)
 
 
@@ -219,10 +238,10 @@ def test_utmos_runs_no_code_of_a_repository_unasked(monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(torch.hub, "load", load)
     with pytest.raises(ValueError, match="--trust-utmos"):
-        METRICS["utmos"](Models())
+        METRICS["utmos"](Judges())
     assert not asked
     with pytest.raises(ValueError, match="no network"):
-        METRICS["utmos"](Models(trust_utmos=True))
+        METRICS["utmos"](Judges(trust_utmos=True))
     assert re.fullmatch(r"tarepan/SpeechMOS:[0-9a-f]{40}", asked[0])  # a tag can be moved, a commit cannot
 
 
@@ -247,12 +266,12 @@ def test_normalizers() -> None:
     assert normalizer("de")("Zwei Katzen, bitte!").split() == ["zwei", "katzen", "bitte"]
 
 
-class Ears(Recogniser):
-    """Hears what it is told, and knows two languages."""
+class ConstantRecogniser(Recogniser):
+    """A recogniser whose transcript is always the same, and which knows two languages."""
 
     def __init__(self, words: str = "") -> None:
         self.folder, self.words, self.asked = Path("ears"), words, []
-        self._model, self._last = self, (b"", "")
+        self._model = self
         self.supported_languages = ["en", "sv"]
 
     def transcribe(self, waveform: np.ndarray, language: str | None, **options: object) -> tuple[list, None]:
@@ -261,9 +280,9 @@ class Ears(Recogniser):
 
 
 def test_words_of_languages_with_regions(monkeypatch: pytest.MonkeyPatch, speech: np.ndarray) -> None:
-    ears = Ears("50 turns")
-    monkeypatch.setattr(words, "recogniser", lambda models: ears)
-    wer, cer = METRICS["wer"](MODELS), METRICS["cer"](MODELS)
+    ears = ConstantRecogniser("50 turns")
+    monkeypatch.setattr(words, "recogniser", lambda judges: ears)
+    wer, cer = METRICS["wer"](JUDGES), METRICS["cer"](JUDGES)
     assert wer(Pair(speech, speech, "fifty turns", "en-US")) == (0, 2), "English numbers are made alike"
     assert wer(Pair(speech, speech, "50 turns", "sv-SE")) == (0, 2)
     assert ears.asked == ["en", "sv"] and language_code("zh-CN") in words.BY_CHARACTERS
@@ -274,23 +293,23 @@ def test_words_of_languages_with_regions(monkeypatch: pytest.MonkeyPatch, speech
 
 
 def test_what_is_missing_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(words, "recogniser", lambda models: Ears())
+    monkeypatch.setattr(words, "recogniser", lambda judges: ConstantRecogniser())
     monkeypatch.setitem(sys.modules, "whisper_normalizer", None)
     with pytest.raises(ImportError, match=r"pip install 'vocable\[eval\]'"):
-        METRICS["wer"](MODELS)
+        METRICS["wer"](JUDGES)
 
 
 def test_a_package_that_is_broken_is_no_clip_s_fault(monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(models: Models) -> Metric:
+    def broken(judges: Judges) -> Metric:
         raise AttributeError("module 'numpy' has no attribute 'float'")
 
     monkeypatch.setitem(METRICS, "broken", broken)
     with pytest.raises(ImportError, match=r"metric broken cannot be loaded.*numpy.*repair"):
-        load_metric("broken", MODELS)
+        load_metric("broken", JUDGES)
 
 
 def test_a_recogniser_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("faster_whisper", reason="comes with vocable[eval]")
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(ValueError, match="neither in"):
-        METRICS["wer"](Models(Path("nowhere"), asr="huge"))
+        METRICS["wer"](Judges(Path("nowhere"), asr="huge"))

@@ -16,7 +16,7 @@ def embed(codes: torch.Tensor) -> torch.Tensor:
 
 
 def spelled(text: str, generator: torch.Generator) -> probe.Example:
-    """Codes that spell the text, one to three frames a character."""
+    """Return codes that spell the text, with two or three frames for each character."""
     codes = [k for k in probe.labels(text).tolist() for _ in range(int(torch.randint(2, 4, (), generator=generator)))]
     return probe.Example(torch.tensor([codes]), text)
 
@@ -45,14 +45,14 @@ def test_a_probe_learns_to_spell(monkeypatch: pytest.MonkeyPatch) -> None:
     assert steps == 400
     assert torch.equal(torch.get_rng_state(), state), "the caller's random numbers go on as they would have"
     # In chance's alphabet of 28 hardly a character would be right; alone, so short a training spells them all.
-    right = sum(a == b for e in examples for a, b in zip(probe.read(trained, embed(e.codes)), e.text, strict=False))
+    right = sum(a == b for e in examples for a, b in zip(probe.decode(trained, embed(e.codes)), e.text, strict=False))
     assert right > 0.5 * sum(len(e.text) for e in examples)
 
 
 @pytest.mark.parametrize("layers", [1, 2])
 def test_padding_changes_nothing(layers: int) -> None:
     torch.manual_seed(0)
-    model = probe.TextProbe(12, 8, layers).eval()
+    model = probe.TextProbe(12, hidden=8, layers=layers).eval()
     clips = [torch.randn(length, 12) for length in (9, 4, 1)]
     with torch.inference_mode():
         together = model(torch.nn.utils.rnn.pad_sequence(clips, batch_first=True), torch.tensor([9, 4, 1]))
@@ -61,9 +61,9 @@ def test_padding_changes_nothing(layers: int) -> None:
 
 
 def test_likelihoods_are_those_of_all_paths() -> None:
-    """Against the sum over every path of a tiny case."""
+    """Compare with the sum over all CTC paths of a tiny case."""
     torch.manual_seed(0)
-    model = probe.TextProbe(12, 4).eval()
+    model = probe.TextProbe(12, hidden=4).eval()
     windows = [torch.randn(3, 12), torch.randn(3, 12)]
     texts = ["ab", "aa", "abcd"]
     found = torch.stack([probe.log_likelihoods(model, windows, texts[:2])[i] for i in range(2)])

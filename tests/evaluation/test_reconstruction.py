@@ -22,7 +22,7 @@ from vocable.corpus.manifest import Utterance
 from vocable.evaluation import compare
 from vocable.evaluation.diagnose import diagnose
 from vocable.evaluation.metrics import METRICS, NoAnswer, load_metric, words
-from vocable.evaluation.reconstruction import heard_text, unwritten
+from vocable.evaluation.scoring import languages_without_text, transcript
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +78,7 @@ def test_the_suite(corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[s
 
 @pytest.fixture
 def whisper(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A recogniser that hears "50 turns" in everything, and knows English and Swedish."""
+    """Replace Whisper: the transcript is always "50 turns", and English and Swedish are known."""
 
     class Heard(words.Recogniser):
         folder = Path("whisper-none")
@@ -90,7 +90,7 @@ def whisper(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
             assert self.code_of(language) == language, "the model's own code"
             return "50 turns"
 
-    monkeypatch.setattr(words, "recogniser", lambda models: Heard())
+    monkeypatch.setattr(words, "recogniser", lambda judges: Heard())
     monkeypatch.setattr(words.WER, "made_with", lambda self: {})
     load_metric.cache_clear()
     yield
@@ -129,7 +129,7 @@ def test_regions_of_languages_and_figures_that_clips_lack(
     assert f"recording: no WER % in 1 cases: {unknown}." in printed.out
 
 
-def test_a_metric_that_is_broken_ends_the_run_with_a_line(
+def test_a_metric_that_is_broken_ends_the_run_with_one_line(
     corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def broken(self: object, pair: object) -> None:
@@ -142,7 +142,7 @@ def test_a_metric_that_is_broken_ends_the_run_with_a_line(
     assert not (tmp_path / "out" / "summary.json").exists()
 
 
-def test_a_system_that_is_missing_is_no_success(corpus: Path, tmp_path: Path) -> None:
+def test_a_missing_system_gives_exit_code_2(corpus: Path, tmp_path: Path) -> None:
     call = ("eval", "reconstruction", corpus / "clips.jsonl", "--limit", 1, "--metrics", "mel", "--listen", 0)
     assert run_command(*call, "-o", tmp_path / "one", "--systems", "recording") == 0
     assert run_command(*call, "-o", tmp_path / "two", "--systems", f"recording,{corpus}/none") == 2
@@ -164,8 +164,8 @@ def test_several_processes_give_the_same(corpus: Path, tmp_path: Path) -> None:
     assert (tmp_path / "one" / "summary.json").read_text() == (tmp_path / "two" / "summary.json").read_text()
 
 
-def test_a_table_is_given_another_system(corpus: Path, tmp_path: Path) -> None:
-    """What is measured stays; a clip that one system cannot do is left out of all."""
+def test_a_system_is_added_to_finished_results(corpus: Path, tmp_path: Path) -> None:
+    """Existing rows are kept; a clip that fails in one system is left out of all."""
     call = ("eval", "reconstruction", corpus / "clips.jsonl", "-o", tmp_path, "--metrics", "mel", "--jobs", 1)
     options = ("--listen", 0, "--systems")
     assert run_command(*call, *options, f"{corpus}/tiny@:8") == 2
@@ -182,15 +182,15 @@ def test_a_table_is_given_another_system(corpus: Path, tmp_path: Path) -> None:
     }
 
 
-def test_true_texts_and_heard_ones_are_kept_apart() -> None:
+def test_texts_and_transcripts_are_not_mixed() -> None:
     clips = [
         Utterance("a", Path("a"), 1.0, language="de", text="ja"),
         Utterance("b", Path("b"), 1.0, language="de"),
         Utterance("c", Path("c"), 1.0, language="es"),
         Utterance("d", Path("d"), 1.0),
     ]
-    assert unwritten(clips) == {"es", "en"}
-    assert unwritten([Utterance("e", Path("e"), 1.0, language="es-MX", text="sí"), *clips]) == {"en"}
+    assert languages_without_text(clips) == {"es", "en"}
+    assert languages_without_text([Utterance("e", Path("e"), 1.0, language="es-MX", text="sí"), *clips]) == {"en"}
 
 
 def test_a_language_that_the_recogniser_does_not_know_has_no_text() -> None:
@@ -199,7 +199,7 @@ def test_a_language_that_the_recogniser_does_not_know_has_no_text() -> None:
             raise NoAnswer("not known")
         return "ja"
 
-    assert [heard_text(hear, np.zeros(1), language) for language in ("de", "ga")] == ["ja", None]
+    assert [transcript(hear, np.zeros(1), language) for language in ("de", "ga")] == ["ja", None]
 
 
 @pytest.mark.parametrize(

@@ -22,18 +22,18 @@ def test_too_few_speakers_have_no_interval() -> None:
 
 
 @pytest.mark.parametrize("count", [5, 20])
-def test_the_interval_holds_the_truth_about_as_often_as_it_says(count: int) -> None:
+def test_the_interval_contains_the_true_value_in_95_percent(count: int) -> None:
     rng = np.random.default_rng(0)
     held = 0
     for trial in range(200):
         speakers = np.repeat(np.arange(count), 4)
         scores = 0.5 + rng.normal(0, 0.2, count)[speakers] + rng.normal(0, 0.1, 4 * count)
-        found = statistics.figure([(s, 1) for s in scores], [str(s) for s in speakers], trial)
+        found = statistics.figure([(s, 1) for s in scores], [str(s) for s in speakers], seed=trial)
         held += found.low <= 0.5 <= found.high
     assert 175 <= held <= 198  # clips taken for independent would hold it in about 130
 
 
-def test_paired_clips_tell_what_two_intervals_do_not() -> None:
+def test_a_paired_difference_is_significant_where_intervals_overlap() -> None:
     rng = np.random.default_rng(1)
     base = rng.uniform(0.2, 0.8, 40)
     a, b = [(v + 0.02 + rng.normal(0, 0.01), 1) for v in base], [(v, 1) for v in base]
@@ -46,7 +46,7 @@ def test_paired_clips_tell_what_two_intervals_do_not() -> None:
 
 
 @pytest.mark.parametrize("count", [5, 8, 20])
-def test_p_says_what_the_interval_says(count: int) -> None:
+def test_p_and_the_interval_agree(count: int) -> None:
     rng = np.random.default_rng(2)
     found = []
     for shift in np.linspace(0.0, 2.5, 12) / np.sqrt(count):
@@ -62,7 +62,7 @@ def test_no_difference_is_no_difference() -> None:
     assert (found.value, found.low, found.high, found.p) == (0, 0, 0, 1)
 
 
-def test_nothing_to_take_a_figure_of() -> None:
+def test_no_scores() -> None:
     with pytest.raises(ValueError, match="no clip"):
         statistics.figure([], [])
 
@@ -75,7 +75,12 @@ def test_a_claim_is_judged_by_the_clips_that_have_the_figure() -> None:
         for s in speakers
     ]
     without = [{"clip": "new", "speaker_id": "new", "system": "a"}, {"clip": "new", "speaker_id": "new", "system": "b"}]
-    assert "holds here, +1.000" in statistics.order("a above b", rows + without, "a", "b", "bits", 1.0, 0)
-    assert "does not hold here" in statistics.order("b above a", rows + without, "b", "a", "bits", 1.0, 0)
-    assert statistics.order("a above c", rows + without, "a", "c", "bits", 1.0, 0) == "a above c: not measured."
-    assert "too few speakers" in statistics.order("a above b", rows[:1] + rows[12:13], "a", "b", "bits", 1.0, 0)
+    assert "holds here, +1.000" in statistics.verdict("a above b", rows + without, "a", "b", "bits", scale=1.0, seed=0)
+    assert "does not hold here" in statistics.verdict("b above a", rows + without, "b", "a", "bits", scale=1.0, seed=0)
+    assert (
+        statistics.verdict("a above c", rows + without, "a", "c", "bits", scale=1.0, seed=0)
+        == "a above c: not measured."
+    )
+    assert "too few speakers" in statistics.verdict(
+        "a above b", rows[:1] + rows[12:13], "a", "b", "bits", scale=1.0, seed=0
+    )

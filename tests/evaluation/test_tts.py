@@ -15,7 +15,8 @@ from vocable import audio
 from vocable.corpus.manifest import Utterance, read_manifest
 from vocable.evaluation import conversion, tts
 from vocable.evaluation.metrics import METRICS, Metric, Pair, Score, load_metric
-from vocable.evaluation.runner import is_complete, read_summary
+from vocable.evaluation.pairs import pair_with_others, pair_with_prompts
+from vocable.evaluation.summary import is_complete, read_summary
 from vocable.lm.uslm import USLM
 
 
@@ -34,8 +35,8 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "clips.jsonl"
 
 
-class Recording(Metric):
-    """Keeps what it is asked to judge."""
+class RecordingMetric(Metric):
+    """A metric that records the pairs that it judges."""
 
     name, label, better, bounds = "recording", "seconds", "higher", (0.0, np.inf)
     asked: ClassVar[list[Pair]] = []
@@ -47,12 +48,12 @@ class Recording(Metric):
 
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[Pair]:
-    """What the suites ask a metric to judge; it stands for all of theirs."""
+    """Replace all metrics of the suites; return the pairs that they are given."""
     for name in ("recording", *tts.DEFAULT_METRICS):
-        monkeypatch.setitem(METRICS, name, Recording)
-    monkeypatch.setattr(Recording, "asked", [])
+        monkeypatch.setitem(METRICS, name, RecordingMetric)
+    monkeypatch.setattr(RecordingMetric, "asked", [])
     load_metric.cache_clear()
-    yield Recording.asked
+    yield RecordingMetric.asked
     load_metric.cache_clear()
 
 
@@ -68,7 +69,7 @@ def test_the_suite(
     call = ("eval", "tts", clips, "-o", tmp_path, "--systems", name, "--metrics", "recording", "--jobs", 1)
     assert run_command(*call, "--listen", 1) == 2  # a clip was left out
     printed = capsys.readouterr()
-    assert "left out" in printed.err and "1 clips are not among them" in printed.out
+    assert "left out" in printed.err and "1 clips are not included" in printed.out
     summary = read_summary(tmp_path)
     figures = summary["languages"]["en"]
     assert list(figures) == ["recording", f"{name} codec", f"{name} NAR", f"{name} NAR, text", name]
@@ -77,7 +78,7 @@ def test_the_suite(
     assert (tmp_path / "index.html").read_text().count("<audio") == 6
     # What models say is judged by the text, and by the voice of the prompt.
     uslm = USLM.from_pretrained(models, codec=codec)
-    pairs = {pair.id: pair for pair in tts.pair_up(read_manifest(clips), read_manifest(clips), 0)[0]}
+    pairs = {pair.id: pair for pair in pair_with_prompts(read_manifest(clips), read_manifest(clips), seed=0)[0]}
     pair = next(pair for name, pair in pairs.items() if name not in summary["left_out"])
     recording, prompt = (audio.read(u.path, 16_000)[0] for u in (pair.source, pair.reference))
     said = uslm.generate(pair.source.text, uslm.prepare_voice(prompt, sample_rate=16_000), seed=0).waveform.numpy()
@@ -100,22 +101,22 @@ def test_the_suite(
     assert "named as FOLDER@CODEC" in capsys.readouterr().err
 
 
-def test_prompts_are_the_speakers_other_clips_or_anothers(clips: Path) -> None:
+def test_prompts_are_other_clips_of_the_speaker_or_clips_of_others(clips: Path) -> None:
     known = read_manifest(clips)
-    pairs, unspoken = tts.pair_up(known, known, seed=1)
+    pairs, unspoken = pair_with_prompts(known, known, seed=1)
     assert len(pairs) == 5 and unspoken == 1
     for pair in pairs:
         assert pair.source.speaker == pair.reference.speaker and pair.source.id != pair.reference.id
     elsewhere = [dataclasses.replace(u, path=u.path.parent / ".." / u.path.parent.name / u.path.name) for u in known]
-    assert all(p.source.path.name != p.reference.path.name for p in tts.pair_up(known, elsewhere, seed=1)[0])
+    assert all(p.source.path.name != p.reference.path.name for p in pair_with_prompts(known, elsewhere, seed=1)[0])
     strangers = [Utterance("x", Path("x"), 2.0, "x", None, None, "de"), Utterance("y", Path("y"), 0.5, "y")]
-    assert {pair.reference.id for pair in tts.pair_up(known, strangers, seed=1)[0]} == {"x"}
-    assert tts.pair_up([*known, Utterance("z", Path("z"), 2.0, "z", "alone")], known, seed=1)[1] == 2
+    assert {pair.reference.id for pair in pair_with_prompts(known, strangers, seed=1)[0]} == {"x"}
+    assert pair_with_prompts([*known, Utterance("z", Path("z"), 2.0, "z", "alone")], known, seed=1)[1] == 2
     with pytest.raises(ValueError, match="see --prompts"):
-        tts.pair_up(known[1:2], known[1:2], seed=1)
+        pair_with_prompts(known[1:2], known[1:2], seed=1)
 
 
-def test_conversion_by_the_nar_stands_beside_swapped_layers(
+def test_conversion_by_the_nar_and_by_swapped_layers(
     clips: Path,
     asked: list[Pair],
     uslm_folders: tuple[Path, Path],
@@ -123,9 +124,9 @@ def test_conversion_by_the_nar_stands_beside_swapped_layers(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(conversion, "recogniser", lambda models: None)
+    monkeypatch.setattr(conversion, "recogniser", lambda judges: None)
     models, codec = uslm_folders
-    call = ("eval", "conversion", clips, "-o", tmp_path, "--system", codec, "--nar", models, "--jobs", 1)
+    call = ("eval", "conversion", clips, "-o", tmp_path, "--system", codec, "--models", models, "--jobs", 1)
     assert run_command(*call) == 2  # pairs with the broken clip
     summary = read_summary(tmp_path)
     assert list(summary["languages"]["en"]) == ["source", ":1", "1:2", "1:4", "nar", "nar, text"]
@@ -133,16 +134,14 @@ def test_conversion_by_the_nar_stands_beside_swapped_layers(
         assert any(line.startswith(f"en: WER % of 1:4 is above that of {nar}: ") for line in summary["orders"])
         assert any(f"reference of {nar} is above that of 1:2: " in line for line in summary["orders"])
     assert "NAR in the reference's voice" in (tmp_path / "tables.md").read_text()
-    tok = conversion.load_codec(str(codec))
+    loaded, converter = conversion.load_converter(str(codec), str(models))
     pair = next(
         pair
-        for pair in conversion.pair_up(read_manifest(clips)[1:], read_manifest(clips), 0)
+        for pair in pair_with_others(read_manifest(clips)[1:], read_manifest(clips), seed=0)
         if pair.id not in summary["left_out"] and not pair.id.startswith("clip-5") and "clip-5" not in pair.id
     )
     source, reference = (audio.read(u.path, 16_000)[0] for u in (pair.source, pair.reference))
-    lm = conversion.lm.load_models(models, tok.model)
-    converter = conversion.VoiceConverter(tok.model, lm)
-    made = dict(conversion.convert(tok, converter, pair, source, reference))
+    made = dict(conversion.convert(loaded, converter, pair, source, reference))
     voice = converter.prepare_voice(reference)
     for name, text in (("nar", None), ("nar, text", pair.source.text)):
         expected = converter.convert(source, voice, text=text).waveform[0].clamp(-1, 1).numpy()
@@ -152,14 +151,14 @@ def test_conversion_by_the_nar_stands_beside_swapped_layers(
     without = {key: value for key, value in config.items() if key not in ("nar", "aligner")}
     (tmp_path / "ar" / "config.json").write_text(json.dumps(without))
     (tmp_path / "ar" / "ar.safetensors").write_bytes((models / "ar.safetensors").read_bytes())
-    call = ("eval", "conversion", clips, "-o", tmp_path / "no", "--system", codec, "--nar", tmp_path / "ar")
+    call = ("eval", "conversion", clips, "-o", tmp_path / "no", "--system", codec, "--models", tmp_path / "ar")
     assert run_command(*call) == 2
     assert "no NAR" in capsys.readouterr().err
 
 
-def test_texts_that_the_nar_is_not_told_are_no_success() -> None:
+def test_texts_that_the_nar_cannot_use_make_a_summary_incomplete() -> None:
     clips = {"a NAR": {"clips": 5}, "a NAR, text": {"clips": 3}, "b NAR": {"clips": 5}}
-    lines = tts.untold({"systems": {"a": "", "b": ""}, "languages": {"en": clips}})
-    assert lines == ["a, prompts in en: 2 texts could not be told to the NAR."]
+    lines = tts.notes_on_unaligned_texts({"en": clips}, ["a", "b"])
+    assert lines == ["a, prompts in en: 2 texts could not be given to the NAR."]
     assert not is_complete({"untold": lines, "left_out": {}, "unjudged": {}})
     assert is_complete({"untold": [], "left_out": {}, "unjudged": {}, "not_available": {}, "unspoken": 0})

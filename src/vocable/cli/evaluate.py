@@ -8,22 +8,25 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from vocable.cli.results import evaluate, finish, print_table, select, show, stages
+from vocable.cli.results import print_table, run_suite, select
 
 if TYPE_CHECKING:
-    from vocable.evaluation.page import Cell
+    from vocable.page import Cell
 
-app = typer.Typer(help="Measure tokenizers: tables with intervals, and a page to hear and see.", no_args_is_help=True)
+app = typer.Typer(help="Measure tokenizers: tables with intervals, and a page with players.", no_args_is_help=True)
 
 MANIFEST = typer.Argument(help="A JSONL manifest.")
-OUT = typer.Option(..., "-o", "--out", help="The results' folder; an interrupted run goes on in it.")
+OUT = typer.Option(..., "-o", "--out", help="The folder of the results; an interrupted run resumes in it.")
 CORPUS = typer.Option(None, help="Only the clips of this corpus.")
-LIMIT = typer.Option(None, min=1, help="So many clips, at even distances.")
-MODELS = typer.Option(Path(".cache/models"), help="Holds asr/whisper-base and the like; else they come from the hub.")
+LIMIT = typer.Option(None, min=1, help="The number of clips, chosen at even distances.")
+JUDGES = typer.Option(
+    Path(".cache/models"), help="The folder of the metrics' models, asr/whisper-base for example; else from the hub."
+)
 ASR = typer.Option("base", help="Whisper's size, or a CTranslate2 folder.")
-WAVLM = typer.Option(None, help="Judge voices by this WavLM x-vector model, a folder or hub id (the paper's way).")
+WAVLM = typer.Option(None, help="Judge voices by this WavLM x-vector model, as in the paper: a folder or hub id.")
+LISTEN = typer.Option(6, help="The number of clips that the page plays.")
 JOBS = typer.Option(2, help="Processes, of one thread each.")
-SEED = typer.Option(0, help="Of the intervals' resampling, and of what is drawn: pairs, speech from text.")
+SEED = typer.Option(0, help="Seed of intervals, pairs and speech from text.")
 
 
 @app.callback()
@@ -39,35 +42,30 @@ def reconstruction(
     metrics: str = typer.Option(None, help="As pesq,stoi,wer; `vocable eval metrics` lists them."),
     corpus: str = CORPUS,
     limit: int = LIMIT,
-    models: Path = MODELS,
+    judges: Path = JUDGES,
     asr: str = ASR,
     wavlm: str = typer.Option(None, help="The model of the metric speaker-wavlm: a folder or a hub id."),
     utmos: str = typer.Option(None, help="The model of the metric utmos: a folder or a GitHub repository."),
     trust_utmos: bool = typer.Option(
         False, "--trust-utmos", help="Let the metric utmos download and run the code of its GitHub repository."
     ),
-    listen: int = typer.Option(6, help="Clips to hear on the page."),
+    listen: int = LISTEN,
     jobs: int = JOBS,
     seed: int = SEED,
 ) -> None:
-    """How much of speech survives: recordings, tokenizers at several bitrates, Opus and Codec 2."""
-    from vocable.evaluation import reconstruction as suite
-    from vocable.evaluation.metrics import Models
+    """How well speech is preserved: recordings, tokenizers at several bitrates, Opus and Codec 2."""
+    from vocable.evaluation.metrics import Judges
+    from vocable.evaluation.reconstruction import DEFAULT_METRICS, SYSTEMS, Reconstruction
 
-    clips = select(manifest, corpus, limit)
-    with stages() as progress:
-        summary = suite.evaluate(
-            clips,
-            out,
-            systems=systems.split(",") if systems else suite.SYSTEMS,
-            metrics=metrics.split(",") if metrics else suite.DEFAULT_METRICS,
-            models=Models(models, asr, wavlm or Models.wavlm, utmos or Models.utmos, trust_utmos),
-            jobs=jobs,
-            seed=seed,
-            listen=listen,
-            progress=progress,
-        )
-    finish(suite, summary, out)
+    suite = Reconstruction(
+        select(manifest, corpus=corpus, limit=limit),
+        systems=systems.split(",") if systems else SYSTEMS,
+        metrics=metrics.split(",") if metrics else DEFAULT_METRICS,
+        judges=Judges(judges, asr, wavlm or Judges.wavlm, utmos or Judges.utmos, trust_utmos),
+        listen=listen,
+        seed=seed,
+    )
+    run_suite(suite, out, jobs=jobs)
 
 
 @app.command()
@@ -76,75 +74,66 @@ def slmtokbench(
     test: Path = typer.Argument(help="A JSONL manifest of other speakers."),
     out: Path = OUT,
     systems: str = typer.Option(None, help="Tokenizers, as fast@:1,models/twin@:1,units:FOLDER,opus:6."),
-    twin: str = typer.Option(None, help="The one among them without a teacher, models/twin: the paper's claims."),
+    twin: str = typer.Option(None, help="The system without a teacher, as models/twin: tests the paper's claims."),
     train_corpus: str = typer.Option(None, help="Only the training clips of this corpus."),
     corpus: str = CORPUS,
-    train_limit: int = typer.Option(None, min=1, help="So many training clips, at even distances."),
+    train_limit: int = typer.Option(None, min=1, help="The number of training clips, chosen at even distances."),
     limit: int = LIMIT,
-    seconds: float = typer.Option(600.0, help="CPU time that each probe is trained for."),
-    hidden: int = typer.Option(256, help="Of the probe's BiLSTM; the paper's: 1024."),
-    layers: int = typer.Option(1, help="Of the probe's BiLSTM; the paper's: 2."),
-    models: Path = MODELS,
+    seconds: float = typer.Option(600.0, help="CPU time for training each probe."),
+    hidden: int = typer.Option(256, help="Units of the probe's BiLSTM; the paper's: 1024."),
+    layers: int = typer.Option(1, help="Layers of the probe's BiLSTM; the paper's: 2."),
+    judges: Path = JUDGES,
     asr: str = ASR,
     wavlm: str = WAVLM,
     jobs: int = JOBS,
     seed: int = SEED,
 ) -> None:
-    """Is a tokenizer fit for language models of speech? Text alignment, information, preservation."""
-    from vocable.evaluation import slmtokbench as suite
+    """Is a tokenizer suitable for speech language models? Text alignment, information, preservation."""
     from vocable.evaluation.alignment import Budget
-    from vocable.evaluation.metrics import Models
+    from vocable.evaluation.metrics import Judges
+    from vocable.evaluation.slmtokbench import SYSTEMS, SLMTokBench
 
-    training, testing = select(train, train_corpus, train_limit), select(test, corpus, limit)
-    with stages() as progress:
-        summary = suite.evaluate(
-            training,
-            testing,
-            out,
-            systems=systems.split(",") if systems else suite.SYSTEMS,
-            twin=twin,
-            models=Models(models, asr, wavlm or Models.wavlm),
-            similarity="speaker-wavlm" if wavlm else "speaker",
-            budget=Budget(seconds, hidden, layers),
-            jobs=jobs,
-            seed=seed,
-            progress=progress,
-        )
-    finish(suite, summary, out)
+    suite = SLMTokBench(
+        select(train, corpus=train_corpus, limit=train_limit),
+        select(test, corpus=corpus, limit=limit),
+        systems=systems.split(",") if systems else SYSTEMS,
+        twin=twin,
+        judges=Judges(judges, asr, wavlm or Judges.wavlm),
+        similarity="speaker-wavlm" if wavlm else "speaker",
+        budget=Budget(seconds, hidden, layers),
+        seed=seed,
+    )
+    run_suite(suite, out, jobs=jobs)
 
 
 @app.command()
 def conversion(
     manifest: Path = MANIFEST,
     out: Path = OUT,
-    system: str = typer.Option("fast", help="A SpeechTokenizer."),
-    nar: Path = typer.Option(None, help="A folder of `vocable train lm`, RUN/model, whose NAR converts too."),
+    system: str = typer.Option("fast", help="A codec."),
+    models: Path = typer.Option(None, help="RUN/model of `vocable train lm`, whose NAR converts too."),
     corpus: str = CORPUS,
     limit: int = LIMIT,
-    models: Path = MODELS,
+    judges: Path = JUDGES,
     asr: str = ASR,
     wavlm: str = WAVLM,
     jobs: int = JOBS,
     seed: int = SEED,
 ) -> None:
-    """One-shot voice conversion: words, and whom it sounds like, with more and more of a reference."""
-    from vocable.evaluation import conversion as suite
-    from vocable.evaluation.metrics import Models
+    """One-shot voice conversion: words and voice, with more and more layers of a reference."""
+    from vocable.evaluation.conversion import Conversion
+    from vocable.evaluation.metrics import Judges
+    from vocable.evaluation.pairs import pair_with_others
 
-    pairs = suite.pair_up(select(manifest, corpus, limit), select(manifest, corpus, None), seed)
-    with stages() as progress:
-        summary = suite.evaluate(
-            pairs,
-            out,
-            system=system,
-            speech_models=nar,
-            models=Models(models, asr, wavlm or Models.wavlm),
-            similarity="speaker-wavlm" if wavlm else "speaker",
-            jobs=jobs,
-            seed=seed,
-            progress=progress,
-        )
-    finish(suite, summary, out)
+    suite = Conversion(
+        pair_with_others(select(manifest, corpus=corpus, limit=limit), select(manifest, corpus=corpus), seed=seed),
+        system=system,
+        models=models,
+        judges=Judges(judges, asr, wavlm or Judges.wavlm),
+        similarity="speaker-wavlm" if wavlm else "speaker",
+        seed=seed,
+    )
+    run_suite(suite, out, jobs=jobs)
 
 
 @app.command()
@@ -154,38 +143,36 @@ def tts(
     systems: str = typer.Option(..., help="Folders of `vocable train lm`: RUN/model, or RUN/model@CODEC."),
     prompts: Path = typer.Option(None, help="A manifest to take voices from (default: the speakers' other clips)."),
     metrics: str = typer.Option(None, help="As wer,per; those that need no reference of the same length."),
-    takes: int = typer.Option(8, min=1, help="Written for each sentence; the clearest is spoken."),
-    words: int = typer.Option(None, min=1, help="Of each text, from its start, that the models speak (default: all)."),
+    takes: int = typer.Option(8, min=1, help="Takes of each sentence; the best one is used."),
+    words: int = typer.Option(None, min=1, help="Words of each text, from its start, to speak (default: all)."),
     corpus: str = CORPUS,
     limit: int = LIMIT,
-    models: Path = MODELS,
+    judges: Path = JUDGES,
     asr: str = ASR,
-    listen: int = typer.Option(6, help="Clips to hear on the page."),
+    listen: int = LISTEN,
     jobs: int = JOBS,
     seed: int = SEED,
 ) -> None:
-    """Speech from text in a prompt's voice, beside recordings, the codec, and the NAR on true RVQ-1."""
-    from vocable.evaluation import tts as suite
-    from vocable.evaluation.metrics import Models
+    """Text to speech in a prompt's voice, beside recordings, the codec, and the NAR on true RVQ-1."""
+    from vocable.evaluation.metrics import Judges
+    from vocable.evaluation.pairs import pair_with_prompts
+    from vocable.evaluation.tts import DEFAULT_METRICS, TextToSpeech
 
-    voices = select(prompts, None, None) if prompts else None
-    pairs, unspoken = suite.pair_up(select(manifest, corpus, limit), voices or select(manifest, corpus, None), seed)
-    with stages() as progress:
-        summary = suite.evaluate(
-            pairs,
-            out,
-            systems=systems.split(","),
-            metrics=metrics.split(",") if metrics else suite.DEFAULT_METRICS,
-            models=Models(models, asr),
-            unspoken=unspoken,
-            takes=takes,
-            words=words,
-            jobs=jobs,
-            seed=seed,
-            listen=listen,
-            progress=progress,
-        )
-    finish(suite, summary, out)
+    clips = select(manifest, corpus=corpus, limit=limit)
+    voices = select(prompts) if prompts else select(manifest, corpus=corpus)
+    pairs, unspoken = pair_with_prompts(clips, voices, seed=seed)
+    suite = TextToSpeech(
+        pairs,
+        systems=systems.split(","),
+        metrics=metrics.split(",") if metrics else DEFAULT_METRICS,
+        judges=Judges(judges, asr),
+        unspoken=unspoken,
+        takes=takes,
+        words=words,
+        listen=listen,
+        seed=seed,
+    )
+    run_suite(suite, out, jobs=jobs)
 
 
 @app.command()
@@ -199,76 +186,55 @@ def codes(
     seed: int = SEED,
 ) -> None:
     """How well codebooks are used: entries, perplexity, bits after entropy coding."""
-    from vocable.evaluation import codes as suite
+    from vocable.evaluation.codes import Codes
 
-    evaluate(suite, select(manifest, corpus, limit), out, systems, jobs, seed)
+    clips = select(manifest, corpus=corpus, limit=limit)
+    run_suite(Codes(clips, systems=systems.split(","), seed=seed), out, jobs=jobs)
 
 
 @app.command()
 def disentanglement(
     manifest: Path = MANIFEST,
     out: Path = OUT,
-    systems: str = typer.Option("fast", help="SpeechTokenizers, as fast,models/twin."),
+    systems: str = typer.Option("fast", help="Codecs, as fast,models/twin."),
     corpus: str = CORPUS,
     limit: int = LIMIT,
     jobs: int = JOBS,
     seed: int = SEED,
 ) -> None:
-    """Which layers know who speaks, which phone it is, its pitch and loudness."""
-    from vocable.evaluation import disentanglement as suite
+    """Which layers contain the speaker, the phone, its pitch and loudness."""
+    from vocable.evaluation.disentanglement import Disentanglement
 
-    evaluate(suite, select(manifest, corpus, limit), out, systems, jobs, seed)
+    clips = select(manifest, corpus=corpus, limit=limit)
+    run_suite(Disentanglement(clips, systems=systems.split(","), seed=seed), out, jobs=jobs)
 
 
 @app.command()
 def crosslingual(
     manifest: Path = MANIFEST,
     out: Path = OUT,
-    english: Path = typer.Option(..., help="A manifest of English to set beside it, and to take voices from."),
+    english: Path = typer.Option(..., help="A manifest of English clips to compare with, and to take voices from."),
     systems: str = typer.Option("recording,fast@:8,fast@:4,fast@:1", help="Tokenizers."),
-    system: str = typer.Option("fast", help="The SpeechTokenizer that converts voices."),
-    limit: int = typer.Option(None, min=1, help="So many clips of each manifest, at even distances."),
-    models: Path = MODELS,
+    system: str = typer.Option("fast", help="The codec that converts voices."),
+    limit: int = typer.Option(None, min=1, help="The number of clips of each manifest, chosen at even distances."),
+    judges: Path = JUDGES,
     asr: str = ASR,
     jobs: int = JOBS,
     seed: int = SEED,
 ) -> None:
     """Reconstruction and conversion by language, with a multilingual recogniser."""
-    from vocable.evaluation import conversion, groups
-    from vocable.evaluation.metrics import Models
-    from vocable.evaluation.metrics.words import BY_CHARACTERS
-    from vocable.evaluation.runner import is_complete, language_of
+    from vocable.evaluation.crosslingual import Crosslingual
+    from vocable.evaluation.metrics import Judges
 
-    at_home = select(english, None, limit)
-    clips = select(manifest, None, limit) + at_home
-    with stages() as progress:
-        summary = groups.evaluate(
-            "crosslingual",
-            clips,
-            {clip.id: {"language": language_of(clip) if clip.language else groups.UNKNOWN} for clip in clips},
-            out,
-            systems=systems.split(","),
-            metrics=groups.CROSSLINGUAL_METRICS,
-            models=Models(models, asr),
-            hear=True,
-            jobs=jobs,
-            seed=seed,
-            progress=progress,
-            remarks=[
-                f"Read {', '.join(BY_CHARACTERS)} by characters (CER): Whisper base cannot be held to their words."
-            ],
-        )
-        converted = conversion.evaluate(
-            conversion.pair_up(clips, at_home, seed),
-            out / "conversion",
-            system=system,
-            models=Models(models, asr),
-            jobs=jobs,
-            seed=seed,
-            progress=lambda _, share: progress("conversion", share),
-        )
-    show(conversion, converted)
-    finish(groups, summary, out, complete=is_complete(converted))
+    suite = Crosslingual(
+        select(manifest, limit=limit),
+        english=select(english, limit=limit),
+        systems=systems.split(","),
+        system=system,
+        judges=Judges(judges, asr),
+        seed=seed,
+    )
+    run_suite(suite, out, jobs=jobs)
 
 
 @app.command()
@@ -278,35 +244,23 @@ def speakers(
     systems: str = typer.Option("recording,fast@:8", help="Tokenizers."),
     corpus: str = CORPUS,
     limit: int = LIMIT,
-    models: Path = MODELS,
+    judges: Path = JUDGES,
     asr: str = ASR,
     jobs: int = JOBS,
     seed: int = SEED,
 ) -> None:
-    """Reconstruction by kinds of speakers: corpus, pitch, rate, and every other column of the manifest."""
-    from vocable.evaluation import groups
-    from vocable.evaluation.metrics import Models
+    """Reconstruction by groups of speakers: pitch, rate, and every other column of the manifest."""
+    from vocable.evaluation.metrics import Judges
+    from vocable.evaluation.speakers import Speakers, read_columns
 
-    clips = select(manifest, corpus, limit)
-    with stages() as progress:
-        measured = groups.measured_columns(clips, out / "pitch", jobs, progress)
-        columns = groups.columns(manifest)
-        summary = groups.evaluate(
-            "speakers",
-            clips,
-            {clip.id: columns[clip.id] | measured.get(clip.id, {}) for clip in clips},
-            out,
-            systems=systems.split(","),
-            models=Models(models, asr),
-            jobs=jobs,
-            seed=seed,
-            progress=progress,
-            remarks=[
-                "A manifest tells of its own speakers alone. The data that vocable was measured on has no child, "
-                "elderly or impaired speech."
-            ],
-        )
-    finish(groups, summary, out)
+    suite = Speakers(
+        select(manifest, corpus=corpus, limit=limit),
+        columns=read_columns(manifest),
+        systems=systems.split(","),
+        judges=Judges(judges, asr),
+        seed=seed,
+    )
+    run_suite(suite, out, jobs=jobs)
 
 
 @app.command()
@@ -314,21 +268,17 @@ def longform(
     manifest: Path = MANIFEST,
     out: Path = OUT,
     systems: str = typer.Option("recording,fast@:8", help="Tokenizers."),
-    models: Path = MODELS,
+    judges: Path = JUDGES,
     asr: str = ASR,
     jobs: int = JOBS,
     seed: int = SEED,
 ) -> None:
     """Long recordings in one piece: quality by position."""
-    from vocable.evaluation import longform as suite
-    from vocable.evaluation.metrics import Models
+    from vocable.evaluation.longform import Longform
+    from vocable.evaluation.metrics import Judges
 
-    clips = select(manifest, None, None)
-    with stages() as progress:
-        summary = suite.evaluate(
-            clips, out, systems=systems.split(","), models=Models(models, asr), jobs=jobs, seed=seed, progress=progress
-        )
-    finish(suite, summary, out)
+    suite = Longform(select(manifest), systems=systems.split(","), judges=Judges(judges, asr), seed=seed)
+    run_suite(suite, out, jobs=jobs)
 
 
 @app.command()
@@ -341,29 +291,30 @@ def robustness(
     jobs: int = JOBS,
     seed: int = SEED,
 ) -> None:
-    """The share of codes that stay under noise, echo, clipping, a telephone band, and gain."""
-    from vocable.evaluation import robustness as suite
+    """The percentage of codes that do not change under noise, echo, clipping, a telephone band, and gain."""
+    from vocable.evaluation.robustness import Robustness
 
-    evaluate(suite, select(manifest, corpus, limit), out, systems, jobs, seed)
+    clips = select(manifest, corpus=corpus, limit=limit)
+    run_suite(Robustness(clips, systems=systems.split(","), seed=seed), out, jobs=jobs)
 
 
 @app.command()
 def compare(
-    a: str = typer.Argument(help="FOLDER:SYSTEM of a suite's results: results/ours:fast@:1; or X+Y, as one."),
-    b: str = typer.Argument(help="The other, on the same clips."),
+    a: str = typer.Argument(help="FOLDER:SYSTEM of a suite's results, as results/ours:fast@:1; or X+Y, as one system."),
+    b: str = typer.Argument(help="The other system, on the same clips."),
     seed: int = SEED,
 ) -> None:
     """Two systems on the same clips: differences, with intervals and p."""
-    from vocable.evaluation import compare as suite
+    from vocable.evaluation import compare as comparison
 
     (folder_a, system_a), (folder_b, system_b) = map(_folder_and_system, (a, b))
-    figures = suite.compare((folder_a, system_a), (folder_b, system_b), seed)
-    print_table(*suite.table(figures))
+    figures = comparison.compare((folder_a, system_a), (folder_b, system_b), seed=seed)
+    print_table(*comparison.table(figures))
     typer.echo(f"A: {system_a} of {folder_a}; B: {system_b} of {folder_b}.")
 
 
 def _folder_and_system(text: str) -> tuple[Path, str]:
-    """FOLDER:SYSTEM, split at the first colon that is not a Windows drive's."""
+    """Split FOLDER:SYSTEM at the first colon that is not a Windows drive's."""
     drive, rest = os.path.splitdrive(text)
     folder, _, system = rest.partition(":")
     return Path(drive + folder), system
@@ -375,17 +326,17 @@ def diagnose(
         help="A folder of `vocable eval reconstruction`, with recording, NAME@:1 and NAME@:8."
     ),
 ) -> None:
-    """What is wrong with a codec, by its figures."""
-    from vocable.evaluation import diagnose as suite
-    from vocable.evaluation.runner import read_summary
+    """Find the faults of a codec from its figures."""
+    from vocable.evaluation.diagnose import diagnose
+    from vocable.evaluation.summary import read_summary
 
-    for finding in suite.diagnose(read_summary(results)):
+    for finding in diagnose(read_summary(results)):
         typer.echo(finding)
 
 
 @app.command()
 def metrics() -> None:
-    """The metrics: range, direction, needs, licence, source."""
+    """List the metrics: range, direction, needs, licence, source."""
     from vocable.evaluation.metrics import METRICS
 
     rows: list[list[Cell]] = [

@@ -1,11 +1,11 @@
-"""What the suites of `vocable eval` share: clips from a manifest, bars, and how results are shown."""
+"""Clips, progress bars and printed results of the commands of `vocable eval`."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -14,23 +14,13 @@ from vocable.terminal import printable
 
 if TYPE_CHECKING:
     from vocable.corpus.manifest import Utterance
-    from vocable.evaluation.page import Cell, Table
     from vocable.evaluation.runner import Progress
+    from vocable.evaluation.suite import Suite
+    from vocable.page import Cell
 
 
-class Suite(Protocol):
-    """A module of `vocable.evaluation`: how its summary reads."""
-
-    @property
-    def evaluate(self) -> Callable[..., dict[str, Any]]: ...
-
-    def tables(self, summary: Mapping[str, Any], /) -> dict[str, Table]: ...
-
-    def notes(self, summary: Mapping[str, Any], /) -> list[str]: ...
-
-
-def select(manifest: Path, corpus: str | None, limit: int | None) -> list[Utterance]:
-    """The manifest's clips, those of one corpus, and of these `limit`, spread evenly."""
+def select(manifest: Path, *, corpus: str | None = None, limit: int | None = None) -> list[Utterance]:
+    """Return a manifest's clips, only those of `corpus`, and at most `limit` of these, at even distances."""
     from vocable.corpus.manifest import read_manifest, spread
 
     clips = [clip for clip in read_manifest(manifest) if corpus in (None, clip.corpus)]
@@ -41,40 +31,40 @@ def select(manifest: Path, corpus: str | None, limit: int | None) -> list[Uttera
 
 @contextlib.contextmanager
 def stages() -> Iterator[Progress]:
-    """A bar for each stage of a suite, as it comes up."""
+    """Yield a callback that shows a progress bar for each stage of a suite."""
     with bars() as bar:
         known: dict[str, Any] = {}
 
-        def progress(stage: str, share: float) -> None:
+        def progress(stage: str, fraction: float) -> None:
             if stage not in known:
                 known[stage] = bar.add_task(stage, total=1.0)
-            bar.update(known[stage], completed=share)
+            bar.update(known[stage], completed=fraction)
 
         yield progress
 
 
-def evaluate(suite: Suite, clips: list[Utterance], out: Path, systems: str, jobs: int, seed: int) -> None:
-    """A suite that needs clips and systems alone."""
+def run_suite(suite: Suite, out: Path, *, jobs: int) -> None:
+    """Run a suite and print its results. Exit with code 2 if a clip, a figure or a system is missing."""
+    from vocable.evaluation.summary import is_complete, read_summary
+
     with stages() as progress:
-        summary = suite.evaluate(clips, out, systems=systems.split(","), jobs=jobs, seed=seed, progress=progress)
-    finish(suite, summary, out)
-
-
-def finish(suite: Suite, summary: dict[str, Any], out: Path, complete: bool = True) -> None:
-    """Print what the page says, and where it is. Exit code 2 if a clip, a figure or a system is missing, or what was
-    done before was not `complete`."""
-    from vocable.evaluation.runner import is_complete
-
+        summary = suite.run(out, jobs=jobs, progress=progress)
+    complete = is_complete(summary)
+    for name, part in suite.parts().items():
+        found = read_summary(out / name)
+        show(part, found)
+        complete = complete and is_complete(found)
     show(suite, summary)
     reasons = [counts for metrics in summary["unjudged"].values() for counts in metrics.values()]
     missing = sum(count for counts in reasons for count in counts.values())
-    lost = f"{len(summary['left_out'])} left out{f', {missing} figures missing' * bool(missing)}"
-    typer.echo(f"{summary['clips']} clips, {lost}: {out}/index.html, {out}/summary.json", err=True)
-    if not (complete and is_complete(summary)):
+    left_out = f"{len(summary['left_out'])} left out{f', {missing} figures missing' * bool(missing)}"
+    typer.echo(f"{summary['clips']} clips, {left_out}: {out}/index.html, {out}/summary.json", err=True)
+    if not complete:
         raise typer.Exit(2)
 
 
 def show(suite: Suite, summary: dict[str, Any]) -> None:
+    """Print the tables and notes of a summary."""
     for heading, table in suite.tables(summary).items():
         typer.echo(heading)
         print_table(*table)
@@ -83,6 +73,7 @@ def show(suite: Suite, summary: dict[str, Any]) -> None:
 
 
 def print_table(columns: list[str], rows: list[list[Cell]]) -> None:
+    """Print a table to standard output."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text

@@ -1,7 +1,7 @@
-"""From figures to what is wrong: the paper's failure signatures (SpeechTokenizer, arXiv 2308.16692, section 4).
+"""Diagnose a codec from its figures, by the paper's failure signatures (SpeechTokenizer, arXiv 2308.16692, section 4).
 
-Words that are lost from RVQ-1 on point at its content; a voice that is lost although words are kept points at the
-layers above it. Words are counted against what the same judge mishears in the recording.
+If RVQ-1 alone loses words, its content is poor. If the words are preserved but the voice is not, the layers above RVQ-1
+are at fault. Losses of words are relative to the word error rate of the recording.
 """
 
 from __future__ import annotations
@@ -10,19 +10,19 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-#: More than so many points of WER above the recording's are a loss of words.
+#: Percentage points of WER above the recording's; a larger difference is a loss of words.
 WORDS_LOST = 2.0
-#: A speaker cosine under this is another voice to resemblyzer: different speakers of LibriSpeech stand at about 0.6.
+#: Speaker cosine of resemblyzer; a lower one is another voice. Different speakers of LibriSpeech have about 0.6.
 VOICE_LOST = 0.85
-#: The same for RVQ-1 alone: distilled, it should keep words and lose the voice.
+#: The same two limits for RVQ-1 alone: with distillation, it should preserve words and lose the voice.
 CONTENT_LOST, VOICE_KEPT = 35.0, 0.85
 
 
 def diagnose(summary: Mapping[str, Any]) -> list[str]:
-    """Findings, a sentence each, from the summary of a reconstruction with WER and speaker cosine.
+    """Return findings, one sentence each, from the summary of `eval reconstruction` with WER and speaker cosine.
 
-    Reads the systems `NAME@:1` and `NAME@:K`, or `NAME` for all layers, of each SpeechTokenizer, and the recording.
-    Raises ValueError where the recording, a codec, or one of the two figures is missing.
+    The systems are the recording, and `NAME@:1` and `NAME@:K`, or `NAME` for all layers, of each SpeechTokenizer.
+    Raises ValueError if the recording, a codec, or one of the two figures is missing.
     """
     systems: Mapping[str, Any] = summary.get("systems", {})
     if "recording" not in systems:
@@ -49,14 +49,14 @@ def diagnose(summary: Mapping[str, Any]) -> list[str]:
             )
         if first and first["speaker"]["value"] > VOICE_KEPT:
             findings.append(
-                f"{codec}: RVQ-1 alone keeps the voice (cosine {first['speaker']['value']:.2f}): content is not apart "
-                "from it."
+                f"{codec}: RVQ-1 alone keeps the voice (cosine {first['speaker']['value']:.2f}): content and voice "
+                "are not separated."
             )
         if not whole:
             continue
         lost, voice = whole["wer"]["value"] - truth, whole["speaker"]["value"]
         if lost > WORDS_LOST:
-            blame = "the decoder is at fault, or the layers above fight RVQ-1"
+            blame = "the decoder is at fault, or the layers above interfere with RVQ-1"
             if not first or lost_first > CONTENT_LOST:
                 blame = "look at RVQ-1 first" if first else "measure RVQ-1 alone"
             findings.append(f"{codec}: {layers} lose {lost:.1f} points of WER: {blame}.")
@@ -69,13 +69,15 @@ def diagnose(summary: Mapping[str, Any]) -> list[str]:
 
 
 def _by_codec(systems: Mapping[str, Any]) -> dict[str, dict[float, Mapping[str, Any]]]:
-    """Codec -> number of layers, inf for all -> figures, of the SpeechTokenizers that begin with RVQ-1. The
-    names of other tokenizers have a colon."""
+    """Return codec -> number of layers (inf: all) -> figures, of SpeechTokenizers whose layers begin with RVQ-1.
+
+    The names of other tokenizers contain a colon.
+    """
     found: dict[str, dict[float, Mapping[str, Any]]] = {}
     for name, figures in systems.items():
         codec, at, layers = name.partition("@:")
-        ours = name != "recording" and not {"@", ":"}.intersection(codec)
-        if ours and _has_figures(figures) and (layers.isdigit() or not at):
+        is_codec = name != "recording" and not {"@", ":"}.intersection(codec)
+        if is_codec and _has_figures(figures) and (layers.isdigit() or not at):
             found.setdefault(codec, {})[int(layers) if at else math.inf] = figures
     return found
 

@@ -1,122 +1,150 @@
-"""Long recordings in one piece: does quality drift with the position?"""
+"""Suite `longform`: does the quality of long recordings, encoded in one piece, drift with the position?"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from vocable import audio
 from vocable.corpus.manifest import Utterance
-from vocable.evaluation.metrics import METRICS, Models, Pair, made_with
+from vocable.evaluation.metrics import METRICS, Judges, Pair, made_with
 from vocable.evaluation.metrics.base import SAMPLE_RATE
 from vocable.evaluation.metrics.words import recogniser
-from vocable.evaluation.page import Cell, Page, Table
-from vocable.evaluation.reconstruction import DEFAULT_METRICS, available, fit, heard_text, makers, scores, summarize
-from vocable.evaluation.runner import Progress, Row, describe, exclusions, language_of, run, write_json
-from vocable.evaluation.tokenizers import Tokenizer, load_tokenizer
+from vocable.evaluation.reconstruction import DEFAULT_METRICS
+from vocable.evaluation.runner import Row, Task
+from vocable.evaluation.scoring import figures_of, fit_length, scores, transcript
+from vocable.evaluation.suite import TokenizerSuite, Waveforms
+from vocable.evaluation.summary import exclusions, language_of
+from vocable.evaluation.tokenizers import Tokenizer, load_tokenizer, makers
+from vocable.page import Cell, Table
 
 WINDOW_SECONDS = 15.0
 
 
 @dataclass(frozen=True)
-class Longform:
-    """A task of the runner: a recording -> a row for each system and window. The whole is encoded and decoded once;
-    words are held against what the recogniser hears in the same window of the recording."""
+class JudgeWindows:
+    """Task: a recording -> a row for each system and window.
 
-    systems: Mapping[str, str]  #: and what made each
-    models: Models
+    The whole recording is encoded and decoded once. Words are compared with the recogniser's transcript of the same
+    window of the recording.
+    """
+
+    systems: Mapping[str, str]  #: names, and what made each
+    judges: Judges
     made_with: Mapping[str, str]  #: versions and weights of the metrics
 
     def plan(self) -> dict[str, Any]:
+        """Return everything that the rows depend on."""
         return {"systems": dict(self.systems), "made_with": dict(self.made_with), "window": WINDOW_SECONDS}
 
     def start(self) -> Callable[[Utterance], list[Row]]:
-        systems = {name: load_tokenizer(name) for name in self.systems}
-        hear = recogniser(self.models)
+        """Load the tokenizers and the recogniser, and return the function that measures a recording."""
+        tokenizers = {name: load_tokenizer(name) for name in self.systems}
+        recognise = recogniser(self.judges)
 
         def work(clip: Utterance) -> list[Row]:
             waveform, _ = audio.read(clip.path, SAMPLE_RATE)
             size, language = round(WINDOW_SECONDS * SAMPLE_RATE), language_of(clip)
             starts = range(0, max(len(waveform) - size // 2, 1), size)
-            heard = {at: heard_text(hear, waveform[at : at + size], language) for at in starts}
+            texts = {at: transcript(recognise, waveform[at : at + size], language) for at in starts}
             rows = []
-            for name, system in systems.items():
-                decoded = fit(system.decode(system.encode(waveform)), len(waveform))
+            for name, tokenizer in tokenizers.items():
+                decoded = fit_length(tokenizer.decode(tokenizer.encode(waveform)), len(waveform))
                 for at in starts:
                     window = slice(at, at + size)
-                    pair = Pair(waveform[window], decoded[window], heard[at], language)
-                    judged = scores(pair, DEFAULT_METRICS, self.models)
-                    # Each recording stands for itself: what is asked is how quality moves within it.
+                    pair = Pair(waveform[window], decoded[window], texts[at], language)
+                    # Intervals resample recordings, not speakers: the question is the drift within each recording.
                     row: Row = {"clip": clip.id, "speaker_id": clip.id, "system": name, "start": at / SAMPLE_RATE}
-                    rows.append(row | judged)
+                    rows.append(row | scores(pair, DEFAULT_METRICS, self.judges))
             return rows
 
         return work
 
 
-def evaluate(
-    clips: Sequence[Utterance],
-    out: Path,
-    *,
-    systems: Sequence[str],
-    models: Models,
-    jobs: int = 1,
-    seed: int = 0,
-    progress: Progress = lambda stage, share: None,
-) -> dict[str, Any]:
-    """Write OUT/rows.jsonl, summary.json, index.html and tables.md; returns the summary."""
-    versions = made_with(DEFAULT_METRICS, models)
-    found, missing = available(systems)
-    outcome = run(Longform(makers(found), models, versions), clips, out, jobs, progress)
-    measured: dict[str, Any] = {}
-    for name, system in found.items():
-        rows = [row for row in outcome.rows if row["system"] == name]
-        measured[name] = {
-            "made_by": system.made_by,
-            "positions": {
-                f"{start:g}": summarize([r for r in rows if r["start"] == start], DEFAULT_METRICS, seed)
-                for start in sorted({row["start"] for row in rows})
-            },
-            "drift": {metric: drift(rows, metric) for metric in DEFAULT_METRICS},
+class Longform(TokenizerSuite):
+    """Suite: scores of long recordings by position."""
+
+    name, title = "longform", "Long recordings"
+
+    def __init__(self, clips: Sequence[Utterance], *, systems: Sequence[str], judges: Judges, seed: int = 0) -> None:
+        """clips: whole recordings."""
+        self.made_with = made_with(DEFAULT_METRICS, judges)
+        super().__init__(clips, systems=systems, seed=seed)
+        self.judges = judges
+
+    def task(self) -> Task[Utterance]:
+        """Return the task that scores the windows of a recording."""
+        return JudgeWindows(makers(self.tokenizers), self.judges, self.made_with)
+
+    def summarize(self, rows: Sequence[Row]) -> dict[str, Any]:
+        """Return each system's figures by position."""
+        return {"window": WINDOW_SECONDS, "made_with": self.made_with} | super().summarize(rows)
+
+    def summarize_system(self, tokenizer: Tokenizer, rows: Sequence[Row]) -> dict[str, Any]:
+        """Return the figures of each position, and the drift of each metric."""
+        positions = {
+            f"{start:g}": figures_of([r for r in rows if r["start"] == start], DEFAULT_METRICS, seed=self.seed)
+            for start in sorted({row["start"] for row in rows})
         }
-    summary = {
-        "suite": "longform",
-        **describe(clips, outcome),
-        "window": WINDOW_SECONDS,
-        "seed": seed,
-        "made_with": versions,
-        "not_available": missing,
-        "systems": measured,
-    }
-    write_json(out / "summary.json", summary)
-    page = Page("Long recordings", f"{summary['clips']} recordings, in windows of {WINDOW_SECONDS:g} s")
-    page.tables(tables(summary))
-    page.notes(notes(summary))
-    first = next(clip for clip in clips if clip.id not in outcome.left_out)
-    page.heading("To hear")
-    page.players(_listen(first, found), SAMPLE_RATE)
-    page.write(out)
-    return summary
+        return {"positions": positions, "drift": {metric: drift(rows, metric) for metric in DEFAULT_METRICS}}
 
+    def lead(self, summary: Mapping[str, Any]) -> str:
+        """Return the paragraph under the page's title."""
+        return f"{summary['clips']} recordings, in windows of {WINDOW_SECONDS:g} s"
 
-def _listen(clip: Utterance, systems: Mapping[str, Tokenizer]) -> dict[str, dict[str, np.ndarray]]:
-    """The first, the middle and the last window of a recording, which was encoded in one piece."""
-    waveform, _ = audio.read(clip.path, SAMPLE_RATE)
-    size = min(round(WINDOW_SECONDS * SAMPLE_RATE), len(waveform))
-    decoded = {name: fit(s.decode(s.encode(waveform)), len(waveform)) for name, s in systems.items()}
-    starts = dict.fromkeys((0, (len(waveform) - size) // 2, len(waveform) - size))
-    return {
-        f"{clip.id}, from {at / SAMPLE_RATE:.0f} s": {name: heard[at : at + size] for name, heard in decoded.items()}
-        for at in starts
-    }
+    def tables(self, summary: Mapping[str, Any]) -> dict[str, Table]:
+        """Return one table: a row for each position and system, and each system's drift at the end."""
+        rows: list[list[Cell]] = []
+        for name, found in summary["systems"].items():
+            for start, figures in found["positions"].items():
+                cells: list[Cell] = [(f"{start} s", name)]
+                for metric in DEFAULT_METRICS:
+                    value = figures[metric].get("value")
+                    cells.append("-" if value is None else f"{value:.{METRICS[metric].digits}f}")
+                rows.append(cells)
+        for name, found in summary["systems"].items():
+            cells = [("drift per minute", name)]
+            for metric in DEFAULT_METRICS:
+                slope = found["drift"][metric]
+                cells.append((f"{slope['slope']:+.3f}", f"± {1.96 * slope['error']:.3f}") if slope else "-")
+            rows.append(cells)
+        return {"By position": (["position", *(METRICS[name].heading() for name in DEFAULT_METRICS)], rows)}
+
+    def notes(self, summary: Mapping[str, Any]) -> list[str]:
+        """Return notes on the comparison, the drift and exclusions."""
+        return [
+            "The whole recording is encoded and decoded once; words are compared with the same recogniser's transcript "
+            "of the same window of the recording. Drift: the slope over positions by least squares, ± 1.96 standard "
+            "errors as if windows were independent; positions have no intervals.",
+            *exclusions(summary),
+        ]
+
+    def players(self, clips: Sequence[Utterance]) -> Waveforms:
+        """Return the first, the middle and the last window of the first recording, which is encoded in one piece."""
+        clip = clips[0]
+        waveform, _ = audio.read(clip.path, SAMPLE_RATE)
+        size = min(round(WINDOW_SECONDS * SAMPLE_RATE), len(waveform))
+        decoded = {
+            name: fit_length(tokenizer.decode(tokenizer.encode(waveform)), len(waveform))
+            for name, tokenizer in self.tokenizers.items()
+        }
+        starts = dict.fromkeys((0, (len(waveform) - size) // 2, len(waveform) - size))
+        return {
+            f"{clip.id}, from {at / SAMPLE_RATE:.0f} s": {
+                name: speech[at : at + size] for name, speech in decoded.items()
+            }
+            for at in starts
+        }
 
 
 def drift(rows: Sequence[Row], metric: str) -> dict[str, float]:
-    """The slope of a metric over position, per minute, and its standard error: least squares, each clip its level."""
+    """Fit a metric to the position by least squares, with a level for each clip.
+
+    Returns the slope per minute and its standard error; nothing if there are too few windows.
+    """
     known = [(r["clip"], r["start"] / 60, r[metric][0] / r[metric][1]) for r in rows if r[metric] and r[metric][1]]
     if len(known) < 4:
         return {}
@@ -135,31 +163,3 @@ def drift(rows: Sequence[Row], metric: str) -> dict[str, float]:
     error = float(np.sqrt(np.square(y - slope * x).sum() / freedom / (x @ x)))
     scale = METRICS[metric].scale
     return {"slope": round(slope * scale, 5), "error": round(error * scale, 5)}
-
-
-def tables(summary: Mapping[str, Any]) -> dict[str, Table]:
-    """A row for each position and system, and each system's drift at the end."""
-    rows: list[list[Cell]] = []
-    for name, found in summary["systems"].items():
-        for start, figures in found["positions"].items():
-            cells: list[Cell] = [(f"{start} s", name)]
-            for metric in DEFAULT_METRICS:
-                value = figures[metric].get("value")
-                cells.append("-" if value is None else f"{value:.{METRICS[metric].digits}f}")
-            rows.append(cells)
-    for name, found in summary["systems"].items():
-        cells = [("drift a minute", name)]
-        for metric in DEFAULT_METRICS:
-            d = found["drift"][metric]
-            cells.append((f"{d['slope']:+.3f}", f"± {1.96 * d['error']:.3f}") if d else "-")
-        rows.append(cells)
-    return {"By position": (["position", *(METRICS[name].heading() for name in DEFAULT_METRICS)], rows)}
-
-
-def notes(summary: Mapping[str, Any]) -> list[str]:
-    return [
-        "The whole recording is encoded and decoded once; words are held against what the same recogniser hears in the "
-        "same window of the recording. Drift: the slope over positions by least squares, ± 1.96 standard errors as if "
-        "windows were independent; positions have no interval of their own.",
-        *exclusions(summary),
-    ]

@@ -1,10 +1,9 @@
-"""Do tokens stay what they are when the recording gets worse? The share of codes that stay, layer by layer."""
+"""Suite `robustness`: the percentage of codes that do not change when the recording is degraded, layer by layer."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,16 +12,18 @@ from vocable import audio
 from vocable.corpus.manifest import Utterance
 from vocable.evaluation import statistics
 from vocable.evaluation.metrics.base import SAMPLE_RATE
-from vocable.evaluation.page import Page, Table
-from vocable.evaluation.reconstruction import available, figure_cell, makers
-from vocable.evaluation.runner import Progress, Row, describe, exclusions, run, write_json
-from vocable.evaluation.tokenizers import load_tokenizer
+from vocable.evaluation.runner import Row, Task
+from vocable.evaluation.suite import TokenizerSuite
+from vocable.evaluation.summary import exclusions, figure_cell
+from vocable.evaluation.tokenizers import Tokenizer, load_tokenizer, makers
+from vocable.page import Table
 
+#: A change of a recording: float32 [L] at 16 kHz -> [L]. Its noise is drawn from the generator.
 Change = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 
 
 def noise(decibels: float) -> Change:
-    """White noise, so many dB under the speech."""
+    """Return a change that adds white noise, `decibels` below the speech."""
 
     def change(waveform: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         level = np.sqrt(np.square(waveform).mean()) * 10 ** (-decibels / 20)
@@ -32,7 +33,10 @@ def noise(decibels: float) -> Change:
 
 
 def reverberation(seconds: float) -> Change:
-    """A room whose echo falls by 60 dB in so many seconds: noise that decays, after the direct sound, 6 dB under it."""
+    """Return a change that adds the echo of a room with a reverberation time (60 dB) of `seconds`.
+
+    The impulse response is the direct sound and decaying noise, 6 dB below it.
+    """
 
     def change(waveform: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         time = np.arange(int(seconds * SAMPLE_RATE)) / SAMPLE_RATE
@@ -46,29 +50,30 @@ def reverberation(seconds: float) -> Change:
     return change
 
 
-def clipping(share: float) -> Change:
-    """The loudest samples, so large a share of them, cut to one level."""
+def clipping(fraction: float) -> Change:
+    """Return a change that clips the loudest samples, this fraction of all, to one level."""
 
     def change(waveform: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        level = np.quantile(np.abs(waveform), 1 - share)
+        level = np.quantile(np.abs(waveform), 1 - fraction)
         return waveform.clip(-level, level)
 
     return change
 
 
 def telephone(waveform: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Through 8 kHz and back: nothing above 4 kHz."""
-    there = audio.resample(waveform, SAMPLE_RATE, 8000)
-    back = audio.resample(there, 8000, SAMPLE_RATE)
+    """Resample to 8 kHz and back, which removes everything above 4 kHz."""
+    narrow = audio.resample(waveform, SAMPLE_RATE, 8000)
+    back = audio.resample(narrow, 8000, SAMPLE_RATE)
     return np.pad(back, (0, max(0, len(waveform) - len(back))))[: len(waveform)]
 
 
 def gain(decibels: float) -> Change:
-    """Louder or softer, as floats: nothing clips."""
+    """Return a change of level. Samples are floats, so nothing clips."""
     factor = np.float32(10 ** (decibels / 20))
     return lambda waveform, rng: waveform * factor
 
 
+#: The changes that the suite measures, by name.
 CHANGES: dict[str, Change] = {
     **{f"noise {d} dB": noise(d) for d in (20, 10, 5)},
     "reverberation 0.5 s": reverberation(0.5),
@@ -79,32 +84,34 @@ CHANGES: dict[str, Change] = {
 
 
 @dataclass(frozen=True)
-class Robustness:
-    """A task of the runner: an utterance -> a row for each system and change: (codes that stay, codes) by layer."""
+class CompareCodes:
+    """Task: an utterance -> a row for each system and change: [unchanged codes, codes] of each layer."""
 
-    systems: Mapping[str, str]  #: and what made each
-    seed: int
+    systems: Mapping[str, str]  #: names, and what made each
+    seed: int  #: of noise and echoes
 
     def plan(self) -> dict[str, Any]:
+        """Return everything that the rows depend on."""
         return {"systems": dict(self.systems), "changes": list(CHANGES), "seed": self.seed}
 
     def start(self) -> Callable[[Utterance], list[Row]]:
-        systems = {name: load_tokenizer(name) for name in self.systems}
+        """Load the tokenizers and return the function that measures a clip."""
+        tokenizers = {name: load_tokenizer(name) for name in self.systems}
 
         def work(clip: Utterance) -> list[Row]:
             waveform, _ = audio.read(clip.path, SAMPLE_RATE)
             rows = []
-            for name, system in systems.items():
-                codes = system.encode(waveform).codes
+            for name, tokenizer in tokenizers.items():
+                codes = tokenizer.encode(waveform).codes
                 assert codes is not None
                 for change, apply in CHANGES.items():
-                    # The clip's own noise, the same for every system.
+                    # Noise and echoes depend on the clip, and not on the system.
                     rng = np.random.default_rng([self.seed, *clip.id.encode()])
-                    changed = system.encode(apply(waveform, rng)).codes
+                    changed = tokenizer.encode(apply(waveform, rng)).codes
                     assert changed is not None
-                    stays = changed.eq(codes).double().mean(1).tolist()
+                    unchanged = changed.eq(codes).double().mean(1).tolist()
                     frames = codes.shape[1]
-                    layers = {f"layer {k + 1}": [share * frames, frames] for k, share in enumerate(stays)}
+                    layers = {f"layer {k + 1}": [fraction * frames, frames] for k, fraction in enumerate(unchanged)}
                     row: Row = {"clip": clip.id, "speaker_id": clip.speaker_key, "system": name, "change": change}
                     rows.append(row | layers)
             return rows
@@ -112,61 +119,47 @@ class Robustness:
         return work
 
 
-def evaluate(
-    clips: Sequence[Utterance],
-    out: Path,
-    *,
-    systems: Sequence[str],
-    jobs: int = 1,
-    seed: int = 0,
-    progress: Progress = lambda stage, share: None,
-) -> dict[str, Any]:
-    """Write OUT/rows.jsonl, summary.json, index.html and tables.md; returns the summary."""
-    found, missing = available(systems, tokens=True)
-    outcome = run(Robustness(makers(found), seed), clips, out, jobs, progress)
-    described = describe(clips, outcome)
-    measured: dict[str, Any] = {}
-    for name, system in found.items():
-        rows = [row for row in outcome.rows if row["system"] == name]
-        changes = {change: _summarize([r for r in rows if r["change"] == change], seed) for change in CHANGES}
-        measured[name] = {"made_by": system.made_by, "changes": changes}
-    summary = {
-        "suite": "robustness",
-        **described,
-        "seed": seed,
-        "not_available": missing,
-        "systems": measured,
-    }
-    write_json(out / "summary.json", summary)
-    page = Page("Robustness", f"{summary['clips']} clips of {summary['speakers']} speakers: % of codes that stay")
-    page.tables(tables(summary))
-    page.notes(notes(summary))
-    page.write(out)
-    return summary
+class Robustness(TokenizerSuite):
+    """Suite: the percentage of codes that do not change when the recording is degraded."""
 
+    name, title = "robustness", "Robustness"
+    with_codes = True
 
-def _summarize(rows: Sequence[Row], seed: int) -> dict[str, dict[str, float]]:
-    """The share of codes that stay, in percent, by layer."""
-    of = [row["speaker_id"] for row in rows]
-    layers = [key for key in rows[0] if key.startswith("layer ")]
-    return {layer: statistics.figure([row[layer] for row in rows], of, seed).scaled(100.0) for layer in layers}
+    def task(self) -> Task[Utterance]:
+        """Return the task that encodes a clip and its changed versions."""
+        return CompareCodes(makers(self.tokenizers), self.seed)
 
+    def summarize_system(self, tokenizer: Tokenizer, rows: Sequence[Row]) -> dict[str, Any]:
+        """Return the percentage of unchanged codes: change -> layer -> figure."""
+        return {"changes": {change: self._by_layer([r for r in rows if r["change"] == change]) for change in CHANGES}}
 
-def tables(summary: Mapping[str, Any]) -> dict[str, Table]:
-    """For each system: a row for each change, a column for each layer."""
-    found: dict[str, Table] = {}
-    for name, row in summary["systems"].items():
-        layers = list(next(iter(row["changes"].values())))
-        rows = [
-            [change, *(figure_cell(figures[layer], 1) for layer in layers)]
-            for change, figures in row["changes"].items()
+    def _by_layer(self, rows: Sequence[Row]) -> dict[str, dict[str, float]]:
+        speakers = [row["speaker_id"] for row in rows]
+        layers = [key for key in rows[0] if key.startswith("layer ")]
+        return {
+            layer: statistics.figure([row[layer] for row in rows], speakers, seed=self.seed).scaled(100.0)
+            for layer in layers
+        }
+
+    def lead(self, summary: Mapping[str, Any]) -> str:
+        """Return the paragraph under the page's title."""
+        return f"{super().lead(summary)}: % of codes that do not change"
+
+    def tables(self, summary: Mapping[str, Any]) -> dict[str, Table]:
+        """Return a table for each system: a row for each change, a column for each layer."""
+        found: dict[str, Table] = {}
+        for name, system in summary["systems"].items():
+            layers = list(next(iter(system["changes"].values())))
+            rows = [
+                [change, *(figure_cell(figures[layer], 1) for layer in layers)]
+                for change, figures in system["changes"].items()
+            ]
+            found[f"{name}: % of codes that do not change"] = (["change", *layers], rows)
+        return found
+
+    def notes(self, summary: Mapping[str, Any]) -> list[str]:
+        """Return notes on intervals and exclusions."""
+        return [
+            "95 % intervals by resampling speakers. Each clip has its own noise and echo, the same for every system.",
+            *exclusions(summary),
         ]
-        found[f"{name}: % of codes that stay"] = (["change", *layers], rows)
-    return found
-
-
-def notes(summary: Mapping[str, Any]) -> list[str]:
-    return [
-        "95 % intervals by resampling speakers. Noise and echoes are each clip's own, alike for every system.",
-        *exclusions(summary),
-    ]

@@ -1,16 +1,13 @@
-"""Work over many clips: in several processes, resumable clip by clip; a bad clip is named and does not stop the rest.
+"""Run a task on many items in several processes, resumable item by item; a bad item is reported and left out.
 
-OUT/rows.jsonl   first what was asked for, then a line for each clip as soon as it is done
+OUT/rows.jsonl   first the plan, then a line for each item as soon as it is finished
 """
 
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 import json
-import platform
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
@@ -20,27 +17,33 @@ from typing import Any, Generic, Protocol, TypeVar
 import torch
 
 import vocable
-from vocable.corpus.manifest import Utterance
 from vocable.corpus.parallel import end_with_parent, processes
-from vocable.evaluation.metrics import METRICS
-from vocable.evaluation.metrics.base import language_code
-from vocable.files import atomic_path
 from vocable.lock import one_at_a_time
 
-ENGLISH = "en"  #: what is taken for the language of clips that do not say theirs; summaries count them
-#: What reading, coding and judging one clip may raise: the clip is left out and named. Any other error is no fault of
-#: the clip but of the installation or the program, and ends the run.
+#: Errors that reading, coding and judging a clip may raise: the clip is left out, and the error is its reason. Every
+#: other error is a fault of the installation or the program, and ends the run.
 CLIP_ERRORS = (ValueError, OSError, RuntimeError, MemoryError)
-#: Figures of one clip and one system, as JSON. A figure that could not be had is None, and "unjudged" says why.
+#: Figures of one item and one system, as JSON: [sum, count], or None, and then "unjudged" holds the reason.
 Row = dict[str, Any]
-Progress = Callable[[str, float], None]  #: called with what is being done, and the share of it that is
+#: Called with the name of a stage and the finished fraction of it.
+Progress = Callable[[str, float], None]
+
+
+def no_progress(stage: str, fraction: float) -> None:
+    """Show no progress."""
+
+
+def as_stage(progress: Progress, name: str) -> Progress:
+    """Return a callback that reports all stages of a run as the one stage `name`."""
+    return lambda _, fraction: progress(name, fraction)
 
 
 class Item(Protocol):
-    """What is worked on: an utterance, or a pair of them."""
+    """An item that a task measures, such as an utterance or a pair of utterances."""
 
     @property
-    def id(self) -> str: ...
+    def id(self) -> str:
+        """A name that no other item has."""
 
 
 I = TypeVar("I", bound=Item)  # noqa: E741
@@ -48,22 +51,25 @@ J = TypeVar("J", bound=Item, contravariant=True)
 
 
 class Task(Protocol[J]):
-    """What is done with each item; it can be pickled, and loads its models in `start`, once a process."""
+    """A measurement of one item. It is pickled and sent to the worker processes."""
 
     def plan(self) -> dict[str, Any]:
-        """All that the rows depend on, as JSON: rows of another plan are not gone on with."""
+        """Return everything that the rows depend on, as JSON: a run is not resumed with another plan."""
 
-    def start(self) -> Callable[[J], list[Row]]: ...
+    def start(self) -> Callable[[J], list[Row]]:
+        """Load the models, once in each process, and return the function that measures an item."""
 
 
 @dataclass
 class Outcome:
+    """The results of a run."""
+
     rows: list[Row] = field(default_factory=list)  #: in the order of the items
-    left_out: dict[str, str] = field(default_factory=dict)  #: ids of bad items, and why
+    left_out: dict[str, str] = field(default_factory=dict)  #: ids of bad items -> reasons
 
 
 class _Work(Generic[I]):
-    """One process's models, loaded at its first item."""
+    """A task in one process; the models are loaded at the first item."""
 
     def __init__(self, task: Task[I]) -> None:
         self._task = task
@@ -78,12 +84,12 @@ class _Work(Generic[I]):
         except Exception as error:
             raise ValueError(
                 f"stopped at {item.id} by an error that is not the clip's, {error!r}: repair the installation and run "
-                "the same command, which goes on from here"
+                "the same command again, which resumes here"
             ) from error
 
 
 def _digest(item: Item) -> str:
-    """Of all that is known of an item: a clip whose text was corrected is measured anew."""
+    """Return a digest of all fields of an item: a clip whose text was corrected is measured again."""
     return hashlib.sha256(repr(item).encode()).hexdigest()[:12]
 
 
@@ -105,14 +111,15 @@ def run(
     task: Task[I],
     items: Sequence[I],
     out: Path,
+    *,
     jobs: int = 1,
-    progress: Progress = lambda stage, share: None,
+    progress: Progress = no_progress,
 ) -> Outcome:
-    """Rows of all items: from OUT/rows.jsonl where they stand, and else from `jobs` processes of one thread each.
+    """Measure the items that have no rows in OUT/rows.jsonl yet, in `jobs` processes of one thread each.
 
-    What was an error is tried again. Raises ValueError if OUT holds rows of another plan, another run is at work there,
-    an id occurs twice, a field of a clip is a list or an object, the system kills a process, or an error occurs that is
-    none of CLIP_ERRORS.
+    Returns the rows of all items. Items that failed in an earlier run are tried again. Raises ValueError if OUT holds
+    rows of another plan, another run is at work there, an id occurs twice, a field of a clip is a list or an object,
+    the system kills a process, or an error occurs that is not in CLIP_ERRORS.
     """
     out.mkdir(parents=True, exist_ok=True)
     with one_at_a_time(out):
@@ -123,7 +130,7 @@ def _run(task: Task[I], items: Sequence[I], path: Path, jobs: int, progress: Pro
     plan = json.loads(json.dumps({"vocable": vocable.__version__} | task.plan()))
     for item in items:
         try:
-            hash(item)  # speakers, languages and corpora are counted in the end, which lists cannot be
+            hash(item)  # summaries count speakers, languages and corpora, and lists cannot be counted
         except TypeError as error:
             raise ValueError(f"{item.id}: speaker, text, corpus and language must be texts, not lists") from error
     known = {item.id: _digest(item) for item in items}
@@ -142,7 +149,7 @@ def _run(task: Task[I], items: Sequence[I], path: Path, jobs: int, progress: Pro
         if path.stat().st_size == 0:
             file.write(json.dumps({"plan": plan}))
         for count, result in enumerate(_results(task, todo, jobs), 1):
-            # The line break comes first, so that a line that a kill cut short spoils no other.
+            # The line break comes first, so that a line that a kill cut short does not damage the next.
             file.write("\n" + json.dumps(result))
             file.flush()
             done[result["item"]] = result
@@ -172,7 +179,7 @@ def _results(task: Task[I], items: Sequence[I], jobs: int) -> Iterator[dict[str,
                 yield future.result()
     except BrokenProcessPool as error:
         raise ValueError(
-            "a process was killed, for its memory perhaps: go on with --jobs 1, or shorter clips"
+            "a process was killed, perhaps because memory ran out: resume with --jobs 1, or with shorter clips"
         ) from error
 
 
@@ -196,13 +203,13 @@ def _parse(lines: Sequence[str]) -> dict[str, dict[str, Any]]:
         try:
             result = json.loads(line)
             done[result["item"]] = result
-        except (ValueError, KeyError, TypeError, RecursionError):  # a line that a kill cut short
+        except (ValueError, KeyError, TypeError, RecursionError):  # the kill of a run cut this line short
             continue
     return done
 
 
 def read_rows(out: Path) -> tuple[dict[str, Any], list[Row]]:
-    """The plan and the rows of a folder that `run` filled."""
+    """Read the plan and the rows that `run` wrote. Raises ValueError if there are none or they are damaged."""
     path = out / "rows.jsonl"
     if not path.is_file():
         raise ValueError(f"{out}: no results here: name the folder of an evaluation")
@@ -210,80 +217,5 @@ def read_rows(out: Path) -> tuple[dict[str, Any], list[Row]]:
     try:
         plan: dict[str, Any] = json.loads(first)["plan"]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise ValueError(f"{path}: damaged: its first line is no plan; measure again in another folder") from error
+        raise ValueError(f"{path}: damaged: its first line is not a plan; measure again in another folder") from error
     return plan, [row for result in _parse(lines).values() for row in result.get("rows", [])]
-
-
-def read_summary(out: Path) -> dict[str, Any]:
-    """The summary of a suite's folder."""
-    path = out / "summary.json"
-    if not path.is_file():
-        raise ValueError(f"{out}: no finished evaluation here")
-    try:
-        summary = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: damaged: run the same evaluation again") from error
-    if not isinstance(summary, dict):
-        raise ValueError(f"{path}: no summary of an evaluation")
-    return summary
-
-
-def language_of(clip: Utterance) -> str:
-    """A clip's language without region, "sv" of "sv-SE"; English where the clip does not say it."""
-    return language_code(clip.language or ENGLISH)
-
-
-def describe(clips: Sequence[Utterance], outcome: Outcome) -> dict[str, Any]:
-    """What every summary says of the clips, the programs and the machine."""
-    kept = [clip for clip in clips if clip.id not in outcome.left_out]
-    if not kept:
-        raise ValueError(f"not one of {len(clips)} clips could be used: {next(iter(outcome.left_out.values()))}")
-    packages = {name: importlib.metadata.version(name) for name in ("torch", "numpy")}
-    return {
-        "clips": len(kept),
-        "speakers": len({clip.speaker_key for clip in kept}),
-        "without_text": sum(clip.text is None for clip in kept),
-        "without_language": sum(clip.language is None for clip in kept),
-        "clip_languages": dict(sorted(Counter(map(language_of, kept)).items())),
-        "left_out": outcome.left_out,
-        "unjudged": _count_unjudged(outcome.rows),
-        "versions": {"vocable": vocable.__version__, "python": platform.python_version(), **packages},
-    }
-
-
-def _count_unjudged(rows: Sequence[Row]) -> dict[str, dict[str, dict[str, int]]]:
-    """How many rows lack a figure: system -> metric -> reason -> count."""
-    found: dict[str, dict[str, dict[str, int]]] = {}
-    for row in rows:
-        for metric, reason in row.get("unjudged", {}).items():
-            reasons = found.setdefault(row["system"], {}).setdefault(metric, {})
-            reasons[reason] = reasons.get(reason, 0) + 1
-    return found
-
-
-def is_complete(summary: Mapping[str, Any]) -> bool:
-    """Whether every clip of the manifest has every figure that was asked for, from every system."""
-    missing = ("left_out", "unjudged", "not_available", "failed", "unspoken", "untold", "too_few_clips")
-    return not any(summary.get(key) for key in missing)
-
-
-def exclusions(summary: Mapping[str, Any]) -> list[str]:
-    """What every suite says last: clips and systems that it could not use, and figures that clips lack."""
-    left_out: Mapping[str, str] = summary["left_out"]
-    lines = [f"{name}: {why}." for name, why in summary.get("not_available", {}).items()]
-    for system, metrics in summary["unjudged"].items():
-        for metric, reasons in metrics.items():
-            label = METRICS[metric].label if metric in METRICS else metric.replace("_", " ")
-            lines += [f"{system}: no {label} in {count} cases: {reason}." for reason, count in reasons.items()]
-    if summary["without_language"]:
-        lines.append(f"{summary['without_language']} clips do not say their language and were taken as English.")
-    if left_out:
-        named = "; ".join(f"{clip} ({why})" for clip, why in left_out.items())
-        lines.append(f"Left out, {len(left_out)} of {len(left_out) + summary['clips']} clips: {named}.")
-    return lines
-
-
-def write_json(path: Path, value: Any) -> None:
-    """As one file, whole or not at all."""
-    with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

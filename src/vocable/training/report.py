@@ -5,9 +5,6 @@ Reads RUN/log.jsonl and RUN/recipe.json, of runs that are finished, interrupted 
 
 from __future__ import annotations
 
-import base64
-import html
-import io
 import itertools
 import json
 import os
@@ -21,6 +18,7 @@ import numpy as np
 
 from vocable.extras import need
 from vocable.files import atomic_path
+from vocable.page import Cell, Page, Table, to_png
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -119,12 +117,10 @@ def write_report(folders: Sequence[str | os.PathLike[str]], out: str | os.PathLi
     if out.suffix != ".html":
         raise ValueError(f"{out}: a report is a page: let its name end in .html")
     named = name_runs([read_run(folder) for folder in folders])
-    picture = io.BytesIO()
-    draw(named).savefig(picture, format="png", dpi=100)
+    picture = to_png(draw(named))
     with atomic_path(out.with_suffix(".png")) as temporary:
-        temporary.write_bytes(picture.getvalue())
-    with atomic_path(out) as temporary:
-        temporary.write_text(page(named, picture.getvalue()), encoding="utf-8")
+        temporary.write_bytes(picture)
+    make_page(named, picture).write_html(out)
     return out.with_suffix(".png")
 
 
@@ -247,32 +243,18 @@ def _draw_training(axis: Axes, name: str, runs: dict[str, Run], colours: dict[st
 
 # ---- the page --------------------------------------------------------------------------------------------------------
 
-STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; margin: 2em auto; max-width: 1760px; padding: 0 1em; }
-img { width: 100%; }
-table { border-collapse: collapse; margin: 0.5em 0 2em; }
-th, td { border-bottom: 1px solid #ddd; padding: 0.15em 1em 0.15em 0; text-align: left; vertical-align: top; }
-td + td { font-variant-numeric: tabular-nums; }
-"""
 
-
-def page(runs: dict[str, Run], picture: bytes) -> str:
-    """The HTML page, with the PNG inside."""
-    title = html.escape("Training: " + ", ".join(runs))
-    data = base64.b64encode(picture).decode("ascii")
-    differing = differences(runs.values())
-    parts = [
-        f'<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n<title>{title}</title>\n<style>{STYLE}</style>',
-        f"<h1>{title}</h1>",
-        f'<img src="data:image/png;base64,{data}" alt="Curves; the last figures stand in the table below">',
-        "<h2>Last figures</h2>",
-        "<p>Training figures are the last of the moving average that is drawn; dev figures are the last pass.</p>",
-        _table(runs, last_figures(runs.values())),
-        "<h2>Where the recipes differ</h2>" if len(runs) > 1 else "",
-        _table(runs, differing) if differing else "<p>Nowhere.</p>" if len(runs) > 1 else "",
-        "</html>\n",
-    ]
-    return "\n".join(part for part in parts if part)
+def make_page(runs: dict[str, Run], picture: bytes) -> Page:
+    """Return the page of the curves (a PNG), the runs' last figures, and where their recipes differ."""
+    page = Page("Training: " + ", ".join(runs))
+    page.picture(picture, caption="Curves of all runs; the table below gives the last figures.")
+    page.tables({"Last figures": _table(runs, last_figures(runs.values()))})
+    page.notes(["Training figures: the last value of the plotted moving average. Dev figures: the last pass."])
+    if len(runs) > 1:
+        differing = differences(runs.values())
+        page.tables({"Where the recipes differ": _table(runs, differing)})
+        page.notes([] if differing else ["Nowhere."])
+    return page
 
 
 def last_figures(runs: Iterable[Run]) -> dict[str, list[str]]:
@@ -302,10 +284,9 @@ def differences(runs: Iterable[Run]) -> dict[str, list[str]]:
     return {key: cells for key, cells in table.items() if len(set(cells)) > 1}
 
 
-def _table(runs: Iterable[str], rows: dict[str, list[str]]) -> str:
-    lines = [["", *runs], *([name, *cells] for name, cells in rows.items())]
-    cells = ["".join(f"<td>{html.escape(cell)}</td>" for cell in line) for line in lines]
-    return "<table>\n" + "\n".join(f"<tr>{line}</tr>" for line in cells) + "\n</table>"
+def _table(runs: Iterable[str], figures: dict[str, list[str]]) -> Table:
+    rows: list[list[Cell]] = [[name, *cells] for name, cells in figures.items()]
+    return ["", *runs], rows
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""What listeners would say, predicted from decoded speech alone."""
+"""Mean opinion scores of listeners, predicted from the decoded speech alone."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from vocable.evaluation.metrics.base import SAMPLE_RATE, Metric, Models, Pair, Score, weights_hash
+from vocable.evaluation.metrics.base import SAMPLE_RATE, Judges, Metric, Pair, Score, register, weights_hash
 from vocable.extras import need
 
 
+@register
 class DistillMOS(Metric):
     """DistillMOS: a small network distilled from an XLS-R quality model."""
 
@@ -24,15 +25,15 @@ class DistillMOS(Metric):
     licence = "MIT"
     citation = "Stahl and Gamper, arXiv 2502.05356"
 
-    def __init__(self, models: Models) -> None:
-        super().__init__(models)
-        # distillmos imports torchaudio for reading files alone: where it is missing, an empty module will do. It goes
-        # again, because transformers looks for torchaudio too, and would stumble over it.
+    def __init__(self, judges: Judges) -> None:
+        super().__init__(judges)
+        # distillmos imports torchaudio, and uses it only to read files. Where torchaudio is missing, an empty module
+        # replaces it for this import. It is removed again, because transformers would take it for torchaudio.
         missing = "torchaudio" not in sys.modules and importlib.util.find_spec("torchaudio") is None
         if missing:
             sys.modules["torchaudio"] = types.ModuleType("torchaudio")
         try:
-            with contextlib.redirect_stdout(io.StringIO()):  # it prints where its weights lie
+            with contextlib.redirect_stdout(io.StringIO()):  # it prints the path of its weights
                 distillmos = need("distillmos", "eval", apart="--no-deps distillmos xls-r-sqa")
                 self._model = distillmos.ConvTransformerSQAModel().eval()
         finally:
@@ -40,51 +41,59 @@ class DistillMOS(Metric):
                 del sys.modules["torchaudio"]
 
     def __call__(self, pair: Pair) -> Score:
+        """Return the predicted MOS of the decoded speech."""
         with torch.inference_mode():
             return float(self._model(torch.from_numpy(pair.decoded)[None])), 1
 
 
+@register
 class DNSMOS(Metric):
-    """DNSMOS P.835's overall score, through speechmos; clips under 9 s are repeated to that length, as it does."""
+    """DNSMOS P.835's overall score, through speechmos, which repeats clips under 9 s to that length."""
 
     name, label, better, bounds = "dnsmos", "DNSMOS", "higher", (1.0, 5.0)
     packages = ("speechmos", "onnxruntime", "librosa")
     licence = "MIT"
     citation = "Reddy et al., arXiv 2110.01763"
 
-    def __init__(self, models: Models) -> None:
-        super().__init__(models)
+    def __init__(self, judges: Judges) -> None:
+        super().__init__(judges)
         self._dnsmos = need("speechmos.dnsmos", "eval")
 
     def __call__(self, pair: Pair) -> Score:
+        """Return the predicted MOS of the decoded speech."""
         return float(self._dnsmos.run(np.clip(pair.decoded, -1.0, 1.0), SAMPLE_RATE)["ovrl_mos"]), 1
 
 
+@register
 class UTMOS(Metric):
-    """UTMOS, its strong learner, through torch.hub: from a folder, or from a GitHub repository, whose code is
-    downloaded and runs here. The repository must be trusted by `Models.trust_utmos`."""
+    """UTMOS (the strong learner) through torch.hub, from a folder or from a GitHub repository.
+
+    The code of a repository is downloaded and executed, so it needs `Judges.trust_utmos`.
+    """
 
     name, label, better, bounds = "utmos", "UTMOS", "higher", (1.0, 5.0)
     licence = "MIT"
     citation = "Saeki et al., arXiv 2204.02152"
 
-    def __init__(self, models: Models) -> None:
-        super().__init__(models)
-        source = "local" if Path(models.utmos).is_dir() else "github"
-        if source == "github" and not models.trust_utmos:
+    def __init__(self, judges: Judges) -> None:
+        super().__init__(judges)
+        source = "local" if Path(judges.utmos).is_dir() else "github"
+        if source == "github" and not judges.trust_utmos:
             raise ValueError(
-                f"utmos downloads and runs the code of github.com/{models.utmos}: allow it with --trust-utmos, or name "
+                f"utmos downloads and runs the code of github.com/{judges.utmos}: allow it with --trust-utmos, or name "
                 "a folder that holds the repository with --utmos"
             )
         try:
-            self._model = torch.hub.load(models.utmos, "utmos22_strong", source=source, trust_repo=True)  # type: ignore[no-untyped-call]
-        except (OSError, ValueError, RuntimeError) as error:  # no network, no such repository, or its needs are missing
+            self._model = torch.hub.load(judges.utmos, "utmos22_strong", source=source, trust_repo=True)  # type: ignore[no-untyped-call]
+        except (OSError, ValueError, RuntimeError) as error:  # no network, no such repository, or a missing dependency
             reason = " ".join(str(error).split())
-            raise ValueError(f"{models.utmos}: UTMOS is not available: {reason}") from error
+            raise ValueError(f"{judges.utmos}: UTMOS is not available: {reason}") from error
 
     def __call__(self, pair: Pair) -> Score:
+        """Return the predicted MOS of the decoded speech."""
         with torch.inference_mode():
             return float(self._model(torch.from_numpy(pair.decoded)[None], SAMPLE_RATE)), 1
 
     def made_with(self) -> dict[str, str]:
-        return {"utmos weights": f"{self.models.utmos} {weights_hash(self._model)}"}
+        """Return the versions of packages and the names and hashes of weights."""
+        return {"utmos weights": f"{self.judges.utmos} {weights_hash(self._model)}"}

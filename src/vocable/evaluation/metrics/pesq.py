@@ -1,14 +1,15 @@
-"""PESQ, wide and narrow band."""
+"""PESQ, wide-band and narrow-band."""
 
 from __future__ import annotations
 
 from vocable import audio
-from vocable.evaluation.metrics.base import SAMPLE_RATE, Metric, Models, NoAnswer, Pair, Score
+from vocable.evaluation.metrics.base import SAMPLE_RATE, Judges, Metric, NoAnswer, Pair, Score, register
 from vocable.extras import need
 
 
+@register
 class PESQ(Metric):
-    """Wide-band PESQ: mean opinion score that listeners would give, by a model of hearing."""
+    """Wide-band PESQ: a mean opinion score, predicted by a model of hearing."""
 
     name, label, better, bounds = "pesq", "PESQ-WB", "higher", (1.04, 4.64)
     packages = ("pesq",)
@@ -16,12 +17,13 @@ class PESQ(Metric):
     citation = "ITU-T P.862.2 (2007)"
     band, rate = "wb", SAMPLE_RATE
 
-    def __init__(self, models: Models) -> None:
-        super().__init__(models)
+    def __init__(self, judges: Judges) -> None:
+        super().__init__(judges)
         self._pesq = need("pesq", "eval")
 
     def __call__(self, pair: Pair) -> Score:
-        if not pair.decoded.any():  # PESQ divides by its power
+        """Return the MOS. Raises NoAnswer for silence and for clips that are too short."""
+        if not pair.decoded.any():  # PESQ divides by the power of the decoded speech
             raise NoAnswer("the decoded speech is silent")
         waveforms = (audio.resample(w, SAMPLE_RATE, self.rate) for w in (pair.reference, pair.decoded))
         try:
@@ -30,6 +32,7 @@ class PESQ(Metric):
             raise NoAnswer("too short, or no speech found") from error
 
 
+@register
 class PESQNarrow(PESQ):
     """Narrow-band PESQ, at 8 kHz."""
 

@@ -1,4 +1,4 @@
-"""Whose voice: cosines of speaker embeddings."""
+"""Speaker similarity: cosines of speaker embeddings."""
 
 from __future__ import annotations
 
@@ -8,22 +8,32 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
-from vocable.evaluation.metrics.base import Metric, Models, NoAnswer, Pair, Score, file_hash, weights_hash
+from vocable.evaluation.metrics.base import (
+    Judges,
+    Metric,
+    NoAnswer,
+    Pair,
+    Score,
+    file_hash,
+    register,
+    remember,
+    weights_hash,
+)
 from vocable.extras import need
 
-SHORTEST = 1600  #: samples of speech that have a voice
+SHORTEST = 1600  #: the fewest samples of speech that an embedding is computed from
 
 
+@register
 class SpeakerSimilarity(Metric):
-    """Cosine of Resemblyzer's embeddings of the decoded speech and of speech in the voice that it should have."""
+    """Cosine of Resemblyzer's embeddings of the decoded speech and of speech in the target voice."""
 
     name, label, better, bounds, digits = "speaker", "speaker cosine", "higher", (-1.0, 1.0), 3
     packages: ClassVar[tuple[str, ...]] = ("resemblyzer", "librosa", "webrtcvad-wheels")
     citation = "Wan et al., arXiv 1710.10467"
 
-    def __init__(self, models: Models) -> None:
-        super().__init__(models)
-        self._known: dict[bytes, np.ndarray] = {}
+    def __init__(self, judges: Judges) -> None:
+        super().__init__(judges)
         self._load()
 
     def _load(self) -> None:
@@ -41,27 +51,28 @@ class SpeakerSimilarity(Metric):
         self._weights = file_hash(Path(resemblyzer.__file__).with_name("pretrained.pt"))
 
     def __call__(self, pair: Pair) -> Score:
+        """Return the cosine. Raises NoAnswer for a clip without speech."""
         voice = pair.reference if pair.voice is None else pair.voice
         return float(self.embedding(voice) @ self.embedding(pair.decoded)), 1
 
+    @remember(8)
     def embedding(self, waveform: np.ndarray) -> np.ndarray:
-        """The speaker embedding of a waveform, of length 1. The last few are kept: systems are compared with the same
-        recording. Raises NoAnswer for a clip without a voice."""
-        key = waveform.tobytes()
-        if key not in self._known:
-            while len(self._known) > 7:
-                self._known.pop(next(iter(self._known)))
-            vector = self._embed(waveform)
-            self._known[key] = vector / np.linalg.norm(vector)
-        return self._known[key]
+        """Return the speaker embedding of a waveform, scaled to norm 1. Raises NoAnswer for a clip without speech."""
+        vector = self._embed(waveform)
+        unit: np.ndarray = vector / np.linalg.norm(vector)
+        return unit
 
     def made_with(self) -> dict[str, str]:
+        """Return the versions of packages and the names and hashes of weights."""
         return super().made_with() | {f"{self.name} weights": self._weights}
 
 
+@register
 class WavLMSimilarity(SpeakerSimilarity):
-    """The paper's: a WavLM x-vector model through transformers, microsoft/wavlm-base-plus-sv unless a folder or another
-    hub id is named."""
+    """Cosine of the embeddings of a WavLM x-vector model, as in the paper, through transformers.
+
+    The model is `Judges.wavlm`, a folder or a hub id.
+    """
 
     name, label = "speaker-wavlm", "WavLM cosine"
     packages = ("transformers",)
@@ -71,16 +82,16 @@ class WavLMSimilarity(SpeakerSimilarity):
     def _load(self) -> None:
         transformers: Any = need("transformers", "eval")
         try:
-            model = transformers.AutoModelForAudioXVector.from_pretrained(self.models.wavlm).eval()
+            model = transformers.AutoModelForAudioXVector.from_pretrained(self.judges.wavlm).eval()
         except (OSError, ValueError) as error:
-            raise ValueError(f"{self.models.wavlm}: weights not available; name a folder that holds them") from error
+            raise ValueError(f"{self.judges.wavlm}: weights not available; name a folder that holds them") from error
 
         @torch.inference_mode()
         def embed(waveform: np.ndarray) -> np.ndarray:
-            # As its feature extractor does: zero mean, unit variance.
+            # The model's feature extractor scales in the same way: zero mean, unit variance.
             scaled = (waveform - waveform.mean()) / np.sqrt(waveform.var() + 1e-7)
             vector: np.ndarray = model(torch.from_numpy(scaled.astype(np.float32))[None]).embeddings[0].numpy()
             return vector
 
         self._embed = embed
-        self._weights = f"{self.models.wavlm} {weights_hash(model)}"
+        self._weights = f"{self.judges.wavlm} {weights_hash(model)}"

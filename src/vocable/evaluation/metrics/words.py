@@ -1,4 +1,4 @@
-"""Word and character error rates: what a recogniser hears in decoded speech, against the text."""
+"""Word and character error rates of decoded speech, against the text; and the recogniser."""
 
 from __future__ import annotations
 
@@ -11,11 +11,22 @@ from typing import Any
 
 import numpy as np
 
-from vocable.evaluation.metrics.base import Metric, Models, NoAnswer, Pair, Score, file_hash, language_code
+from vocable.evaluation.metrics.base import (
+    Judges,
+    Metric,
+    NoAnswer,
+    Pair,
+    Score,
+    file_hash,
+    language_code,
+    register,
+    remember,
+)
 from vocable.extras import need
 
-#: Without the fallback to higher temperatures, which samples and so differs from run to run. On speech that is hard to
-#: make out, Whisper may say the same words to the end of its window: no four of its tokens come twice.
+#: Options of decoding. The fallback to higher temperatures is off, because it samples, and results would differ from
+#: run to run. On unintelligible speech, Whisper may repeat the same words to the end of its window: so no sequence of
+#: four tokens may occur twice.
 OPTIONS: dict[str, Any] = {
     "beam_size": 5,
     "temperature": 0.0,
@@ -23,13 +34,14 @@ OPTIONS: dict[str, Any] = {
     "without_timestamps": True,
     "no_repeat_ngram_size": 4,
 }
-#: Languages that Whisper base is held to by characters: words are not written apart, or have too many forms for it.
+#: Languages that are judged by characters (CER) with Whisper base: Chinese has no spaces between words, and Icelandic
+#: words have more forms than the model knows.
 BY_CHARACTERS = ("is", "zh")
 
 
 @dataclass(frozen=True)
 class TimedWord:
-    """A word that was heard, and when, in seconds."""
+    """A recognised word, with its start and end in seconds."""
 
     text: str
     start: float
@@ -37,39 +49,33 @@ class TimedWord:
 
 
 class Recogniser:
-    """Whisper through faster-whisper, in float32, on one thread."""
+    """Whisper through faster-whisper, in float32 on one thread. Waveforms are float32 [L] at 16 kHz."""
 
-    def __init__(self, models: Models) -> None:
+    def __init__(self, judges: Judges) -> None:
         whisper = need("faster_whisper", "eval")
-        folder = next((f for f in candidates(models) if (f / "model.bin").is_file()), None)
+        folder = next((f for f in candidates(judges) if (f / "model.bin").is_file()), None)
         try:
-            self.folder = folder or Path(whisper.download_model(models.asr))
-        except (OSError, ValueError) as error:  # all of huggingface_hub's errors, and an unknown size, are of these
-            known = " or ".join(map(str, candidates(models)))
-            raise ValueError(f"Whisper {models.asr!r}: neither in {known}, nor to be had from the hub") from error
+            self.folder = folder or Path(whisper.download_model(judges.asr))
+        except (OSError, ValueError) as error:  # huggingface_hub's errors, and that for an unknown size
+            known = " or ".join(map(str, candidates(judges)))
+            raise ValueError(f"Whisper {judges.asr!r}: neither in {known}, nor to be had from the hub") from error
         self._model = whisper.WhisperModel(str(self.folder), device="cpu", compute_type="float32", cpu_threads=1)
-        self._last: tuple[bytes, str] = (b"", "")
 
+    # Both error rates ask for the same decoded speech, and all systems for the same recording.
+    @remember(2)
     def __call__(self, waveform: np.ndarray, language: str | None) -> str:
-        """What it hears. The last answer is kept: word and character error rates ask for the same.
-
-        Raises NoAnswer for a language that the model does not know.
-        """
-        language = self.code_of(language)
-        key = waveform.tobytes() + (language or "").encode()
-        if key != self._last[0]:
-            segments, _ = self._model.transcribe(waveform, language=language, **OPTIONS)
-            self._last = key, " ".join(segment.text for segment in segments)
-        return self._last[1]
+        """Return the transcript. Raises NoAnswer for a language that the model does not know."""
+        segments, _ = self._model.transcribe(waveform, language=self.code_of(language), **OPTIONS)
+        return " ".join(segment.text for segment in segments)
 
     def timed_words(self, waveform: np.ndarray, language: str | None) -> list[TimedWord]:
-        """What it hears, word by word. Raises NoAnswer for a language that the model does not know."""
+        """Return the recognised words with their times. Raises NoAnswer for a language that the model does not know."""
         options = OPTIONS | {"without_timestamps": False, "word_timestamps": True}
         segments, _ = self._model.transcribe(waveform, language=self.code_of(language), **options)
         return [TimedWord(w.word.strip(), float(w.start), float(w.end)) for s in segments for w in s.words]
 
     def code_of(self, language: str | None) -> str | None:
-        """The model's code for a language, "en" for "en-US"; None for None, which leaves the choice to the model.
+        """Return the model's code for a language: "en" for "en-US"; None for None, and then the model decides.
 
         Raises NoAnswer for a language that the model does not know.
         """
@@ -79,24 +85,24 @@ class Recogniser:
         return code
 
 
-def candidates(models: Models) -> tuple[Path, Path]:
-    """Where a recogniser may lie on disk."""
-    return Path(models.asr), models.folder / "asr" / f"whisper-{models.asr}"
+def candidates(judges: Judges) -> tuple[Path, Path]:
+    """Return the folders in which a recogniser is looked for."""
+    return Path(judges.asr), judges.folder / "asr" / f"whisper-{judges.asr}"
 
 
 @lru_cache(maxsize=1)
-def recogniser(models: Models) -> Recogniser:
-    """One for all metrics of a process."""
-    return Recogniser(models)
+def recogniser(judges: Judges) -> Recogniser:
+    """Return the process's recogniser, which all metrics use."""
+    return Recogniser(judges)
 
 
 def has_normalizer(language: str | None) -> bool:
-    """Whether numbers and spellings of a language are made alike before words are compared: of English alone."""
+    """Return whether numbers and spellings are normalised before words are compared: only those of English are."""
     return language is not None and language_code(language) == "en"
 
 
 def normalizer(language: str | None) -> Callable[[str], str]:
-    """Whisper's own normalizers: English spelling and numbers for English, letters and digits alone for the rest."""
+    """Return Whisper's normalizer of a language: spelling and numbers for English, letters and digits for others."""
     return _normalizer(has_normalizer(language))
 
 
@@ -107,8 +113,9 @@ def _normalizer(english: bool) -> Callable[[str], str]:
     return made
 
 
+@register
 class WER(Metric):
-    """Word error rate by Whisper, texts normalised as Whisper's authors do."""
+    """Word error rate by Whisper; both texts are normalised as Whisper's authors do."""
 
     name, label, better, bounds, scale, digits = "wer", "WER %", "lower", (0.0, np.inf), 100.0, 1
     packages = ("faster-whisper", "ctranslate2", "jiwer", "whisper-normalizer")
@@ -116,28 +123,30 @@ class WER(Metric):
     citation = "Radford et al., arXiv 2212.04356"
     needs_text = True
 
-    def __init__(self, models: Models) -> None:
-        super().__init__(models)
+    def __init__(self, judges: Judges) -> None:
+        super().__init__(judges)
         need("whisper_normalizer", "eval")
-        self._hear, self._jiwer = recogniser(models), need("jiwer", "eval")
+        self._recognise, self._jiwer = recogniser(judges), need("jiwer", "eval")
 
     def __call__(self, pair: Pair) -> Score:
-        language = self._hear.code_of(pair.language)
+        """Return edits and units of the text. Raises NoAnswer without a text, and for an unknown language."""
+        language = self._recognise.code_of(pair.language)
         if pair.text is None:
             raise NoAnswer("no text")
         normalize = normalizer(language)
-        said = normalize(pair.text).strip()
-        if not said:
+        text = normalize(pair.text).strip()
+        if not text:
             raise NoAnswer("no word is left of the text once it is normalised")
-        return self.edits(said, normalize(self._hear(pair.decoded, language)).strip())
+        return self.edits(text, normalize(self._recognise(pair.decoded, language)).strip())
 
-    def edits(self, said: str, heard: str) -> Score:
-        """Edits, and units of the text."""
-        found = self._jiwer.process_words(said, heard)
-        return found.substitutions + found.deletions + found.insertions, len(said.split())
+    def edits(self, text: str, transcript: str) -> Score:
+        """Return the edits, and the words of the text."""
+        found = self._jiwer.process_words(text, transcript)
+        return found.substitutions + found.deletions + found.insertions, len(text.split())
 
     def made_with(self) -> dict[str, str]:
-        folder = self._hear.folder
+        """Return the versions of packages and the names and hashes of weights."""
+        folder = self._recognise.folder
         options = ", ".join(f"{key} {value}" for key, value in OPTIONS.items())
         return super().made_with() | {
             "asr": f"{folder.name} {file_hash(folder / 'model.bin')}",
@@ -145,13 +154,15 @@ class WER(Metric):
         }
 
 
+@register
 class CER(WER):
-    """Character error rate by Whisper: for languages whose words the recogniser cannot be held to. Spaces and tone or
-    accent marks that combine count for nothing."""
+    """Character error rate by Whisper, for the languages in BY_CHARACTERS. Spaces do not count, and combining tone or
+    accent marks are composed with their letters."""
 
     name, label = "cer", "CER %"
 
-    def edits(self, said: str, heard: str) -> Score:
-        said, heard = ("".join(unicodedata.normalize("NFC", text).split()) for text in (said, heard))
-        found = self._jiwer.process_characters(said, heard)
-        return found.substitutions + found.deletions + found.insertions, len(said)
+    def edits(self, text: str, transcript: str) -> Score:
+        """Return the edits, and the characters of the text."""
+        text, transcript = ("".join(unicodedata.normalize("NFC", line).split()) for line in (text, transcript))
+        found = self._jiwer.process_characters(text, transcript)
+        return found.substitutions + found.deletions + found.insertions, len(text)

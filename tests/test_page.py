@@ -1,4 +1,4 @@
-"""Names that come from users, as the page, the tables in Markdown, the pictures and the terminal show them."""
+"""Names of users on the page, in Markdown tables, in pictures and in the terminal."""
 
 from __future__ import annotations
 
@@ -10,21 +10,23 @@ import numpy as np
 import pytest
 
 from vocable.cli.results import print_table, stages
-from vocable.evaluation.page import Page, Table, code_matrices, scatter, spectrograms
+from vocable.evaluation.pictures import code_matrices, scatter, spectrograms
+from vocable.page import Page, Table, to_png
 
 HOSTILE = "<img src=x onerror=alert(1)>\n# a | [/red] $x^{$ & [x] corpus"
 
 
 def test_names_are_text_on_the_page_and_in_markdown(tmp_path: Path) -> None:
-    page = Page(HOSTILE, HOSTILE)
+    page = Page(HOSTILE, lead=HOSTILE)
     table: Table = ([HOSTILE, "b"], [[HOSTILE, (HOSTILE, HOSTILE)]])
     page.tables({HOSTILE: table})
     page.notes([HOSTILE])
     page.heading(HOSTILE)
     noise = np.random.default_rng(0).normal(0, 0.1, 4000)
-    page.players({HOSTILE: {HOSTILE: noise}}, 16_000)
-    page.picture(scatter({HOSTILE: np.zeros((2, 2))}, [HOSTILE, "b"]), HOSTILE)
-    page.write(tmp_path)
+    page.players({HOSTILE: {HOSTILE: noise}}, sample_rate=16_000)
+    page.picture(to_png(scatter({HOSTILE: np.zeros((2, 2))}, [HOSTILE, "b"])), caption=HOSTILE)
+    page.write_html(tmp_path / "index.html")
+    page.write_markdown(tmp_path / "tables.md")
     written = (tmp_path / "index.html").read_text()
     assert "<img src=x" not in written and written.count("&lt;img src=x onerror=alert(1)&gt;") == 14
     assert len(re.findall("<img ", written)) == 1, "the picture alone"
@@ -42,7 +44,7 @@ def test_names_are_text_on_the_page_and_in_markdown(tmp_path: Path) -> None:
 def test_a_dollar_is_no_formula() -> None:
     waveform, codes = np.zeros(4000, np.float32), np.zeros((2, 9), int)
     for figure in (
-        spectrograms({"$x^{$": waveform}, 16_000),
+        spectrograms({"$x^{$": waveform}, sample_rate=16_000),
         code_matrices({"$x^{$": codes}),
         scatter({"$x^{$": np.zeros((2, 2))}, ["$", "b"]),
     ):
