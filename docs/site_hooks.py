@@ -1,4 +1,7 @@
-"""MkDocs hooks: the command reference from the command itself, and links to files outside docs/.
+"""MkDocs hooks: tables of commands and of config fields from the source, and links to files outside docs/.
+
+`reference/command-line.md` is generated from the commands. A line <!-- fields: MODULE.CLASS --> becomes a table of the
+fields of a dataclass, with the comments `#:` beside them.
 
 The pages are read on GitHub too, where a link to a file outside docs/ works. In the site, such a file becomes a page
 below repository/: Markdown as it is, YAML and text as a code block, other files as they are.
@@ -6,11 +9,18 @@ below repository/: Markdown as it is, YAML and text as a code block, other files
 
 from __future__ import annotations
 
+import dataclasses
+import functools
+import importlib
+import inspect
+import json
 import os
 import re
+import typing
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import griffe
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
@@ -20,6 +30,7 @@ DOCS = ROOT / "docs"
 COMMANDS = "reference/command-line.md"
 #: Languages of files that are shown as a code block.
 LANGUAGES = {".yaml": "yaml", ".json": "json", ".toml": "toml", ".py": "python", ".txt": "text", "": "text"}
+FIELDS = re.compile(r"<!-- fields: ([\w.]+)\.(\w+) -->")
 LINK = re.compile(r"(?<=\]\()(?!https?:|#|mailto:)([^)#\s]+)((?:#[^)\s]*)?)(?=\))")
 
 
@@ -42,7 +53,8 @@ def on_files(files: Files, *, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Turn links between docs/ and the rest of the repository into links of the site."""
+    """Write the tables of fields; turn links between docs/ and the rest of the repository into links of the site."""
+    markdown = FIELDS.sub(lambda mark: fields_table(mark[1], mark[2]), markdown)
     source = Path(page.file.abs_src_path or ROOT / page.file.src_uri.removeprefix("repository/"))
     if not source.exists() or page.file.src_uri == COMMANDS:
         return markdown
@@ -107,3 +119,59 @@ def command_reference() -> str:
 
     describe(root, Context(root, info_name="vocable"), 1)
     return "\n".join(lines) + "\n"
+
+
+def fields_table(module: str, name: str) -> str:
+    """Return the docstring of a dataclass, and a table of its fields: type, default, meaning."""
+    kind = getattr(importlib.import_module(module), name)
+    types = typing.get_type_hints(kind, include_extras=True)
+    text = "" if (kind.__doc__ or f"{name}(").startswith(f"{name}(") else f"{inspect.getdoc(kind)}\n\n"
+    rows = ["| field | value | default | meaning |", "|---|---|---|---|"]
+    for field in dataclasses.fields(kind):
+        value = _type_words(types[field.name])
+        if "most" in field.metadata:
+            value += f", at most {field.metadata['most']:,}"
+        default = "required"
+        if field.default is not dataclasses.MISSING:
+            default = f"`{json.dumps(field.default)}`"  # as YAML has it
+        elif field.default_factory is not dataclasses.MISSING:
+            default = ""
+        rows.append(f"| `{field.name}` | {value} | {default} | {_comment(kind, field.name)} |")
+    return text + "\n".join(rows)
+
+
+def _type_words(kind: Any) -> str:
+    """Name a type for those who write YAML."""
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin is typing.Annotated:
+        return ", ".join([_type_words(arguments[0]), *(bound.words for bound in kind.__metadata__)])
+    if origin is typing.Literal:
+        return " or ".join(f"`{value}`" for value in arguments)
+    if origin is tuple:
+        items = arguments[:1] if arguments[-1] is Ellipsis else arguments
+        return f"list ({'; '.join(map(_type_words, items))})"
+    if arguments:
+        return "; or ".join(map(_type_words, arguments))
+    if dataclasses.is_dataclass(kind):
+        return "section"
+    words = {str: "text", int: "whole number", float: "number", bool: "true or false", type(None): "none"}
+    return words.get(kind, f"`{kind}`")
+
+
+def _comment(kind: type, field: str) -> str:
+    """The comment `#:` of a field, which may be in a base class, on one line."""
+    for owner in kind.__mro__:
+        members = _package()[f"{owner.__module__.removeprefix('vocable.')}.{owner.__name__}"].members
+        if field in members:
+            docstring = members[field].docstring
+            text = "" if docstring is None else re.sub(r"\s+", " ", docstring.value).strip().replace("|", "\\|")
+            return text[:1].upper() + text[1:]
+    return ""
+
+
+@functools.cache
+def _package() -> griffe.Module:
+    extensions = griffe.load_extensions("griffe_sphinx")
+    package = griffe.load("vocable", search_paths=[ROOT / "src"], extensions=extensions)
+    assert isinstance(package, griffe.Module)
+    return package
