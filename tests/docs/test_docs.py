@@ -15,7 +15,7 @@ import pytest
 
 from conftest import ROOT, SPEECH, make_tiny_paper, run_command
 from vocable import SpeechTokenizer, audio
-from vocable.codec.checkpoint import export_official
+from vocable.codec.exchange import export_official
 from vocable.codec.tokens import Encoded
 from vocable.corpus.manifest import read_manifest
 
