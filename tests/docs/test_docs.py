@@ -15,7 +15,6 @@ import pytest
 
 from conftest import ROOT, SPEECH, make_tiny_paper, run_command
 from vocable import SpeechTokenizer, audio
-from vocable.codec.exchange import export_official
 from vocable.codec.tokens import Encoded
 from vocable.corpus.manifest import read_manifest
 
@@ -83,7 +82,7 @@ def test_command_line() -> None:
 
 def test_official_package() -> None:
     make_tiny_paper().save_pretrained("ours")
-    export_official("ours", "speechtokenizer_hubert_avg")
+    assert run_command("export-official", "ours", "-o", "speechtokenizer_hubert_avg") == 0
     run_page("docs/how-to/official.md")
 
 
