@@ -5,7 +5,7 @@ VENV_ARGS ?=
 AUDIO ?= examples/speech.flac
 PIP = python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test check core lint torch clean
+.PHONY: demo test check core docs lint torch clean
 
 demo: .venv/core
 	.venv/bin/python examples/demo.py "$(AUDIO)" demo
@@ -33,6 +33,10 @@ core: .venv/dev
 	.venv-core/bin/$(PIP) --no-deps --force-reinstall dist/*.whl
 	cd dist && ../.venv-core/bin/python ../tests/core_alone.py ../examples/speech.flac
 
+# The site, in site/: open site/index.html. Warnings are errors.
+docs: .venv/dev
+	NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --quiet --strict
+
 # The codec's tests under another torch, the oldest supported or the newest. Not in CI: on Linux each brings gigabytes.
 torch:
 	test -x .venv-torch-$(TORCH)/bin/python || $(PYTHON) -m venv .venv-torch-$(TORCH)
@@ -56,4 +60,4 @@ torch:
 	touch $@
 
 clean:
-	rm -rf .venv .venv-core .venv-torch-* dist demo
+	rm -rf .venv .venv-core .venv-torch-* dist demo site
