@@ -1,5 +1,5 @@
 """The house has floors: a room imports from its own and lower ones alone. Files do not import each other in circles,
-and private names stay in their room. docs/design.md says why."""
+and private names stay in their room. docs/explanation/design.md says why."""
 
 from __future__ import annotations
 

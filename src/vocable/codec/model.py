@@ -33,7 +33,7 @@ from vocable.codec.network import CodecNetwork, Parts
 from vocable.codec.staged import Staged, run_batch
 from vocable.codec.tokens import Decoded, Encoded, TokensError
 
-#: What the official package's model calls differently (docs/official.md).
+#: What the official package's model calls differently (docs/how-to/official.md).
 _OFFICIAL_NAMES = {
     "n_q": "num_quantizers",
     "downsample_rate": "hop_length",
