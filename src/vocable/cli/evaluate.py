@@ -26,7 +26,7 @@ ASR = typer.Option("base", help="Whisper's size, or a CTranslate2 folder.")
 WAVLM = typer.Option(None, help="Judge voices by this WavLM x-vector model, as in the paper: a folder or hub id.")
 LISTEN = typer.Option(6, help="The number of clips that the page plays.")
 JOBS = typer.Option(2, help="Processes, of one thread each.")
-SEED = typer.Option(0, help="Seed of intervals, pairs and speech from text.")
+SEED = typer.Option(0, min=0, max=2**32 - 1, help="Seed of intervals, pairs and speech from text.")
 
 
 @app.callback()

@@ -59,7 +59,7 @@ def units(
     out: Path = typer.Option(..., "-o", "--out", help="The units' folder; an interrupted run is resumed in it."),
     num_units: int = typer.Option(500, "-k", "--num-units", help="Clusters."),
     sample: int = typer.Option(None, help="Frames to fit k-means on (default: 256 for each unit)."),
-    seed: int = typer.Option(0, help="Seed of the sample and of k-means."),
+    seed: int = typer.Option(0, min=0, max=2**32 - 1, help="Seed of the sample and of k-means."),
 ) -> None:
     """Cluster a teacher's features with k-means and write the units of every utterance."""
     from vocable.semantic.cache import FeatureCache

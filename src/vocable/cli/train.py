@@ -108,7 +108,7 @@ def vocoder(
     manifest: Path = typer.Option(..., help="The JSONL manifest whose recordings have these units."),
     out: Path = typer.Option(None, "-o", "--out", help="The run's folder (default: UNITS/vocoder)."),
     max_time: str = typer.Option("30m", help="Train for this long: 90s, 30m, 2h."),
-    seed: int = typer.Option(0, help="Seed of the weights and the batches."),
+    seed: int = typer.Option(0, min=0, max=2**32 - 1, help="Seed of the weights and the batches."),
     resume: bool = RESUME,
 ) -> None:
     """Train a vocoder that decodes a teacher's units to speech, for `vocable eval`."""

@@ -60,6 +60,7 @@ class LSTM(nn.LSTM):
         super().__init__(inputs, hidden, batch_first=True)
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:  # type: ignore[override]
+        """Run the layer over whole clips: [B, T, inputs] -> [B, T, hidden]."""
         # The recurrence runs forward, so padding behind a clip's end does not reach the clip: no mask is needed.
         y: Tensor = self.step(x, None)[0]
         return y
@@ -90,6 +91,7 @@ class BiLSTM(nn.Module):
         self.backward_lstm = LSTM(inputs, hidden)
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        """Run the layer over whole clips: [B, T, inputs] -> [B, T, 2 * hidden]. mask: [B, T, 1], 1 on valid frames."""
         ahead = self.forward_lstm(x)
         if mask is None:
             back = self.backward_lstm(x.flip(1)).flip(1)

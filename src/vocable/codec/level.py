@@ -70,6 +70,7 @@ class HighPass:
         self.past: Tensor | None = None  #: the last input samples: one fewer than the impulse response has
 
     def __call__(self, block: Tensor) -> Tensor:
+        """Filter the next block; the filter remembers the last samples of the one before."""
         if self.response is None or not block.shape[-1]:
             return block
         response = self.response.to(block)

@@ -171,6 +171,7 @@ class SpeechTokenizer(CodecNetwork, Codec):
 
     @property
     def device(self) -> torch.device:
+        """The device that the codec runs on."""
         return self.quantizer.codebooks.device
 
     def part_sizes(self) -> dict[str, int]:

@@ -25,6 +25,7 @@ class ELU(nn.Module):
     """In place: every input here is a fresh padded copy, or a hidden activation that nothing else reads."""
 
     def forward(self, x: Tensor) -> Tensor:
+        """Apply ELU in place, to a tensor of any shape."""
         return F.elu(x, inplace=True)
 
 
@@ -36,6 +37,7 @@ class Snake(nn.Module):
         self.alpha = nn.Parameter(torch.ones(channels))
 
     def forward(self, x: Tensor) -> Tensor:
+        """Apply the activation: [B, L, C] -> [B, L, C]."""
         return torch.addcmul(x, (self.alpha * x).sin().square(), (self.alpha + 1e-9).reciprocal())
 
 
@@ -61,6 +63,7 @@ class Conv1d(nn.Conv1d):
             weight_norm(self)
 
     def forward(self, x: Tensor, lengths: Tensor) -> Tensor:  # type: ignore[override]
+        """Convolve: [B, L, C] -> [B, ceil(L / stride), outputs]. lengths: valid rows of each clip."""
         (kernel,), (stride,), (dilation,) = self.kernel_size, self.stride, self.dilation
         edges = (kernel - 1) * dilation + 1 - stride
         x = self.activation(_reflect(x, lengths, edges - edges // 2, edges // 2, stride))
@@ -81,6 +84,7 @@ class UpConv1d(nn.ConvTranspose1d):
             weight_norm(self)
 
     def forward(self, x: Tensor, lengths: Tensor) -> Tensor:  # type: ignore[override]
+        """Upsample: [B, T, C] -> [B, stride * T, outputs]. lengths: valid rows of each clip."""
         mask = frame_mask(lengths, x.shape[1], x)
         x = self.activation(x if mask is None else x * mask)
         (stride,), weight = self.stride, self.weight
@@ -106,6 +110,7 @@ class Residual(nn.Module):
         self.expand = Conv1d(c, channels // 2, channels, 1)
 
     def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
+        """Run the block: [B, L, C] -> [B, L, C]. lengths: valid rows of each clip."""
         hidden = self.expand(self.squeeze(x, lengths), lengths)
         total: Tensor = hidden.add_(self.shortcut(x, lengths))
         return total
@@ -122,6 +127,7 @@ class Recurrence(nn.Module):
         self.layers = nn.ModuleList(BiLSTM(w, channels) if bidirectional else LSTM(w, channels) for w in widths)
 
     def skip(self, x: Tensor, y: Tensor) -> Tensor:
+        """Add the residual: the sum of the recurrence's input `x` and output `y`."""
         return y + (torch.cat([x, x], -1) if self.bidirectional else x)
 
 
@@ -135,6 +141,7 @@ class Down(nn.Module):
         self.down = Conv1d(c, channels, 2 * channels, 2 * stride, stride)
 
     def forward(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Run the stage: [B, L, C] -> [B, ceil(L / stride), 2 C], with the new lengths."""
         for residual in self.residuals:
             x = residual(x, lengths)
         return self.down(x, lengths), -(-lengths // self.stride)
@@ -150,6 +157,7 @@ class Up(nn.Module):
         self.residuals = _residuals(c, channels // 2)
 
     def forward(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Run the stage: [B, T, C] -> [B, stride * T, C / 2], with the new lengths."""
         x, lengths = self.up(x, lengths), lengths * self.stride
         for residual in self.residuals:
             x = residual(x, lengths)

@@ -116,6 +116,7 @@ class ConvNeXtBlock(nn.Module):
         self.scale = nn.Parameter(torch.full((dim,), 0.1))
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        """Run the block: [B, T, D] -> [B, T, D]. mask: [B, T, 1], 1 on valid frames; None: all are valid."""
         y = x if mask is None else x * mask
         if self.depthwise.padding == (0, 0):
             y = F.pad(y, (0, 0, *self.padding))

@@ -1,6 +1,6 @@
 """The codec's recipe: everything that determines a training run. `vocable train codec` reads it from a YAML file.
 
-docs/training.md shows how to write one; recipes/ has one for each published model.
+docs/how-to/train-codec.md shows how to write one; recipes/ has one for each published model.
 """
 
 from __future__ import annotations
