@@ -53,7 +53,7 @@ from vocable import SpeechTokenizer
 from vocable.cli.options import parse_duration
 from vocable.corpus.manifest import read_manifest, spread
 from vocable.evaluation import statistics
-from vocable.evaluation.metrics import Models
+from vocable.evaluation.metrics import Judges
 from vocable.evaluation.statistics import Figure
 from vocable.files import atomic_path
 from vocable.training.codec import CodecTrainer
@@ -118,7 +118,7 @@ def run(args: argparse.Namespace) -> None:
     kind = args.base.parent.name
     figures: Ablations | Trials
     if kind == "trials":
-        figures = Trials(train_clips, dev, known, Models(args.models, asr="tiny.en"))
+        figures = Trials(train_clips, dev, known, Judges(args.models, asr="tiny.en"))
     else:
         figures = Ablations(spread(train_clips, args.fit_clips), dev, known)
     # The budget is in the folder's name: runs of other lengths do not mix.
@@ -304,11 +304,12 @@ def train(recipe: Recipe, folder: Path) -> bool:
 
 def figures(own: dict[str, Any], base: dict[str, Any], speakers: list[str], seed: int) -> list[tuple[Figure, Figure]]:
     """One run's phone accuracy and mel distance, each with what it is above the base's on the same clips."""
-    found = []
+    found: list[tuple[Figure, Figure]] = []
     for key in ("right", "mel"):
         sizes = own["phones"] if key == "right" else [1.0] * len(speakers)
         scores, theirs = (list(zip(run[key], sizes, strict=True)) for run in (own, base))
-        found.append((statistics.figure(scores, speakers, seed), statistics.difference(scores, theirs, speakers, seed)))
+        above = statistics.difference(scores, theirs, speakers, seed=seed)
+        found.append((statistics.figure(scores, speakers, seed=seed), above))
     return found
 
 

@@ -33,11 +33,10 @@ from vocable import USLM, audio
 from vocable.codec.load import load_codec
 from vocable.corpus.manifest import read_manifest, spread
 from vocable.evaluation import statistics
-from vocable.evaluation.conversion import ClipPair
-from vocable.evaluation.metrics import Models, Pair
+from vocable.evaluation.metrics import Judges, Pair
 from vocable.evaluation.metrics.base import SAMPLE_RATE
-from vocable.evaluation.reconstruction import scores
-from vocable.evaluation.tts import pair_up
+from vocable.evaluation.pairs import ClipPair, pair_with_prompts
+from vocable.evaluation.scoring import scores
 from vocable.files import atomic_path
 from vocable.lm.model import digest, load_models
 from vocable.lm.recipe import LMRecipe, load_recipe
@@ -63,7 +62,7 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=Path("runs/conditions"))
     parser.add_argument("--clips", type=int, default=32, help="of dev, that are heard")
     parser.add_argument("--models", help="what completes the trained part (default: the shipped)")
-    parser.add_argument("--metrics", type=Path, default=Models.folder, help="holds asr/whisper-tiny.en; else the hub's")
+    parser.add_argument("--metrics", type=Path, default=Judges.folder, help="holds asr/whisper-tiny.en; else the hub's")
     parser.add_argument("--out", type=Path, default=HERE / "results" / "conditions.json")
     args = parser.parse_args()
     report = trained(lambda: run(args))
@@ -115,15 +114,15 @@ def measure(part: str, recipe: LMRecipe, folder: Path, args: argparse.Namespace)
         raise ValueError(f"{args.models or 'the shipped models'} have other symbols than the recipe's texts")
     trainer.models.to("cpu")
     trainer.device = torch.device("cpu")
-    models = Models(args.metrics, "tiny.en")
+    judges = Judges(args.metrics, "tiny.en")
     dev = [u for u in read_manifest(recipe.data.dev) if u.text]
     model = trainer.trained[part].eval()
     rows = nats(trainer, part)
     uslm = USLM(codec, dataclasses.replace(shipped, **{part: model}))
-    for pair in track(spread(pair_up(dev, dev, 0)[0], args.clips), f"{name}: hearing", console=console):
+    for pair in track(spread(pair_with_prompts(dev, dev, seed=0)[0], args.clips), f"{name}: hearing", console=console):
         speech, text = speak(part, recipe, uslm, pair)
         row = rows.setdefault(pair.source.id, {})
-        row |= judge(speech, text, pair, codec.sample_rate, models)
+        row |= judge(speech, text, pair, codec.sample_rate, judges)
     return rows
 
 
@@ -143,7 +142,7 @@ def nats(trainer: LMTrainer, part: str) -> Rows:
             stages = torch.arange(clip.codes.shape[0] - 1)  # all, where training draws one
             batch.nar = (*(t.expand(len(stages), *t.shape[1:]) for t in inputs), stages)
         with torch.inference_mode():
-            given, targets = trainer.scores(part, batch)
+            given, targets = trainer.logits_and_targets(part, batch)
         count = int((targets != IGNORED).sum())
         total = float(cross_entropy(given, targets)) * count
         rows[clip.id] = {"nats": [total, clip.codes.shape[1] if part == "ar" else count]}
@@ -153,20 +152,22 @@ def nats(trainer: LMTrainer, part: str) -> Rows:
 def speak(part: str, recipe: LMRecipe, uslm: USLM, pair: ClipPair) -> tuple[torch.Tensor, str]:
     """Speech [L] of one model, and its text."""
     text, codec = pair.source.text or "", uslm.codec
-    voice = uslm.prepare_voice(*audio.read(pair.reference.path))
+    waveform, rate = audio.read(pair.reference.path)
+    voice = uslm.prepare_voice(waveform, sample_rate=rate)
     if part == "ar":
         text = " ".join(text.split()[:WORDS])
         return uslm.generate(text, voice).waveform, text
-    codes = codec.encode(*audio.read(pair.source.path)).codes[0]
+    waveform, rate = audio.read(pair.source.path)
+    codes = codec.encode(waveform, sample_rate=rate).codes[0]
     symbols = None if recipe.nar.no_symbols == 1 else uslm.models.align(codec, codes, text)
     filled = uslm.nar.fill(codes[0], None if recipe.nar.no_prompt == 1 else voice.codes[0], symbols)
     return codec.decode(filled[None]).waveform[0], text
 
 
-def judge(speech: torch.Tensor, text: str, pair: ClipPair, rate: int, models: Models) -> dict[str, Any]:
+def judge(speech: torch.Tensor, text: str, pair: ClipPair, rate: int, judges: Judges) -> dict[str, Any]:
     heard = audio.resample(speech.numpy(), rate, SAMPLE_RATE)
     return scores(
-        Pair(heard, heard, text, "en", voice=audio.read(pair.reference.path, SAMPLE_RATE)[0]), METRICS, models
+        Pair(heard, heard, text, "en", voice=audio.read(pair.reference.path, SAMPLE_RATE)[0]), METRICS, judges
     )
 
 

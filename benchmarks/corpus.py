@@ -7,7 +7,7 @@ through one worker and through two, the clips through two Ray actors as well, wi
 the wall, from the start of the command to its end. Then the clips again, killed by SIGKILL at 20 random moments and
 taken up each time. All ways must leave the same index, which holds the checksum of every shard.
 
-Writes results/corpus.json, and the table with a plan for 100,000 hours in docs/corpus.md.
+Writes results/corpus.json, and the table with a plan for 100,000 hours in docs/how-to/corpus.md.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def main() -> None:
             report = run(args, Path(scratch))
         except ValueError as error:
             fail(str(error))
-    publish(report, args.out, HERE.parent / "docs" / "corpus.md", MARK, table(report))
+    publish(report, args.out, HERE.parent / "docs" / "how-to" / "corpus.md", MARK, table(report))
 
 
 def run(args: argparse.Namespace, scratch: Path) -> dict[str, Any]:

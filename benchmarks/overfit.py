@@ -29,9 +29,9 @@ from vocable import USLM, audio
 from vocable.codec.load import load_codec
 from vocable.corpus.manifest import Utterance, read_manifest, spread, write_manifest
 from vocable.evaluation import statistics
-from vocable.evaluation.metrics import Models, Pair
+from vocable.evaluation.metrics import Judges, Pair
 from vocable.evaluation.metrics.base import SAMPLE_RATE
-from vocable.evaluation.reconstruction import scores
+from vocable.evaluation.scoring import scores
 from vocable.lm.model import build_models, load_models, save_models
 from vocable.lm.recipe import LMRecipe, load_recipe
 from vocable.lm.sampling import Sampling
@@ -39,7 +39,7 @@ from vocable.lm.train import LMTrainer
 
 SPEAKERS = 10
 SHORTEST, LONGEST = 4.0, 9.0  #: seconds
-PAUSE = 100  #: frames: what is known by heart is known with its pauses, of which some outlast the default
+PAUSE = 2.0  #: seconds: what is known by heart is known with its pauses, of which some outlast the default
 HERE = Path(__file__).parent
 MARK = "overfit: written by benchmarks/overfit.py"
 
@@ -53,7 +53,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=800)
     parser.add_argument("--run", type=Path, default=Path("runs/overfit"))
     parser.add_argument("--asr", nargs="+", default=["tiny.en", "base"], help="of Whisper")
-    parser.add_argument("--metrics", type=Path, default=Models.folder, help="holds asr/whisper-tiny.en; else the hub's")
+    parser.add_argument("--metrics", type=Path, default=Judges.folder, help="holds asr/whisper-tiny.en; else the hub's")
     parser.add_argument("--out", type=Path, default=HERE / "results" / "overfit.json")
     args = parser.parse_args()
     report = trained(lambda: run(args))
@@ -72,8 +72,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     trainer.run()
     known = json.loads((args.run / "log.jsonl").read_text().splitlines()[-1])
     ids = [clip.id for clip in clips]
-    uslm = USLM.from_pretrained(args.run / "model", recipe.codec)
-    heard = hear(uslm, clips, [Models(args.metrics, asr) for asr in args.asr])
+    uslm = USLM.from_pretrained(args.run / "model", codec=recipe.codec)
+    heard = hear(uslm, clips, [Judges(args.metrics, asr) for asr in args.asr])
     return {
         "clips": ids,
         "settings": args.set,
@@ -121,14 +121,15 @@ def by_heart(recipe: LMRecipe, manifest: Path, folder: Path, steps: int) -> LMRe
     )
 
 
-def hear(uslm: USLM, clips: Sequence[Utterance], asr: Sequence[Models]) -> dict[str, list[list[Any]]]:
+def hear(uslm: USLM, clips: Sequence[Utterance], asr: Sequence[Judges]) -> dict[str, list[list[Any]]]:
     """Of each way to say the clips, of each clip, what each ASR makes of it: word edits and words."""
     heard: dict[str, list[list[Any]]] = {}
     for clip in track(clips, "hearing", console=Console(stderr=True)):
         text = clip.text or ""
         recording = audio.read(clip.path, SAMPLE_RATE)[0]
         other = next(u for u in clips if u.speaker_key == clip.speaker_key and u.id != clip.id)
-        voice = uslm.prepare_voice(*audio.read(other.path))
+        waveform, rate = audio.read(other.path)
+        voice = uslm.prepare_voice(waveform, sample_rate=rate)
         said = {"recording": torch.from_numpy(recording)}
         said["codec"] = uslm.codec.decode(uslm.codec.encode(recording, sample_rate=SAMPLE_RATE)).waveform[0]
         greedy, drawn = Sampling(temperature=0.0, longest_pause=PAUSE), Sampling(longest_pause=PAUSE)
@@ -138,7 +139,7 @@ def hear(uslm: USLM, clips: Sequence[Utterance], asr: Sequence[Models]) -> dict[
             rate = SAMPLE_RATE if name == "recording" else uslm.codec.sample_rate
             samples = audio.resample(speech.numpy(), rate, SAMPLE_RATE)
             pair = Pair(samples, samples, text, "en", voice=samples)
-            heard.setdefault(name, []).append([scores(pair, ("wer",), models)["wer"] for models in asr])
+            heard.setdefault(name, []).append([scores(pair, ("wer",), judges)["wer"] for judges in asr])
     return heard
 
 

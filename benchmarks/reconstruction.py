@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from script import fail, stopped, write_between
-from vocable.cli.evaluate import select, stages
-from vocable.evaluation import reconstruction
+from vocable.cli.results import select, stages
 from vocable.evaluation.compare import compare
 from vocable.evaluation.compare import table as differences
-from vocable.evaluation.metrics import METRICS, Models
-from vocable.evaluation.page import markdown
+from vocable.evaluation.metrics import METRICS, Judges
+from vocable.evaluation.reconstruction import Reconstruction
+from vocable.evaluation.summary import figure_cell
+from vocable.page import markdown
 
 #: `vocable semantic units`, and `vocable train vocoder` to speak them; without these the table has no such row.
 UNITS = "units:.cache/units/whisper-base-4-500"
@@ -43,7 +44,7 @@ def main() -> None:
     parser.add_argument("--manifest", type=Path, required=True, help="JSONL: id, path, duration, speaker, text, corpus")
     parser.add_argument("--corpus", help="only the clips of this corpus")
     parser.add_argument("--limit", type=int, help="so many clips, spread evenly")
-    parser.add_argument("--models", type=Path, default=Models.folder, help="holds asr/whisper-tiny.en; else the hub's")
+    parser.add_argument("--models", type=Path, default=Judges.folder, help="holds asr/whisper-tiny.en; else the hub's")
     parser.add_argument("--jobs", type=int, default=2, help="processes, of one thread each")
     parser.add_argument("--out", type=Path, default=HERE / "results" / "reconstruction")
     parser.add_argument("--no-pages", action="store_true", help="leave the README and the model card alone")
@@ -57,18 +58,11 @@ def main() -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    clips = select(args.manifest, args.corpus, args.limit)
+    clips = select(args.manifest, corpus=args.corpus, limit=args.limit)
+    judges = Judges(args.models, asr="tiny.en")
+    suite = Reconstruction(clips, systems=tuple(LABELS), metrics=METRICS_SHOWN, judges=judges, listen=0)
     with stages() as progress:
-        summary = reconstruction.evaluate(
-            clips,
-            args.out,
-            systems=tuple(LABELS),
-            metrics=METRICS_SHOWN,
-            models=Models(args.models, asr="tiny.en"),
-            jobs=args.jobs,
-            listen=0,
-            progress=progress,
-        )
+        summary = suite.run(args.out, jobs=args.jobs, progress=progress)
     short, whole = table(summary, intervals=False), table(summary, intervals=True)
     distilled = distillation(args.out)
     print(whole, distilled, sep="\n\n")
@@ -84,7 +78,7 @@ def table(summary: dict[str, Any], intervals: bool) -> str:
     for system, found in summary["systems"].items():
         if not intervals and system.startswith(("models/", "units:")):
             continue
-        cells = [reconstruction.figure_cell(found[name], METRICS[name].digits) for name in names]
+        cells = [figure_cell(found[name], METRICS[name].digits) for name in names]
         # Of a recording nobody would ask, and what Opus is asked for is not what it takes.
         bitrate = f"{found['measured_bps' if system.startswith('opus') else 'nominal_bps']:.0f}"
         shown = cells if intervals else [cell if isinstance(cell, str) else cell[0] for cell in cells]

@@ -28,9 +28,10 @@ from script import cpu_name, fail, peak_resident, publish, quartiles, timed, ver
 from vocable import USLM, audio
 from vocable.codec.tokens import Encoded
 from vocable.corpus.manifest import Utterance, read_manifest, spread
-from vocable.evaluation.metrics import Models
+from vocable.evaluation.metrics import Judges
 from vocable.evaluation.metrics.words import normalizer, recogniser
-from vocable.evaluation.tts import load, pair_up
+from vocable.evaluation.pairs import pair_with_prompts
+from vocable.evaluation.tts import load
 from vocable.lm.model import digest
 
 TAKES = (1, 4, 8)
@@ -49,7 +50,7 @@ def main() -> None:
     parser.add_argument("--system", help="FOLDER or FOLDER@CODEC of language models (default: those shipped)")
     parser.add_argument("--texts", type=int, default=12, help="that speed is measured on")
     parser.add_argument("--minutes", type=int, default=6, help="texts of a minute that positions are judged on")
-    parser.add_argument("--models", type=Path, default=Models.folder, help="holds asr/whisper-tiny.en; else the hub's")
+    parser.add_argument("--models", type=Path, default=Judges.folder, help="holds asr/whisper-tiny.en; else the hub's")
     parser.add_argument("--out", type=Path, default=HERE / "results" / "speaking.json")
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -63,7 +64,7 @@ def main() -> None:
 def run(args: argparse.Namespace) -> dict[str, Any]:
     clips = [u for u in read_manifest(args.manifest) if u.text and args.corpus in (None, u.corpus)]
     uslm = load(args.system) if args.system else USLM.from_pretrained()
-    pairs = spread(pair_up(clips, clips, 0)[0], max(args.texts, args.minutes))
+    pairs = spread(pair_with_prompts(clips, clips, seed=0)[0], max(args.texts, args.minutes))
     spoken = [(pair.source.text or "", voice_of(uslm, pair.reference)) for pair in pairs]
     console = Console(stderr=True)
     minutes = [(text, voice) for text, (_, voice) in zip(long_texts(clips, args.minutes), spoken, strict=False)]
@@ -79,7 +80,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     for takes in TAKES:
         speeds = [speed(uslm, *one, takes) for one in track(spoken[: args.texts], f"{takes} takes", console=console)]
         report["speed"][takes] = quartiles(np.array(speeds[1:]))
-    hear = recogniser(Models(args.models, "tiny.en"))
+    hear = recogniser(Judges(args.models, "tiny.en"))
     for way in WAYS:
         counts = np.zeros((QUARTERS, 2))
         seconds = warned = 0.0
@@ -97,7 +98,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def voice_of(uslm: USLM, clip: Utterance) -> Encoded:
-    return uslm.prepare_voice(*audio.read(clip.path))
+    waveform, rate = audio.read(clip.path)
+    return uslm.prepare_voice(waveform, sample_rate=rate)
 
 
 def long_texts(clips: Sequence[Utterance], count: int) -> list[str]:

@@ -22,11 +22,12 @@ from vocable import SpeechTokenizer, audio
 from vocable.conversion import swap_layers
 from vocable.corpus.manifest import Utterance, spread
 from vocable.evaluation import statistics
-from vocable.evaluation.disentanglement import read_speaker
-from vocable.evaluation.metrics import Metric, Models, NoAnswer, Pair, load_metric, made_with
-from vocable.evaluation.phones import PHONE_LAG, SAMPLE_RATE, PhoneRecogniser, softmax_regression
-from vocable.evaluation.reconstruction import fit as fit_length
+from vocable.evaluation.linear import fit_speaker, softmax_regression
+from vocable.evaluation.metrics import Judges, Metric, NoAnswer, Pair, load_metric, made_with
+from vocable.evaluation.metrics.base import SAMPLE_RATE
+from vocable.evaluation.phones import PHONE_LAG, PhoneRecogniser
 from vocable.evaluation.robustness import CHANGES, gain
+from vocable.evaluation.scoring import fit_length
 from vocable.evaluation.statistics import Figure
 from vocable.files import atomic_path
 from vocable.lm.voice import SHORTEST
@@ -111,16 +112,16 @@ class PhoneReader:
     def __init__(self, tok: SpeechTokenizer, num_phones: int) -> None:
         if (tok.sample_rate, tok.frame_rate) != (SAMPLE_RATE, FRAME_RATE):
             raise ValueError(f"{tok.id}: phones need {FRAME_RATE} frames a second of {SAMPLE_RATE} Hz")
-        self.vectors = tok.embed(torch.arange(tok.codebook_size)[None, None], layers=RVQ1)[0].T.double()  # [N, D]
+        self.vectors = tok.embed(torch.arange(tok.codebook_sizes[0])[None, None], layers=RVQ1)[0].T.double()  # [N, D]
         #: How often each phone came with each code.
-        self.counts = torch.zeros(tok.codebook_size, num_phones, dtype=torch.float64)
+        self.counts = torch.zeros(tok.codebook_sizes[0], num_phones, dtype=torch.float64)
 
     def learn(self, codes: Tensor, frames: Tensor, phones: Tensor) -> None:
         """Add a clip to the counts. codes: RVQ-1's [T]; frames, phones: the recogniser's."""
         self.counts.index_put_((codes[frames], phones), torch.ones(1, dtype=torch.float64), accumulate=True)
 
     def fit(self) -> None:
-        weight = softmax_regression(self.vectors, self.counts, DECAY)
+        weight = softmax_regression(self.vectors, self.counts, decay=DECAY)
         self.phone_by_code = (self.vectors @ weight[:-1] + weight[-1]).argmax(1)  # [N]
         #: The same phone for every frame, the most common one of the fit, is what knowing nothing earns.
         self.commonest = self.counts.sum(0).argmax()
@@ -187,7 +188,7 @@ class Trials:
     train: list[Utterance]
     dev: list[Utterance]
     known: Known
-    models: Models
+    judges: Judges
 
     packages = ("torch", "numpy", "hama")
 
@@ -211,7 +212,7 @@ class Trials:
 
     def setup(self) -> dict[str, Any]:
         kinds = ("fit", "sound", "changed", "words", "sources")
-        judges = made_with(("pesq", "stoi", "wer", "speaker"), self.models)
+        judges = made_with(("pesq", "stoi", "wer", "speaker"), self.judges)
         return {kind: [u.id for u in self.clips(kind)] for kind in kinds} | {
             "settings": {"phone_lag": PHONE_LAG, "decay": DECAY, "layers": LAYERS, "changes": list(BAD)},
             "judges": judges,
@@ -219,7 +220,7 @@ class Trials:
 
     def prepare(self, progress: Progress) -> None:
         self.known.hear_phones([*self.fit, *self.sound], progress)
-        embed, hear = load_metric("speaker", self.models).embedding, load_metric("wer", self.models)  # type: ignore
+        embed, hear = load_metric("speaker", self.judges).embedding, load_metric("wer", self.judges)  # type: ignore
         for clip in progress([u for u in [*self.sound, *self.sources] if u.id not in self.known.voices], "voices"):
             self.known.voices[clip.id] = embed(read(clip)).tolist()
         for clip in progress([u for u in self.words if u.id not in self.known.words], "hearing words"):
@@ -262,13 +263,13 @@ class Trials:
             frames, phones = self.known.phones_of(clip)
             codes = tok.encode(read(clip), layers=RVQ1).codes[0, 0]
             found.append((reader.right(codes, frames, phones), len(phones)))
-        speakers = read_speaker(means, [u.speaker_key for u in self.fit], np.arange(len(self.fit)) % FOLDS)
+        speakers = fit_speaker(means, [u.speaker_key for u in self.fit], np.arange(len(self.fit)) % FOLDS)
         return {"phones": found, "speaker read": list(speakers)}
 
     def listen(self, tok: SpeechTokenizer) -> dict[str, Scores]:
         """Decoded speech, by PESQ, STOI, mel distance, stripes, its voice and its words."""
         names = ("pesq", "stoi", "stripes")
-        judges = {name: load_metric(name, self.models) for name in names}
+        judges = {name: load_metric(name, self.judges) for name in names}
         distance = SpectralLoss(SAMPLE_RATE, Losses().resolutions)
         scores: dict[str, Scores] = {}
         for layers in (1, LAYERS):
@@ -281,7 +282,7 @@ class Trials:
                 found |= {"mel": (float(mel), 1), "voice": self.cosine(clip, decoded)}
                 for name, score in found.items():
                     scores.setdefault(f"{name} :{layers}", []).append(score)
-        hear = load_metric("wer", self.models)
+        hear = load_metric("wer", self.judges)
         for layers, clips in ((1, self.words), (LAYERS, self.fewer)):
             heard = [judged(hear, Pair(w, decode(tok, w, layers), clip.text)) for clip in clips for w in [read(clip)]]
             scores[f"wer :{layers}"] = list(heard)
@@ -290,7 +291,7 @@ class Trials:
     def cosine(self, clip: Utterance, speech: np.ndarray) -> Sequence[float] | None:
         """Of the voices of a recording and of speech; None where it is silent."""
         try:
-            embedding = load_metric("speaker", self.models).embedding(speech)  # type: ignore[attr-defined]
+            embedding = load_metric("speaker", self.judges).embedding(speech)  # type: ignore[attr-defined]
         except ValueError:
             return None
         return float(np.dot(embedding, self.known.voices[clip.id])), 1
@@ -310,13 +311,13 @@ class Trials:
 
     def convert(self, tok: SpeechTokenizer) -> dict[str, Scores]:
         """RVQ-1 of a source, the layers above of a reference: both voices, and the words."""
-        hear = load_metric("wer", self.models)
+        hear = load_metric("wer", self.judges)
         names = ("to reference", "to source", "nearer", "wer converted")
         scores: dict[str, Scores] = {name: [] for name in names}
         layers = slice(1, min(LAYERS, tok.num_quantizers))
         for source, reference in zip(self.sources, self.references(), strict=True):
             waveform = read(source)
-            swapped = swap_layers(tok, waveform, read(reference), SAMPLE_RATE, SAMPLE_RATE, layers)
+            swapped = swap_layers(tok, waveform, read(reference), layers=layers)  # both at the codec's sample rate
             speech = fit_length(swapped.waveform[0].numpy(), len(waveform))
             cosines = self.cosine(reference, speech), self.cosine(source, speech)
             nearer = (float(cosines[0] > cosines[1]), 1) if cosines[0] and cosines[1] else None
@@ -328,7 +329,7 @@ class Trials:
     def figure(self, run: dict[str, Any], of: str, name: str, seed: int) -> Figure:
         """A figure of a run with its interval over speakers. of: the kind of clips that it is of."""
         known = [(s, u.speaker_key) for s, u in zip(run["scores"][name], self.clips(of), strict=True) if s]
-        return statistics.figure([score for score, _ in known], [speaker for _, speaker in known], seed)
+        return statistics.figure([score for score, _ in known], [speaker for _, speaker in known], seed=seed)
 
 
 def by_speaker(clips: Iterable[Utterance]) -> dict[str, list[Utterance]]:
