@@ -68,7 +68,7 @@ def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 
 def test_the_codebooks_are_filled(pair: Pair) -> None:
-    enough = 30 if pair.ours.codebook_size == 1024 else 10
+    enough = 30 if pair.ours.config.codebook_size == 1024 else 10
     assert min(pair.perplexities) > enough, pair.perplexities
 
 

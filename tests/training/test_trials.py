@@ -15,7 +15,7 @@ from conftest import ROOT, SPEECH
 from trial_figures import BAD, TABLES, Known, Trials
 from vocable import SpeechTokenizer, audio
 from vocable.corpus.manifest import Utterance
-from vocable.evaluation.metrics import Models
+from vocable.evaluation.metrics import Judges
 
 
 def clip(i: int, speaker: str, seconds: float = 4.0, text: str | None = None) -> Utterance:
@@ -26,7 +26,7 @@ def clip(i: int, speaker: str, seconds: float = 4.0, text: str | None = None) ->
 def trials(tmp_path: Path) -> Trials:
     train = [clip(i, s) for s in "abcd" for i in range(6)] + [clip(i, "e") for i in range(3)]
     dev = [clip(i, s, text="a word" if s == "u" else None) for s in "uvwxyz" for i in range(6)]
-    return Trials(train, dev, Known.read(tmp_path / "known.json"), Models(tmp_path))
+    return Trials(train, dev, Known.read(tmp_path / "known.json"), Judges(tmp_path))
 
 
 def test_clips_of_trials_are_dealt_out_over_speakers(trials: Trials) -> None:
