@@ -77,7 +77,7 @@ class VoiceConverter:
         local_files_only: bool = False,
     ) -> VoiceConverter:
         """Load language models and their codec; arguments and errors are those of `USLM.from_pretrained`."""
-        loaded = load_codec(codec, device=device)
+        loaded = load_codec(codec, device=device, cache_dir=cache_dir, local_files_only=local_files_only)
         models = load_models(name, loaded, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only)
         return cls(loaded, models.to(device))
 

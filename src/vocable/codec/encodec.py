@@ -7,6 +7,7 @@ as in VALL-E (arXiv 2301.02111): 6 kbit/s. Clips are worked on one by one, which
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
@@ -31,13 +32,23 @@ LONGEST = 300  #: seconds of a recording
 class Encodec(Codec):
     """EnCodec as a `Codec`."""
 
-    def __init__(self, name: str, device: str = "cpu") -> None:
-        """name: a folder or a hub id. Raises CheckpointError where it has no mono EnCodec."""
+    def __init__(
+        self,
+        name: str,
+        *,
+        device: str = "cpu",
+        revision: str | None = None,
+        cache_dir: str | os.PathLike[str] | None = None,
+        local_files_only: bool = False,
+    ) -> None:
+        """Load EnCodec. name: a folder or a hub id; revision, cache_dir, local_files_only: as in
+        `SpeechTokenizer.from_pretrained`. Raises CheckpointError where there is no mono EnCodec."""
         transformers = need("transformers", "train")
         try:
-            if transformers.AutoConfig.from_pretrained(name).model_type != "encodec":
+            hub = {"revision": revision or "main", "cache_dir": cache_dir, "local_files_only": local_files_only}
+            if transformers.AutoConfig.from_pretrained(name, **hub).model_type != "encodec":
                 raise ValueError("another model")
-            self.model, found = transformers.EncodecModel.from_pretrained(name, output_loading_info=True)
+            self.model, found = transformers.EncodecModel.from_pretrained(name, output_loading_info=True, **hub)
             if found["missing_keys"]:  # transformers would make them up
                 raise ValueError("some weights are missing")
         except (OSError, ValueError, RuntimeError, SafetensorError) as error:

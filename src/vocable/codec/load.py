@@ -13,15 +13,29 @@ from vocable.codec.model import SpeechTokenizer
 ENCODEC = "encodec:"
 
 
-def load_codec(name: str | os.PathLike[str] | None, *, device: str = "cpu", **options: Any) -> Codec:
+def load_codec(
+    name: str | os.PathLike[str] | None,
+    *,
+    device: str = "cpu",
+    revision: str | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
+    local_files_only: bool = False,
+    **options: Any,
+) -> Codec:
     """Load an EnCodec model by "encodec:ID", or else a SpeechTokenizer.
 
-    ID is a folder or a hub id. options: those of `SpeechTokenizer.from_pretrained`; EnCodec has none of them, and is
-    always loaded whole. Raises CheckpointError where there is no such model, ValueError for an option that it lacks.
+    ID is a folder or a hub id. options: the others of `SpeechTokenizer.from_pretrained`; EnCodec has none of them, and
+    is always loaded whole. Raises CheckpointError where there is no such model, ValueError for an option that it lacks.
     """
+    common: dict[str, Any] = {
+        "device": device,
+        "revision": revision,
+        "cache_dir": cache_dir,
+        "local_files_only": local_files_only,
+    }
     if not str(name).startswith(ENCODEC):
-        return SpeechTokenizer.from_pretrained(name, device=device, **options)
+        return SpeechTokenizer.from_pretrained(name, **common, **options)
     refused = [key for key, value in options.items() if key != "parts" and value not in (None, False, "float32")]
     if refused:
         raise ValueError(f"EnCodec runs as it is: leave out {' and '.join(refused)}")
-    return Encodec(str(name).removeprefix(ENCODEC), device)
+    return Encodec(str(name).removeprefix(ENCODEC), **common)

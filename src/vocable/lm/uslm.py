@@ -111,11 +111,11 @@ class USLM:
 
         name: RUN/model of `vocable train lm`, or a hub id; None: the shipped models, of the installed package
         models/uslm or of a clone. codec: the name of the codec that they were trained for, as in `load_codec` (None:
-        the embedded one). revision (branch, tag or commit), cache_dir, local_files_only: of the language models'
-        download from the hub, as in huggingface_hub. Raises ValueError if there are no such models, or if they are for
-        another codec.
+        the embedded one). revision: branch, tag or commit of the language models on the hub. cache_dir,
+        local_files_only: of both downloads, as in huggingface_hub. Raises ValueError if there are no such models, or if
+        they are for another codec.
         """
-        loaded = load_codec(codec, device=device)
+        loaded = load_codec(codec, device=device, cache_dir=cache_dir, local_files_only=local_files_only)
         models = load_models(name, loaded, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only)
         uslm = cls(loaded, models.to(device))
         if loaded.device.type == "cpu":
