@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vocable.codec.clips import Waveforms, layer_range
+from vocable.codec.clips import Waveforms, checked_codes, layer_range
 from vocable.codec.layers import Recurrence
 from vocable.codec.tokens import Decoded, Encoded, TokensError
 
@@ -210,3 +210,7 @@ class Codec(ABC):
                 f"layers {chosen.start}:{chosen.stop} were asked for, the codes hold {held.start}:{held.stop}"
             )
         return encoded.codes[:, chosen.start - held.start : chosen.stop - held.start], chosen
+
+    def _checked(self, codes: Tensor | np.ndarray, layers: slice | None) -> tuple[Tensor, int]:
+        """Return codes as int64 [B, K', T] on the codec's device, and the layer of their first row."""
+        return checked_codes(codes, layers, self.codebook_sizes, self.device)

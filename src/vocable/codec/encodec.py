@@ -1,12 +1,11 @@
-"""EnCodec (arXiv 2210.13438) behind SpeechTokenizer's front door: the tokens of VALL-E, by the name `encodec:ID`.
+"""EnCodec (arXiv 2210.13438) as a `Codec`, named `encodec:ID`: the tokens of VALL-E.
 
 The model comes from a folder or the hub through transformers, and its licence is its authors'. Eight layers are used,
-as in VALL-E (arXiv 2301.02111): 6 kbit/s. Clips are worked on one by one, which its padding asks for.
+as in VALL-E (arXiv 2301.02111): 6 kbit/s. Clips are processed one by one, because the model pads batches.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -18,7 +17,8 @@ from torch import Tensor
 from vocable.audio import AudioError
 from vocable.codec.base import Codec
 from vocable.codec.checkpoint import CheckpointError
-from vocable.codec.clips import Waveforms, as_clips, at_rate, check_fit, checked_codes, checked_lengths, layer_range
+from vocable.codec.clips import Waveforms, as_clips, at_rate, check_fit, layer_range, lengths_of
+from vocable.codec.identity import weights_digest
 from vocable.codec.layers import inference
 from vocable.codec.long import blocks_of
 from vocable.codec.rvq import ResidualVectorQuantizer
@@ -64,10 +64,7 @@ class Encodec(Codec):
         books = torch.stack([layer.codebook.embed for layer in layers])
         self.quantizer = ResidualVectorQuantizer(*books.shape).to(device)
         self.quantizer.codebooks.copy_(books)
-        digest = hashlib.sha256()
-        for key, tensor in sorted(self.model.state_dict().items()):
-            digest.update(key.encode() + tensor.cpu().contiguous().numpy().tobytes())
-        self._id = f"encodec-{digest.hexdigest()[:10]}"
+        self._id = f"encodec-{weights_digest(self.model.state_dict())}"
 
     @property
     def name(self) -> str:
@@ -165,8 +162,7 @@ class Encodec(Codec):
             codes, layers = self.select_layers(codes, layers)
         codes, first = self._checked(codes, layers)
         batch, _, width = codes.shape
-        whole = torch.full((batch,), width * self.hop_length, device="cpu")
-        lengths = whole if num_samples is None else checked_lengths(num_samples, batch)
+        lengths = lengths_of(num_samples, batch, width * self.hop_length)
         check_fit(lengths, width, self.hop_length)
         waveform = torch.zeros(batch, int(lengths.max()), device=self.device)
         for row, clip, length in zip(waveform, codes, lengths.tolist(), strict=True):
@@ -188,6 +184,3 @@ class Encodec(Codec):
         """Sum the codebook vectors of codes: int [B, K', T] of `layers` -> float32 [B, D, T]."""
         codes, first = self._checked(codes, layers)
         return self.quantizer.decode(codes, first).transpose(1, 2)
-
-    def _checked(self, codes: Tensor | np.ndarray, layers: slice | None) -> tuple[Tensor, int]:
-        return checked_codes(codes, layers, self.codebook_sizes, self.device)

@@ -21,7 +21,6 @@ from vocable.codec.clips import (
     at_rate,
     check_fit,
     checked_chunk,
-    checked_codes,
     layer_range,
     lengths_of,
     silence_after,
@@ -372,6 +371,3 @@ class SpeechTokenizer(CodecNetwork, Codec):
         self, codes: Tensor, num_frames: Tensor, num_samples: Tensor, layers: slice, gain: Tensor | None
     ) -> Encoded:
         return Encoded(codes, num_frames, num_samples, layers, self.token_id, self.sample_rate, self.frame_rate, gain)
-
-    def _checked(self, codes: Tensor | np.ndarray, layers: slice | None) -> tuple[Tensor, int]:
-        return checked_codes(codes, layers, self.codebook_sizes, self.device)

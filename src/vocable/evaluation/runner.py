@@ -8,16 +8,17 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
 import torch
 
 import vocable
-from vocable.corpus.parallel import end_with_parent, processes
+from vocable.corpus.parallel import in_processes
+from vocable.journal import Journal
 from vocable.lock import one_at_a_time
 
 #: Errors that reading, coding and judging a clip may raise: the clip is left out, and the error is its reason. Every
@@ -93,18 +94,9 @@ def _digest(item: Item) -> str:
     return hashlib.sha256(repr(item).encode()).hexdigest()[:12]
 
 
-_work: _Work[Any]
-
-
-def _start_process(task: Task[Any]) -> None:
-    global _work
-    end_with_parent()
+def _start_process(task: Task[I]) -> _Work[I]:
     torch.set_num_threads(1)
-    _work = _Work(task)
-
-
-def _do(item: Item) -> dict[str, Any]:
-    return _work(item)
+    return _Work(task)
 
 
 def run(
@@ -145,13 +137,11 @@ def _run(task: Task[I], items: Sequence[I], path: Path, jobs: int, progress: Pro
     todo = [item for item in items if item.id not in done]
     ready = len(items) - len(todo)
     progress("clips", ready / len(items))
-    with open(path, "a", encoding="utf-8") as file:
+    with Journal(path).open() as append:
         if path.stat().st_size == 0:
-            file.write(json.dumps({"plan": plan}))
+            append({"plan": plan})
         for count, result in enumerate(_results(task, todo, jobs), 1):
-            # The line break comes first, so that a line that a kill cut short does not damage the next.
-            file.write("\n" + json.dumps(result))
-            file.flush()
+            append(result)
             done[result["item"]] = result
             progress("clips", (ready + count) / len(items))
     outcome = Outcome()
@@ -173,10 +163,7 @@ def _results(task: Task[I], items: Sequence[I], jobs: int) -> Iterator[dict[str,
             torch.set_num_threads(threads)
         return
     try:
-        with processes(jobs, _start_process, (task,)) as pool:
-            futures: list[Future[dict[str, Any]]] = [pool.submit(_do, item) for item in items]
-            for future in as_completed(futures):
-                yield future.result()
+        yield from in_processes(partial(_start_process, task), items, workers=jobs)
     except BrokenProcessPool as error:
         raise ValueError(
             "a process was killed, perhaps because memory ran out: resume with --jobs 1, or with shorter clips"

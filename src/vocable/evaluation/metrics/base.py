@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import ClassVar, Concatenate, Literal, ParamSpec, TypeVar
 
 import numpy as np
-import torch
 
 from vocable.files import file_digest
 
@@ -140,14 +139,6 @@ def remember(
         return remembering
 
     return decorate
-
-
-def weights_hash(model: torch.nn.Module) -> str:
-    """Return the first ten digits of a SHA-256 of all parameters and buffers."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(name.encode() + tensor.float().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()[:10]
 
 
 def file_hash(path: Path) -> str:

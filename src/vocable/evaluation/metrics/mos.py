@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from vocable.evaluation.metrics.base import SAMPLE_RATE, Judges, Metric, Pair, Score, register, weights_hash
+from vocable.codec.identity import weights_digest
+from vocable.evaluation.metrics.base import SAMPLE_RATE, Judges, Metric, Pair, Score, register
 from vocable.extras import need
 
 
@@ -96,4 +97,4 @@ class UTMOS(Metric):
 
     def made_with(self) -> dict[str, str]:
         """Return the versions of packages and the names and hashes of weights."""
-        return {"utmos weights": f"{self.judges.utmos} {weights_hash(self._model)}"}
+        return {"utmos weights": f"{self.judges.utmos} {weights_digest(self._model.state_dict())}"}

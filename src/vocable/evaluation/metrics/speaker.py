@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
+from vocable.codec.identity import weights_digest
 from vocable.evaluation.metrics.base import (
     Judges,
     Metric,
@@ -17,7 +18,6 @@ from vocable.evaluation.metrics.base import (
     file_hash,
     register,
     remember,
-    weights_hash,
 )
 from vocable.extras import need
 
@@ -94,4 +94,4 @@ class WavLMSimilarity(SpeakerSimilarity):
             return vector
 
         self._embed = embed
-        self._weights = f"{self.judges.wavlm} {weights_hash(model)}"
+        self._weights = f"{self.judges.wavlm} {weights_digest(model.state_dict())}"

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from vocable import audio
-from vocable.evaluation.metrics.base import SAMPLE_RATE, weights_hash
+from vocable.codec.identity import weights_digest
+from vocable.evaluation.metrics.base import SAMPLE_RATE
 from vocable.evaluation.tokenizers.base import NotAvailable, Tokenizer, Tokens, bits_of
 from vocable.extras import need
 
@@ -64,7 +65,7 @@ class HubCodec(Tokenizer):
         config = self.model.config
         # X-Codec encodes at a low bandwidth by default.
         self._options = {"bandwidth": max(config.target_bandwidths)} if kind == "xcodec" else {}
-        self.name, self.made_by = spec, f"{hub.model} {model} {weights_hash(self.model)}"
+        self.name, self.made_by = spec, f"{hub.model} {model} {weights_digest(self.model.state_dict())}"
         self.sample_rate, self.frame_rate = hub.sample_rate(config), hub.frame_rate(config)
         num_layers = self._encode(np.zeros(self.sample_rate, np.float32)).shape[1]
         start, stop, _ = (layers or slice(None)).indices(num_layers)
