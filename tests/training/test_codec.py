@@ -87,7 +87,7 @@ def test_it_learns(manifest: Path, tmp_path: Path) -> None:
     first = trainer.train_step([trainer.data[0]])["mel"]
     trainer.step = 1
     trainer.run()
-    assert trainer.train_step([trainer.data[0]])["mel"] < 0.8 * first
+    assert trainer.train_step([trainer.data[0]])["mel"] < 0.72 * first  # found: 0.68
 
 
 @both_architectures
