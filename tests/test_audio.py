@@ -55,7 +55,7 @@ def test_several_recordings_in_a_file_are_read_or_refused(clip: Path) -> None:
         assert 2 * 12_346 <= len(samples) < 2 * 12_346 + 3000
         assert audio.duration(clip) == len(samples) / RATE
     else:
-        with pytest.raises(audio.AudioError, match="one behind the other"):
+        with pytest.raises(audio.AudioError, match="one after the other"):
             audio.read(clip)
 
 
