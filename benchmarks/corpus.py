@@ -134,7 +134,7 @@ def kill(call: list[str], kills: int, seconds: float) -> int:
 def table(report: dict[str, Any]) -> str:
     """What was measured, and what follows for a cluster."""
     lines = [
-        f"Measured on {report['cores']} cores of {report['cpu']}, `fast`, all layers, loading and all:",
+        f"Measured on {report['cores']} cores of {report['cpu']}, `fast`, all layers, including loading:",
         "",
         "| corpus | hours | how | minutes | x real time | times one worker |",
         "|---|---|---|---|---|---|",
@@ -145,9 +145,9 @@ def table(report: dict[str, Any]) -> str:
         first = alone.setdefault(r["corpus"], r["seconds"])
         cells = [r["corpus"], f"{r['hours']:.2f}", f"`{r['way']}`", f"{r['seconds'] / 60:.1f}", f"{speed:.0f}"]
         lines.append(f"| {' | '.join(cells)} | {first / r['seconds']:.2f} |")
-    same = "the same bytes every way" if all(report["same"].values()) else "NOT the same bytes every way"
+    same = "the same in all runs" if all(report["same"].values()) else "NOT the same in all runs"
     kills = report["kills"]
-    after = "the bytes of an undisturbed run" if kills["same"] else "OTHER bytes than an undisturbed run's"
+    after = "the same" if kills["same"] else "NOT the same"
     train = min((r for r in report["runs"] if "training" in r["corpus"]), key=lambda r: r["seconds"])
     speed = 3600 * train["hours"] / train["seconds"] / int(train["way"].split()[-1])  # by its workers
     hours = PLAN_HOURS / speed / PLAN_CORES
@@ -155,13 +155,13 @@ def table(report: dict[str, Any]) -> str:
     terabyte = PLAN_HOURS * 3600 * 50 * 2 / 1e12  # of one layer
     lines += [
         "",
-        f"There were {same}; killed {kills['count']} times and taken up again, {after}.",
+        f"The bytes of the shards were {same}. After {kills['count']} kills and resumptions they were {after}.",
         "",
-        f"So a core does {speed:.0f} hours of speech in one. {PLAN_HOURS:,} hours take a machine of {PLAN_CORES} cores "
-        f"{hours:.0f} hours, or {PLAN_MACHINES} of them {hours / PLAN_MACHINES:.1f}; each then reads {reading:.0f} "
-        f"MB/s, 16-bit audio, or an eighth as Opus. The codes take {terabyte:.2f} TB a layer in uint16. With shards of "
-        "30 minutes, a machine that dies loses half an hour of speech for each of its workers, "
-        f"{1800 / speed:.0f} s of work.",
+        f"So one core encodes {speed:.0f} hours of speech per hour. For {PLAN_HOURS:,} hours of speech, a machine with "
+        f"{PLAN_CORES} cores needs {hours:.0f} hours, and {PLAN_MACHINES} machines {hours / PLAN_MACHINES:.1f}. Each "
+        f"machine reads {reading:.0f} MB/s of 16-bit audio, or an eighth of that as Opus. The codes take "
+        f"{terabyte:.2f} TB per layer in uint16. With shards of 30 minutes, a machine that stops loses at most half an "
+        f"hour of speech per worker, {1800 / speed:.0f} s of work.",
     ]
     return "\n".join(lines)
 

@@ -127,7 +127,7 @@ def test_a_folder_that_cannot_be_listed_is_named(tmp_path: Path, monkeypatch: py
 def test_a_plan_that_differs_is_refused_and_said(tmp_path: Path) -> None:
     same_plan_or_refuse(tmp_path, {"layers": [0, 1], "manifest": "a"}, "plan")
     same_plan_or_refuse(tmp_path, {"layers": (0, 1), "manifest": "a"}, "plan")
-    with pytest.raises(ValueError, match=r"begun with another plan.*other than then: added, manifest\)"):
+    with pytest.raises(ValueError, match=r"begun with another plan.*different: added, manifest\)"):
         same_plan_or_refuse(tmp_path, {"layers": [0, 1], "manifest": "b", "added": 1}, "plan")
     for content in ("{", "[" * 100_000, "[]"):
         (tmp_path / "plan.json").write_text(content)

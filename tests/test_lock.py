@@ -12,7 +12,7 @@ from vocable.lock import one_at_a_time
 def test_a_second_run_in_the_same_folder_is_refused(tmp_path: Path) -> None:
     out = tmp_path / "new" / "out"
     with one_at_a_time(out):
-        with pytest.raises(ValueError, match="another run is at work here"), one_at_a_time(out):
+        with pytest.raises(ValueError, match="another run uses this folder"), one_at_a_time(out):
             pass
         with one_at_a_time(tmp_path / "other"):
             pass

@@ -1,4 +1,4 @@
-"""vocable: speech as tokens. SpeechTokenizer (arXiv 2308.16692): encoder, residual vector quantizer, decoder."""
+"""Speech as tokens: the SpeechTokenizer codec (arXiv 2308.16692), text to speech and voice conversion."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _MODULES = {
 
 
 def __getattr__(name: str) -> object:
-    # Importing torch takes seconds; `vocable --help` and `vocable.__version__` do without.
+    # Importing torch takes seconds, and `vocable --help` and `vocable.__version__` do not need it.
     if name not in _MODULES:
         raise AttributeError(f"module 'vocable' has no attribute {name!r}")
     return getattr(importlib.import_module(_MODULES[name]), name)

@@ -1,4 +1,4 @@
-"""`python -m vocable`, and what `accelerate launch --module vocable` and `torchrun -m vocable` start."""
+"""Entry point of `python -m vocable`, `accelerate launch --module vocable` and `torchrun -m vocable`."""
 
 from vocable.cli.main import main
 

@@ -1,4 +1,4 @@
-"""Reading, writing and resampling speech.
+"""Read, write and resample speech.
 
 Waveforms are float32, mono, shape [L], full scale at 1.0.
 """
@@ -25,11 +25,11 @@ from torch import Tensor
 from vocable import containers
 from vocable.files import atomic_path
 
-READ_AT_ONCE = 1 << 20  #: samples, of all channels
-WRITTEN_AT_ONCE = 65_536  #: samples
-#: Hz. A header with another rate is damaged, and what it says would be resampled to hours, or to nothing.
+READ_AT_ONCE = 1 << 20  #: samples per read, over all channels
+WRITTEN_AT_ONCE = 65_536  #: samples per write
+#: Range of sample rates in Hz. A header with another rate is damaged.
 LOWEST_RATE, HIGHEST_RATE = 1_000, 1_000_000
-#: Files that a folder is searched for. A file named outright may end in anything that libsndfile reads.
+#: Suffixes of the files that are read from a folder. A file given by its path may have any suffix.
 SUFFIXES: tuple[str, ...] = (
     ".wav",
     ".wave",
@@ -44,25 +44,25 @@ SUFFIXES: tuple[str, ...] = (
     ".aif",
 )
 SUFFIXES += (".aifc", ".au", ".snd", ".caf", ".sph", ".nist")
-#: Recordings that libsndfile does not read. They are refused one by one, where passing over them would lose speech.
+#: Suffixes of recordings that libsndfile cannot read. Each one gives an error, so that no speech is lost unnoticed.
 SUFFIXES += (".m4a", ".m4b", ".mp4", ".aac", ".webm", ".weba", ".wma", ".amr", ".3gp", ".mka", ".mkv", ".mov", ".avi")
 SUFFIXES += (".ac3", ".ape", ".wv")
 
 
 class AudioError(ValueError):
-    """A file or an array that cannot be used as speech; the message says what to do about it."""
+    """A file or an array that cannot be used as speech. The message says what to do."""
 
 
 class ChannelsWarning(UserWarning):
-    """A recording has several channels, and their mean was taken. The message is the same for all files."""
+    """A warning that the channels of a recording were averaged. The message is the same for all files."""
 
 
 def read(path: str | os.PathLike[str], sample_rate: float | None = None) -> tuple[np.ndarray, int]:
-    """Read any file that libsndfile knows as mono float32 [L], and its sample rate in Hz.
+    """Read a file that libsndfile supports; return mono float32 [L] and the sample rate in Hz.
 
-    With `sample_rate`, the result is resampled to it. Several channels are averaged, with a ChannelsWarning.
-    Raises AudioError for a file that is missing, not audio, empty, cut short, holds several recordings one behind the
-    other, NaN or infinite samples, or does not fit in memory; OSError for one that may not be read.
+    sample_rate: the rate to resample to (None: the file's). Several channels are averaged, with a ChannelsWarning.
+    Raises AudioError for a file that is missing, not audio, empty or truncated, contains several recordings or NaN or
+    infinite samples, or does not fit in memory; OSError for a file without read permission.
     """
     path = Path(path)
     try:
@@ -79,10 +79,10 @@ def read(path: str | os.PathLike[str], sample_rate: float | None = None) -> tupl
 
 @dataclass(frozen=True)
 class read_blocks:
-    """A file as `read` gives it, resampled to `sample_rate`, in float32 blocks [n] of about so many seconds.
+    """The samples of a file at `sample_rate`, mono, as an iterable of float32 blocks [n] of about `seconds` seconds.
 
-    Every iteration reads the file again. It raises what `read` raises; NaN, infinite samples and damaged data when they
-    are met.
+    Every iteration reads the file again. Errors are those of `read`; errors in the samples are raised when the samples
+    are read.
     """
 
     path: str | os.PathLike[str]
@@ -107,9 +107,9 @@ class read_blocks:
 
 
 def _blocks(path: Path, file: soundfile.SoundFile, size: int) -> Iterator[np.ndarray]:
-    """All samples of an open file as mono float32 [n], n at most `size`."""
+    """Yield the samples of an open file as mono float32 blocks [n], n at most `size`."""
     rows = 0
-    # Not one row past the stated end, where libFLAC may find something else.
+    # Reading stops at the end that the header states: libFLAC may read other data after it.
     while len(samples := file.read(min(size, file.frames - rows), dtype="float32", always_2d=True)):
         if not np.isfinite(samples).all():
             raise AudioError(f"{path}: holds NaN or infinite samples; repair or leave out this file")
@@ -118,16 +118,16 @@ def _blocks(path: Path, file: soundfile.SoundFile, size: int) -> Iterator[np.nda
         rows += len(samples)
         yield samples.mean(axis=1) if file.channels > 1 else np.ascontiguousarray(samples[:, 0])
     if rows < file.frames < _UNKNOWN_LENGTH:
-        raise AudioError(_cut_short(path))
+        raise AudioError(_truncated(path))
     if rows == 0:
         raise AudioError(f"{path}: holds no samples")
 
 
 def duration(path: str | os.PathLike[str]) -> float:
-    """Length in seconds: as the header has it where it can be believed, else counted.
+    """Return the length of a file in seconds, from its header.
 
-    Nothing is decoded but a file whose header does not know its length (FLAC out of a pipe).
-    Raises AudioError for a file that is missing, not audio, empty or cut short.
+    A file is decoded only if its header does not have the length (FLAC that was written to a pipe).
+    Raises AudioError for a file that is missing, not audio, empty or truncated.
     """
     path = Path(path)
     with _open(path, thorough=False) as file:
@@ -142,17 +142,17 @@ def duration(path: str | os.PathLike[str]) -> float:
     return float(frames / rate)
 
 
-#: The comment in files of speech that nobody spoke.
+#: Comment in the metadata of synthetic speech.
 MADE_BY_MACHINE = "Synthetic speech, made with vocable"
 
 
 def write(
     path: str | os.PathLike[str], waveform: Tensor | np.ndarray, sample_rate: float, comment: str | None = None
 ) -> None:
-    """Write a mono float waveform [L] in the format that the suffix names (16-bit for WAV and FLAC), atomically.
+    """Write a mono float waveform [L] atomically, in the format of the suffix (16-bit for WAV and FLAC).
 
-    Samples beyond full scale, 1.0, are clipped. comment: for the file's metadata. Raises AudioError for other shapes,
-    for integers, and for NaN or infinite samples.
+    Samples above full scale, 1.0, are clipped. comment: a comment in the file's metadata. Raises AudioError for another
+    shape, for integers, and for NaN or infinite samples.
     """
     write_blocks(path, [waveform], sample_rate, comment)
 
@@ -160,7 +160,7 @@ def write(
 def write_blocks(
     path: str | os.PathLike[str], blocks: Iterable[Tensor | np.ndarray], sample_rate: float, comment: str | None = None
 ) -> int:
-    """Write what comes in blocks [n] as `write` does; returns the number of samples."""
+    """Write a waveform in blocks [n] as `write` does; return the number of samples."""
     if Path(path).suffix.lstrip(".").upper() not in soundfile.available_formats():
         raise AudioError(f"{path}: unknown audio format; name the output .wav, .flac or .ogg")
     rate = int(_checked_rate(sample_rate))
@@ -183,16 +183,16 @@ def write_blocks(
                 raise AudioError(f"a mono waveform [L] is expected, not shape {list(samples.shape)}")
             if not np.isfinite(samples).all():
                 raise AudioError(f"{path}: not written, the waveform holds NaN or infinite samples")
-            for start in range(0, len(samples), WRITTEN_AT_ONCE):  # libvorbis puts what it is given on the stack
+            for start in range(0, len(samples), WRITTEN_AT_ONCE):  # libvorbis copies its input to the stack
                 file.write(np.clip(samples[start : start + WRITTEN_AT_ONCE], -1.0, 1.0))
             written += len(samples)
     return written
 
 
 def resample(waveform: np.ndarray, source_rate: float, target_rate: float) -> np.ndarray:
-    """Resample float32 [L] with soxr at its high-quality setting; at least one sample remains.
+    """Resample float32 [L] with soxr at its setting HQ, to at least one sample. Rates are in Hz.
 
-    Raises AudioError for rates in Hz that no recording has.
+    Raises AudioError for a rate outside of LOWEST_RATE to HIGHEST_RATE.
     """
     source, target = _checked_rate(source_rate), _checked_rate(target_rate)
     if source == target:
@@ -208,13 +208,13 @@ def _checked_rate(rate: object) -> float:
 
 
 def mel_filterbank(sample_rate: int, n_fft: int, n_mels: int) -> Tensor:
-    """Triangular filters on the HTK mel scale, unit area (Slaney's normalisation): float32 [n_fft // 2 + 1, n_mels]."""
+    """Return triangular filters of unit area on the HTK mel scale: float32 [n_fft // 2 + 1, n_mels]."""
     return torch.tensor(_mel_filters(sample_rate, n_fft, n_mels))
 
 
 @lru_cache(maxsize=32)
 def _mel_filters(sample_rate: int, n_fft: int, n_mels: int) -> np.ndarray:
-    # An array is cached, not a tensor: one made under inference mode could not be trained with later.
+    # An array is cached, because a tensor that was created in inference mode cannot be used in training.
     edges_mel = np.linspace(0.0, 2595.0 * np.log10(1.0 + sample_rate / 2 / 700.0), n_mels + 2)
     edges = 700.0 * (10.0 ** (edges_mel / 2595.0) - 1.0)
     bins = np.linspace(0.0, sample_rate / 2, n_fft // 2 + 1)[:, None]
@@ -224,15 +224,14 @@ def _mel_filters(sample_rate: int, n_fft: int, n_mels: int) -> np.ndarray:
     return filters.astype(np.float32)
 
 
-#: About what libsndfile gives as the length of a FLAC file that was written into a pipe.
+#: libsndfile returns at least about this length for a FLAC file that was written to a pipe.
 _UNKNOWN_LENGTH = 2**62
 
 
 class _Stream(soundfile.SoundFile):  # type: ignore[misc]
-    """A file that is read from front to back.
+    """A sound file that is read sequentially.
 
-    python-soundfile seeks after every read of one that it can seek in, which fails at the end of a FLAC file whose
-    length is unknown.
+    python-soundfile seeks after every read of a seekable file, which fails at the end of a FLAC file of unknown length.
     """
 
     def seekable(self) -> bool:
@@ -250,15 +249,15 @@ def _open(path: Path, *, thorough: bool = True) -> Iterator[soundfile.SoundFile]
             readable = stack.enter_context(containers.whole(path, thorough=thorough))
             file = stack.enter_context(_Stream(_name(readable)))
         except containers.CutShort as error:
-            raise AudioError(_cut_short(path)) from error
+            raise AudioError(_truncated(path)) from error
         except containers.Unreadable as error:
-            mend = "" if error.options is None else f"; convert it: {_conversion(path, error.options)}"
-            raise AudioError(f"{path}: {error}{mend}") from error
+            hint = "" if error.options is None else f"; convert it: {_conversion(path, error.options)}"
+            raise AudioError(f"{path}: {error}{hint}") from error
         except (RuntimeError, TypeError, ValueError) as error:
             reason = f"not readable as audio ({_reason(error)})"
             raise AudioError(f"{path}: {reason}; convert it: {_conversion(path)}") from error
         if not LOWEST_RATE <= file.samplerate <= HIGHEST_RATE:
-            raise AudioError(f"{path}: its header says {file.samplerate} Hz, which no speech has; correct it")
+            raise AudioError(f"{path}: the sample rate in its header, {file.samplerate} Hz, is wrong; correct it")
         try:
             yield file
         except soundfile.LibsndfileError as error:
@@ -266,16 +265,19 @@ def _open(path: Path, *, thorough: bool = True) -> Iterator[soundfile.SoundFile]
 
 
 def _name(path: Path) -> Path | bytes:
-    """A path as python-soundfile takes it, which on POSIX systems cannot encode every name."""
+    """Return a path for python-soundfile, which on POSIX systems cannot encode every name itself."""
     return path if sys.platform == "win32" else os.fsencode(path)
 
 
-def _cut_short(path: Path) -> str:
-    return f"{path}: the file is cut short; copy or download it again, or keep what is there: {_conversion(path)}"
+def _truncated(path: Path) -> str:
+    return f"{path}: the file is cut short; copy or download it again, or convert the rest: {_conversion(path)}"
 
 
 def _conversion(path: Path, options: str = "") -> str:
-    """The command that makes a file of it that can be read; without folders, as what is said goes into indices."""
+    """Return the ffmpeg command that converts a file to a readable format.
+
+    Paths in it have no folders, because error messages are stored in corpus indices.
+    """
     made = path.with_suffix(".wav" if path.suffix.lower() == ".flac" else ".flac")
     return " ".join(["ffmpeg", *options.split(), "-i", shlex.quote(path.name), shlex.quote(made.name)])
 

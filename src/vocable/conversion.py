@@ -4,8 +4,8 @@ The result keeps the source's RVQ-1 codes, which hold the content. The layers ab
 
 - `swap_layers`: the reference's own codes, frame by frame (SpeechTokenizer, arXiv 2308.16692, section 4.6). They are
   not aligned with the content, so the more layers are swapped, the more words are lost.
-- `VoiceConverter`: the NAR of language models (`lm/nar.py`), which writes them from the source's RVQ-1, the text of the
-  source if it is known, and the reference as a prompt.
+- `VoiceConverter`: the NAR of language models (`lm/nar.py`), which predicts them from the source's RVQ-1, the text of
+  the source if it is known, and the reference as a prompt.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ def swap_layers(
 ) -> Decoded:
     """Convert a source to the voice of a reference, by the codes of both. The result is as long as the source.
 
-    source, reference: one recording each, float [L]. sample_rate, reference_sample_rate: of them, in Hz (None: the
+    source, reference: one recording each, float [L]. sample_rate, reference_sample_rate: their rates in Hz (None: the
     codec's). layers: the layers of the reference's codes, from 1 or above (None: all above RVQ-1); the layers below
-    come from the source, and the layers above are left out. A reference shorter than the source is repeated, a longer
+    are the source's, and the layers above are not decoded. A reference shorter than the source is repeated, a longer
     one is cut.
 
     Raises ValueError for other layers, a reference under a second, or several recordings; AudioError for an invalid
@@ -98,10 +98,10 @@ class VoiceConverter:
     ) -> Decoded:
         """Convert a source to the voice of a reference. The result is as long as the source.
 
-        source: one recording, float [L]. reference: one too, or its prepared voice, which saves time if it is used
-        again. sample_rate, reference_sample_rate: of the recordings, in Hz (None: the codec's). text: of the source, if
-        it is known. language: of the text, ISO 639-1 (None: that of the models' training texts). guidance: weight of
-        voice and text, as in `NAR.fill`; it has no effect without a text.
+        source: one recording, float [L]. reference: one recording, or a voice from `prepare_voice`, which saves time if
+        it is used again. sample_rate, reference_sample_rate: rates of the recordings in Hz (None: the codec's). text:
+        text of the source, if it is known. language: language of the text, ISO 639-1 (None: that of the models'
+        training texts). guidance: weight of voice and text, as in `NAR.fill`; it has no effect without a text.
 
         Raises ValueError for a text that the models cannot read or that is too long for the clip, and for several
         sources; TokensError for a voice of another codec; AudioError for an invalid waveform. Warns if `language` is

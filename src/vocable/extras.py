@@ -1,4 +1,4 @@
-"""Optional needs: imported where they are used, and named with their extra when they are missing."""
+"""Import of optional packages, with an error that names the extra to install."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from types import ModuleType
 
 
 def need(module: str, extra: str, apart: str = "") -> ModuleType:
-    """Import `module`, or raise ImportError that says what brings it: the extra, or else what `pip install` takes for
-    packages that are installed apart, because their own needs cannot be met everywhere."""
+    """Import and return `module`. If it is missing, raise ImportError with the `pip install` command.
+
+    apart: arguments of `pip install` for packages in no extra, because their own requirements cannot always be met.
+    """
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:

@@ -1,4 +1,4 @@
-"""Outputs appear whole or not at all: write to a temporary name, then rename. Work in parts goes on as it was begun."""
+"""Atomic writing of files, listing of folders, and plans of jobs that can be resumed."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from typing import Any
 
 import safetensors
 
-#: A disk with so few bytes left is full: libsndfile says "System error" alone.
+#: A disk with fewer free bytes counts as full, because libsndfile's error for a full disk is only "System error".
 FULL = 1 << 16
-#: What ends all writing to a disk: it is full, it is full for this user, it is read-only.
+#: Error numbers after which no file can be written: full disk, full quota, read-only file system.
 UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
@@ -27,8 +27,8 @@ UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a temporary path beside `path`; rename it to `path` on success, remove it on any failure.
 
-    The temporary name keeps the suffix, because writers such as soundfile and numpy read the format from it. A link is
-    followed. What is not a regular file, such as /dev/stdout, is written to at the end.
+    The temporary name keeps the suffix, from which soundfile and numpy take the format. Symbolic links are followed. If
+    `path` is a device or a pipe, such as /dev/stdout, the temporary file is copied to it.
     """
     if is_device(Path(path)):
         with tempfile.TemporaryDirectory() as folder:
@@ -39,22 +39,22 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         return
     target = Path(os.path.realpath(path))
     target.parent.mkdir(parents=True, exist_ok=True)
-    # Without the name itself, which may be as long as the file system allows.
+    # The temporary name does not contain the name, which may be as long as the file system allows.
     temporary = target.with_name(f".{secrets.token_hex(6)}.tmp{target.suffix}")
     try:
         temporary.touch()
         mode = temporary.stat().st_mode
         yield temporary
-        temporary.chmod(mode)  # safetensors leaves its files readable by their owner alone
-        with open(temporary, "rb+") as file:  # else a renamed file may be empty after a power cut
+        temporary.chmod(mode)  # safetensors writes files that only their owner can read
+        with open(temporary, "rb+") as file:  # without fsync, a renamed file may be empty after a power failure
             os.fsync(file.fileno())
         temporary.replace(target)
     except BaseException as error:
         foreign = isinstance(error, (RuntimeError, safetensors.SafetensorError))
-        full = foreign and shutil.disk_usage(target.parent).free < FULL  # while the temporary file is there
+        full = foreign and shutil.disk_usage(target.parent).free < FULL  # before the temporary file is removed
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
-        # libsndfile and safetensors have exceptions of their own for a full disk and a folder without permission.
+        # libsndfile and safetensors raise their own exceptions for a full disk or missing permission.
         if full:
             raise OSError(errno.ENOSPC, "not written: no space left", str(path)) from error
         if foreign:
@@ -63,7 +63,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def remove_leftovers(*folders: Path) -> None:
-    """Remove the temporary files of `atomic_path` that killed processes left directly in these folders."""
+    """Remove temporary files of `atomic_path` that killed processes left in these folders, not below them."""
     for folder in folders:
         for path in folder.glob(".*.tmp*"):
             if re.match(r"\.[0-9a-f]{12}\.tmp", path.name):
@@ -71,15 +71,15 @@ def remove_leftovers(*folders: Path) -> None:
 
 
 def is_device(path: Path) -> bool:
-    """Whether this is neither a file nor a folder but there: a pipe, a terminal, /dev/null."""
+    """Return whether a path exists but is neither a file nor a folder: a pipe, a terminal, /dev/null."""
     return path.exists() and not path.is_file() and not path.is_dir()
 
 
 def walk(folder: Path) -> Iterator[Path]:
-    """All files below `folder`, in the order of their paths, without hidden ones (macOS's "._" twins among them).
+    """Yield all files below `folder`, sorted by path, without hidden files and folders (such as "._" files of macOS).
 
-    Linked folders are followed, but for those that lead back up. Folders below that cannot be listed and links to
-    nothing come too, so that whoever opens them names them. Raises OSError if `folder` itself cannot be listed.
+    Symbolic links to folders are followed, except to a folder above the link. Subfolders that cannot be listed and
+    broken links are yielded too, so that the caller's error names them. Raises OSError if `folder` cannot be listed.
     """
     return _walk(folder, ())
 
@@ -104,7 +104,7 @@ def _walk(folder: Path, above: tuple[str, ...]) -> Iterator[Path]:
 
 
 def file_digest(path: Path) -> str:
-    """A file's SHA-256."""
+    """Return the SHA-256 of a file in hexadecimal."""
     digest = hashlib.sha256()
     with open(path, "rb") as file:
         while block := file.read(1 << 20):
@@ -112,15 +112,15 @@ def file_digest(path: Path) -> str:
     return digest.hexdigest()
 
 
-def same_plan_or_refuse(folder: Path, plan: dict[str, Any], what: str, parts: str = "*.npy") -> None:
-    """Record in FOLDER/plan.json the plan of a job that can be resumed.
+def same_plan_or_refuse(folder: Path, plan: dict[str, Any], what: str, results: str = "*.npy") -> None:
+    """Write the plan of a resumable job to FOLDER/plan.json.
 
-    parts: a pattern of the files that the job leaves. Raises ValueError if the folder holds such files without a plan,
-    or another plan; `what` names it in the message, which says what differs.
+    results: a glob pattern of the job's output files. Raises ValueError if the folder has such files without a plan, or
+    another plan; the message contains `what`, a description of the plan, and the keys that differ.
     """
     path = folder / "plan.json"
     plan = json.loads(json.dumps(plan))
-    if not path.exists() and any(folder.glob(parts)):
+    if not path.exists() and any(folder.glob(results)):
         raise ValueError(f"{folder} holds other results; choose another folder")
     if path.exists():
         try:
@@ -130,6 +130,6 @@ def same_plan_or_refuse(folder: Path, plan: dict[str, Any], what: str, parts: st
         before = before if isinstance(before, dict) else {}
         if differing := sorted(key for key in plan | before if plan.get(key) != before.get(key)):
             keys = ", ".join(differing)
-            raise ValueError(f"{folder} was begun with another {what}; choose another folder (other than then: {keys})")
+            raise ValueError(f"{folder} was begun with another {what}; choose another folder (different: {keys})")
     with atomic_path(path) as temporary:
         temporary.write_text(json.dumps(plan), encoding="utf-8")

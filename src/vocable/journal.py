@@ -1,4 +1,4 @@
-"""Journals: what a long job has done so far, one JSON value per line, so that a killed job can be resumed."""
+"""Journals: files of the finished steps of a long job, from which a killed job can be resumed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Journal:
     path: Path
 
     def read(self) -> Iterator[Any]:
-        """Yield the values in the file; lines that are not JSON, because a kill cut them short, are skipped."""
+        """Yield the values in the file; incomplete lines of a killed job are skipped."""
         if self.path.is_file():
             for line in self.path.read_text(encoding="utf-8", errors="replace").split("\n"):
                 with suppress(ValueError, RecursionError):
@@ -32,7 +32,7 @@ class Journal:
 
             def append(value: Any) -> None:
                 nonlocal empty
-                # The line break comes before the value, so that a line that a kill cut short does not spoil the next.
+                # The line break comes before the value, so an incomplete line does not damage the next one.
                 file.write(("" if empty else "\n") + json.dumps(value))
                 file.flush()
                 empty = False

@@ -1,4 +1,4 @@
-"""One run at a time in a folder, where the system and the file system can tell."""
+"""A lock on a folder, so that only one run at a time writes to it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ else:
 
 @contextlib.contextmanager
 def one_at_a_time(folder: str | os.PathLike[str], *subfolders: str) -> Iterator[None]:
-    """Make `folder` if it is not there, and hold FOLDER/.lock until the block ends; a killed process lets go of it.
+    """Create `folder` if it does not exist, and lock FOLDER/.lock until the block ends or the process is killed.
 
     Temporary files that a killed process left in the folder and in its `subfolders` are removed. Raises ValueError if
     another process, or another thread of this one, holds the lock.
@@ -35,8 +35,8 @@ def one_at_a_time(folder: str | os.PathLike[str], *subfolders: str) -> Iterator[
     with open(folder / ".lock", "w") as file:
         try:
             _lock(file)
-        except (BlockingIOError, PermissionError):  # the second is Windows'
-            raise ValueError(f"{folder}: another run is at work here; wait for it, or choose another folder") from None
+        except (BlockingIOError, PermissionError):  # PermissionError on Windows
+            raise ValueError(f"{folder}: another run uses this folder; wait for it, or choose another folder") from None
         except OSError:  # a file system without locks
             pass
         else:

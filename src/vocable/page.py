@@ -1,4 +1,4 @@
-"""One self-contained HTML page of tables, notes, pictures and audio players; and its text and tables in Markdown."""
+"""Write reports: an HTML page of tables, notes, pictures and audio players, and its text and tables in Markdown."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Page:
     """A page that is built section by section, in the order of the calls. All text is escaped."""
 
     def __init__(self, title: str, *, lead: str = "") -> None:
-        """title: the heading and the name of the browser's tab. lead: a paragraph under the heading."""
+        """Begin a page. title: the heading, also shown in the browser's tab. lead: a paragraph under the heading."""
         self.title = title
         self._body = [f"<h1>{html.escape(title)}</h1>"] + [f"<p>{html.escape(lead)}</p>"] * bool(lead)
         self._markdown = [f"# {_one_line(title)}"] + [_one_line(lead)] * bool(lead)
@@ -86,8 +86,8 @@ class Page:
         )
 
     def write_html(self, path: Path) -> None:
-        """Write the page, with all that it shows inside."""
-        # The empty icon keeps browsers from asking the server for one.
+        """Write the page as one file, which contains its pictures and audio."""
+        # The empty icon prevents a request to the server.
         head = (
             f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><link rel="icon" href="data:,">'
             f"<title>{html.escape(self.title)}</title><style>{STYLE}</style>"

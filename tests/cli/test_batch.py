@@ -82,7 +82,7 @@ def test_links_hidden_files_and_other_files(run, tmp_path: Path) -> None:
     (root / "notes.txt").write_text("of the recordings")
     (root / "LICENSE").touch()
     code, err = run("encode", root, "-o", tmp_path / "out", "--format", "npz")
-    assert code == 0 and "encoded 2 of 2 files" in err and "passed over: 1 without suffix, 1 .txt" in err
+    assert code == 0 and "encoded 2 of 2 files" in err and "ignored: 1 without suffix, 1 .txt" in err
     assert below(tmp_path / "out") == ["a.npz", "carl/b.npz"]
     (root / "gone.wav").symlink_to("nowhere.wav")
     (root / "talk.m4a").write_bytes(b"\0\0\0\x20ftypM4A " + bytes(99))
@@ -106,12 +106,12 @@ def test_prepare_counts_what_it_leaves_out(run, tmp_path: Path) -> None:
     clip(root / "anna" / "x.wav", SAMPLES)
     clip(tmp_path / "elsewhere" / "y.oga", SAMPLES)
     (root / "bo").symlink_to(tmp_path / "elsewhere")
-    (root / "bo" / "y.txt").write_text("a text, not passed over")
+    (root / "bo" / "y.txt").write_text("a text, not ignored")
     (root / "anna" / "x.TextGrid").touch()
     manifest = tmp_path / "m.jsonl"
     code, err = run("prepare", "folder", root, "-o", manifest, model=False)
-    assert code == 0 and "2 utterances" in err and "passed over: 1 .textgrid" in err
-    assert {u.speaker: u.text for u in read_manifest(manifest)} == {"anna": None, "bo": "a text, not passed over"}
+    assert code == 0 and "2 utterances" in err and "ignored: 1 .textgrid" in err
+    assert {u.speaker: u.text for u in read_manifest(manifest)} == {"anna": None, "bo": "a text, not ignored"}
     (root / "anna" / "talk.m4a").write_bytes(b"\0\0\0\x20ftypM4A " + bytes(99))
     code, err = run("prepare", "folder", root, "-o", manifest, model=False)
     assert code == 2 and "talk.m4a: not readable as audio" in err and "2 utterances" in err
@@ -156,7 +156,7 @@ def test_an_output_that_cannot_be_written_to_ends_the_run(number: int, tmp_path:
 
     pairs = {tmp_path / f"{i}.wav": tmp_path / "out" / f"{i}.npz" for i in range(99)}
     with pytest.raises(batch.typer.Exit):
-        batch.run(batch.Plan(pairs, ".npz"), work, "encoded")
+        batch.run(batch.FilePairs(pairs, ".npz"), work, "encoded")
     err = capsys.readouterr().err
     assert len(tried) == 1 and "98 more files were not tried" in err and "encoded 0 of 99 files" in err
 
@@ -167,7 +167,7 @@ def test_a_source_that_may_not_be_read_does_not_end_the_run(tmp_path: Path, caps
 
     pairs = {tmp_path / f"{i}.wav": tmp_path / "out" / f"{i}.npz" for i in range(3)}
     with pytest.raises(batch.typer.Exit):
-        batch.run(batch.Plan(pairs, ".npz"), work, "encoded")
+        batch.run(batch.FilePairs(pairs, ".npz"), work, "encoded")
     assert capsys.readouterr().err.count("Permission denied") == 3
 
 

@@ -110,7 +110,7 @@ def test_one_number_that_is_none_is_refused(tmp_path: Path) -> None:
     codec.encoder.embed.weight[3, 4] = float("nan")
     codec.save_pretrained(tmp_path)
     for parts in ("all", "decoder"):
-        with pytest.raises(CheckpointError, match=r"encoder.embed.weight holds NaN"):
+        with pytest.raises(CheckpointError, match=r"encoder.embed.weight contains NaN"):
             SpeechTokenizer.from_pretrained(tmp_path, parts=parts)
     codec.encoder.embed.weight.fill_(3e38)  # whose sum is infinite
     codec.save_pretrained(tmp_path)
@@ -146,7 +146,7 @@ def test_weights_and_config_are_replaced_together(
 
 def test_a_file_that_is_no_checkpoint_is_named(tiny_folder: Path) -> None:
     for name in ("config.json", "model.safetensors"):
-        with pytest.raises(CheckpointError, match=f"{name}: name the folder that holds it"):
+        with pytest.raises(CheckpointError, match=f"{name}: not a checkpoint; name its folder"):
             SpeechTokenizer.from_pretrained(tiny_folder / name)
 
 
@@ -219,7 +219,7 @@ def test_hub_ids_are_found_in_the_cache_offline(tiny_folder: Path, tmp_path: Pat
     ours, theirs, absent, root = out.splitlines()
     assert ours == make_tiny().id
     assert theirs == SpeechTokenizer.from_pretrained(weights).id
-    assert absent.startswith("someone/absent: neither a folder nor a model that the hub gives")
+    assert absent.startswith("someone/absent: no such folder, and no such model on the hub")
     assert root.startswith("fnlp/SpeechTokenizer: no config.json there; name the subfolder")
 
 

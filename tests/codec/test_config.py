@@ -41,13 +41,13 @@ def test_a_quarter_of_the_channels_is_content() -> None:
         ({"causal": 1}, "causal must be true or false, not 1"),
         ({"causal": True, "encoder_look_ahead": -1}, "encoder_look_ahead must be a whole number, at least 0, not -1"),
         ({"causal": True, "decoder_look_ahead": 1.5}, "decoder_look_ahead must be a whole number, at least 0, not 1.5"),
-        ({"encoder_look_ahead": 2}, "encoder_look_ahead is for a causal codec"),
-        ({"decoder_look_ahead": 2}, "decoder_look_ahead is for a causal codec"),
+        ({"encoder_look_ahead": 2}, "encoder_look_ahead is a field of causal codecs"),
+        ({"decoder_look_ahead": 2}, "decoder_look_ahead is a field of causal codecs"),
         ({"causal": True, "encoder_look_ahead": 19}, "encoder_look_ahead must be at most 18"),
         ({"causal": True, "decoder_look_ahead": 13}, "decoder_look_ahead must be at most 12"),
         ({"content_blocks": -1}, "content_blocks must be a whole number, at least 0, not -1"),
         ({"synthesis_n_fft": -320}, "synthesis_n_fft must be a whole number, at least 0, not -320"),
-        ({"synthesis_n_fft": 300}, "n_fft a multiple of its half"),
+        ({"synthesis_n_fft": 300}, "n_fft a multiple of half of it"),
         ({"phase_noise": -0.1}, "phase_noise must be a finite number, at least 0, not -0.1"),
         ({"phase_noise": float("nan")}, "phase_noise must be a finite number, at least 0, not nan"),
         ({"phase_noise": float("inf")}, "phase_noise must be a finite number, at least 0, not inf"),
@@ -62,7 +62,7 @@ def test_wrong_spectral_parts_are_refused_in_a_line(values: dict[str, Any], mess
 
 @pytest.mark.parametrize("level", [float("nan"), float("-inf"), float("inf"), "-26", True])
 def test_a_level_is_a_finite_number_or_none(level: object) -> None:
-    with pytest.raises(ValueError, match=r"^level must be a finite number of dBov, or none at all, not .*$"):
+    with pytest.raises(ValueError, match=r"^level must be a finite number of dBov, or null, not .*$"):
         tiny_config(level=level)
     assert tiny_config(level=-26).level == -26 and tiny_config(level=None).level is None
 

@@ -54,7 +54,7 @@ def test_the_papers_model(tmp_path: Path) -> None:
 
 def test_what_a_reduced_codec_refuses(tiny_folder: Path, tmp_path: Path) -> None:
     codec = SpeechTokenizer.from_pretrained(tiny_folder, recurrence="bfloat16")
-    with pytest.raises(ValueError, match="made bfloat16: load it as it is to save it"):
+    with pytest.raises(ValueError, match="rounded to bfloat16: load them in float32 to save it"):
         codec.save_pretrained(tmp_path)
     for other in ("int8", "int4"):
         with pytest.raises(ValueError, match=f"recurrence is float32, bfloat16, not '{other}'"):

@@ -108,7 +108,7 @@ def test_broken_official_checkpoints_are_refused(exported: Path, tmp_path: Path)
         "number as key": copy(exported, tmp_path / "numbers", tensors | {3: tensors[first]}),
         "word for a truth": copy(exported, tmp_path / "word", bidirectional="yes"),
         "shape": copy(exported, tmp_path / "shape", tensors | {first: torch.zeros(3)}),
-        "never filled": copy(exported, tmp_path / "unfilled", empty),
+        "not initialized": copy(exported, tmp_path / "unfilled", empty),
         "not tensors": copy(exported, tmp_path / "list", [1, 2]),
         "no key": copy(exported, tmp_path / "nokey", n_q=None),
         "wrong type": copy(exported, tmp_path / "type", n_q="8"),
@@ -199,7 +199,7 @@ def test_parts(exported: Path) -> None:
             encoder.decode(encoded)
         with pytest.raises(ValueError, match="without its encoder"):
             decoder.encode(clip)
-        with pytest.raises(ValueError, match="load it whole"):
+        with pytest.raises(ValueError, match="load all parts"):
             encoder.save_pretrained("nowhere")
     with pytest.raises(ValueError, match="parts are"):
         SpeechTokenizer.from_pretrained(parts="head")  # type: ignore[arg-type]

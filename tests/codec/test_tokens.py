@@ -39,7 +39,7 @@ def test_rows(encoded: Encoded, tiny: SpeechTokenizer) -> None:
     assert encoded.semantic.shape[1] == 1 and encoded.acoustic.shape[1] == 2 and len(encoded) == 3
     upper = tiny.encode(torch.randn(999) * 0.1, layers=slice(2, 4))
     assert upper.acoustic.shape[1] == 2
-    with pytest.raises(TokensError, match="no semantic row"):
+    with pytest.raises(TokensError, match="no semantic codes"):
         _ = upper.semantic
 
 

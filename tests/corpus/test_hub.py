@@ -209,7 +209,7 @@ def test_a_missing_file_costs_a_row_and_a_lost_connection_ends_the_import(monkey
 
 def test_a_second_run_and_a_damaged_part(tmp_path: Path) -> None:
     source, out = parquet(tmp_path / "set", [row(i) for i in range(3)]), tmp_path / "out"
-    with one_at_a_time(out), pytest.raises(ValueError, match="another run is at work here"):
+    with one_at_a_time(out), pytest.raises(ValueError, match="another run uses this folder"):
         hub.import_dataset(str(source), out=out, split="train")
     hub.import_dataset(str(source), out=out, split="train")
     part = out / "parts" / "00000.json"

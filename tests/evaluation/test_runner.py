@@ -146,7 +146,7 @@ def test_two_runs_in_one_folder_are_refused(tmp_path: Path) -> None:
 
     def start_another(stage: str, fraction: float) -> None:
         if fraction == 0.5:
-            with pytest.raises(ValueError, match="another run is at work"):
+            with pytest.raises(ValueError, match="another run uses this folder"):
                 runner.run(task, ITEMS[:2], tmp_path)
 
     runner.run(task, ITEMS[:2], tmp_path, progress=start_another)

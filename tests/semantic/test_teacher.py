@@ -257,5 +257,5 @@ def test_features_that_float16_does_not_hold(
 
 def test_one_run_in_a_cache(corpus: list[Utterance], tmp_path: Path) -> None:
     teacher = Teacher(str(save_teacher("hubert", tmp_path / "teacher")), 1)
-    with one_at_a_time(tmp_path / "cache"), pytest.raises(ValueError, match="another run is at work here"):
+    with one_at_a_time(tmp_path / "cache"), pytest.raises(ValueError, match="another run uses this folder"):
         extract(teacher, corpus, tmp_path / "cache")

@@ -168,7 +168,7 @@ def test_one_run_at_a_time_in_a_folder(corpus: Path) -> None:
 
     def meanwhile(parts: list[Any]) -> dict[str, float]:
         if first.step == 1:
-            with pytest.raises(ValueError, match="another run is at work here"):
+            with pytest.raises(ValueError, match="another run uses this folder"):
                 second.run()
             refused.append(True)
         return step(parts)
@@ -189,7 +189,7 @@ def test_a_second_run_is_refused_before_it_reads_its_data(
     shutil.copytree(BEGUN, corpus / "run")
     with loop.one_at_a_time(corpus / "run"):
         assert run_command("train", "codec", "recipe.yaml", "-o", "run", *options) == 2
-    assert "another run is at work here" in capsys.readouterr().err
+    assert "another run uses this folder" in capsys.readouterr().err
 
 
 def test_no_time_is_no_run(corpus: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,4 +1,4 @@
-"""Progress bars on standard error; nothing where that is no terminal."""
+"""Progress bars on standard error; they are hidden if it is not a terminal."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 def bars(*, counted: bool = False, shown: bool = True) -> Progress:
-    """rich's Progress, in items if `counted`, else in percent; its console is there for lines over the bars."""
+    """Return rich's Progress, in items if `counted`, otherwise in percent. Its console prints lines above the bars."""
     from rich.console import Console
     from rich.progress import (
         BarColumn,

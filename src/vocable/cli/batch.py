@@ -1,4 +1,4 @@
-"""Many files through one function: which files, where to, a bar, a summary; a bad file does not stop the rest."""
+"""Apply a function to many files: output names, a progress bar, errors of single files, a summary."""
 
 from __future__ import annotations
 
@@ -20,22 +20,23 @@ from vocable.terminal import printable
 
 
 @dataclass(frozen=True)
-class Plan:
-    """Which output each input file gets."""
+class FilePairs:
+    """Input files and their output files."""
 
-    pairs: dict[Path, Path]
-    suffix: str  #: of what is written into a pipe
-    passed_over: Counter[str] = field(default_factory=Counter)  #: other files in the folders, by suffix
+    pairs: dict[Path, Path]  #: input file -> output file
+    suffix: str  #: suffix of the format that is written to a pipe
+    ignored: Counter[str] = field(default_factory=Counter)  #: number of other files in the folders, by suffix
 
 
-def plan(inputs: Sequence[str], out: Path, suffixes: Collection[str], out_suffixes: Sequence[str]) -> Plan:
-    """Plan the outputs of inputs, which are files, folders (searched below for `suffixes`), globs or pipes.
+def pair_files(inputs: Sequence[str], out: Path, suffixes: Collection[str], out_suffixes: Sequence[str]) -> FilePairs:
+    """Choose the output files of inputs: files, folders (searched for files with `suffixes`), globs or pipes.
 
-    One input file may be given an output file, by one of `out_suffixes`, or a pipe; otherwise `out` is a folder, and
-    files get the first of them, behind their own suffix where two files differ in nothing else.
+    out: for one input file, a file with one of `out_suffixes`, or a pipe; otherwise a folder. Output files in a folder
+    get the first of `out_suffixes`, after the input's own suffix if two names would otherwise be the same. Raises
+    ValueError if there are no input files, or an output would replace an input.
     """
     found: dict[Path, Path] = {}
-    passed_over: Counter[str] = Counter()
+    ignored: Counter[str] = Counter()
     for path in _expanded(inputs):
         if not path.is_dir():
             found[path] = Path("stdin" if str(path) in STANDARD else path.name)
@@ -45,7 +46,7 @@ def plan(inputs: Sequence[str], out: Path, suffixes: Collection[str], out_suffix
             if file.suffix.lower() in suffixes or file.is_dir():
                 below[file] = file.relative_to(path)
             else:
-                passed_over[file.suffix.lower()] += 1
+                ignored[file.suffix.lower()] += 1
         if not below:
             raise ValueError(f"{path}: no file ending in {', '.join(sorted(suffixes))} in this folder")
         found |= below
@@ -54,23 +55,23 @@ def plan(inputs: Sequence[str], out: Path, suffixes: Collection[str], out_suffix
     if len(found) == 1 and (one_file or is_pipe(out)):
         if out.resolve() in sources and not is_pipe(out):
             raise ValueError(f"{out} is the input itself: name another output")
-        return Plan({next(iter(found)): out}, out_suffixes[0], passed_over)
+        return FilePairs({next(iter(found)): out}, out_suffixes[0], ignored)
     if is_pipe(out) or (out.suffix and not out.is_dir()):
         raise ValueError(f"{out}: for one input the output ends in {', '.join(out_suffixes)}, for more it is a folder")
     targets = {source: out / name for source, name in _names(found, out_suffixes[0]).items()}
     for target in targets.values():
         if target.resolve() in sources:
             raise ValueError(f"{target} is an input itself: name another output folder")
-    return Plan(targets, out_suffixes[0], passed_over)
+    return FilePairs(targets, out_suffixes[0], ignored)
 
 
 def _expanded(inputs: Sequence[str]) -> Iterator[Path]:
-    """The inputs with globs replaced by what they match."""
+    """Yield the inputs, with globs replaced by the matching paths."""
     for text in inputs:
         if Path(text).exists() or not glob.has_magic(text):
             yield Path(text)
             continue
-        # `**` matches what is in the folders, too.
+        # `**` matches folders and the files in them, so the folders are dropped.
         matches = [Path(m) for m in sorted(glob.glob(text, recursive=True)) if "**" not in text or Path(m).is_file()]
         if not matches:
             raise ValueError(f"{text}: no file matches")
@@ -78,7 +79,7 @@ def _expanded(inputs: Sequence[str]) -> Iterator[Path]:
 
 
 def _names(found: dict[Path, Path], suffix: str) -> dict[Path, Path]:
-    """Names of outputs that differ on every file system, also where upper and lower case are one."""
+    """Return output names that differ on every file system, including case-insensitive ones."""
     names = {source: relative.with_suffix(suffix) for source, relative in found.items()}
     count = Counter(str(name).casefold() for name in names.values())
     taken: dict[str, Path] = {}
@@ -93,30 +94,31 @@ def _names(found: dict[Path, Path], suffix: str) -> dict[Path, Path]:
     return names
 
 
-def run(plan: Plan, work: Callable[[Path, Path], float], done: str) -> None:
-    """Call `work(source, target)`, which returns the seconds of audio handled, for each pair.
+def run(files: FilePairs, work: Callable[[Path, Path], float], done: str) -> None:
+    """Call `work(source, target)` for each pair, which returns the seconds of audio processed, and print a summary.
 
-    Exits with code 2 if any file failed; each failure is one line. What would fail for all files ends the run.
+    done: the verb of the summary. Prints one line for each file that fails, and exits with code 2 if there are any. An
+    error that all files would have, such as a full disk, ends the run.
     """
     started, seconds, failed = time.monotonic(), 0.0, 0
     warned: dict[str, list[Path]] = {}
-    with bars(counted=True, shown=len(plan.pairs) > 1) as bar:
-        task = bar.add_task(done, total=len(plan.pairs))
+    with bars(counted=True, shown=len(files.pairs) > 1) as bar:
+        task = bar.add_task(done, total=len(files.pairs))
 
         def say(line: str) -> None:
             bar.console.print(f"vocable: {printable(line)}", markup=False, highlight=False, soft_wrap=True)
 
-        for number, (source, target) in enumerate(plan.pairs.items()):
+        for number, (source, target) in enumerate(files.pairs.items()):
             with warnings.catch_warnings(record=True) as caught:
                 try:
-                    with incoming(source) as read, outgoing(target, plan.suffix) as written:
+                    with incoming(source) as read, outgoing(target, files.suffix) as written:
                         seconds += work(read, written)
                 except (ValueError, OSError, RuntimeError, MemoryError) as error:
                     failed += 1
                     reason = one_line(error)
                     say(reason if reason.startswith(str(source)) else f"{source}: {reason}")
-                    left = len(plan.pairs) - number - 1
-                    if left and _ends_all(error, source):
+                    left = len(files.pairs) - number - 1
+                    if left and _all_would_fail(error, source):
                         failed += left
                         say(f"{target.parent} cannot be written to: {left} more files were not tried")
                         break
@@ -128,15 +130,15 @@ def run(plan: Plan, work: Callable[[Path, Path], float], done: str) -> None:
             say(f"warning: {count}{sources[0]}: {message}")
     took = time.monotonic() - started
     speed = f"{seconds:.1f} s of audio in {took:.1f} s, {seconds / max(took, 1e-9):.0f} x real time"
-    others = ", ".join(f"{n} {suffix or 'without suffix'}" for suffix, n in sorted(plan.passed_over.items()))
-    passed_over = f"; passed over: {printable(others)}" if others else ""
-    typer.echo(f"{done} {len(plan.pairs) - failed} of {len(plan.pairs)} files: {speed}{passed_over}", err=True)
+    others = ", ".join(f"{n} {suffix or 'without suffix'}" for suffix, n in sorted(files.ignored.items()))
+    ignored = f"; ignored: {printable(others)}" if others else ""
+    typer.echo(f"{done} {len(files.pairs) - failed} of {len(files.pairs)} files: {speed}{ignored}", err=True)
     if failed:
         raise typer.Exit(2)
 
 
-def _ends_all(error: BaseException, source: Path) -> bool:
-    """Whether the output is full or may not be written to."""
+def _all_would_fail(error: BaseException, source: Path) -> bool:
+    """Return whether an error means that no output can be written."""
     if not isinstance(error, OSError):
         return False
     forbidden = isinstance(error, (PermissionError, NotADirectoryError, FileExistsError))

@@ -1,4 +1,4 @@
-"""vocable decode"""
+"""The command `vocable decode`."""
 
 from __future__ import annotations
 
@@ -11,31 +11,33 @@ from vocable.cli.options import SPEECH_SUFFIXES, parse_layers
 
 
 def decode(
-    inputs: list[str] = typer.Argument(metavar="TOKENS...", help="Token files, folders, globs, - for standard input."),
+    inputs: list[str] = typer.Argument(
+        metavar="TOKENS...", help="Token files, folders, globs, or - for standard input."
+    ),
     out: Path = typer.Option(
         ..., "-o", "--out", help="A folder; for one input an audio file, or - for standard output."
     ),
-    layers: str = typer.Option(None, help="Decode from these layers alone: :1, :4, ... (default: all in the file)."),
+    layers: str = typer.Option(None, help="Layers to decode: :1, :4, ... (default: all in the file)."),
     model: str = typer.Option(
-        None, "-m", "--model", help="A folder, a hub id, encodec:ID (default: the embedded model)."
+        None, "-m", "--model", help="The codec: a folder, a hub id or encodec:ID (default: the embedded one)."
     ),
-    device: str = typer.Option("cpu", help="cpu, cuda, ..."),
+    device: str = typer.Option("cpu", help="The device to run on: cpu, cuda, ..."),
 ) -> None:
-    """Decode codes: write the speech of token files."""
+    """Decode token files to speech."""
     chosen = parse_layers(layers)
 
     from vocable import audio
     from vocable.codec.load import load_codec
     from vocable.codec.tokens import SUFFIXES, Encoded
 
-    plan = batch.plan(inputs, out, SUFFIXES, SPEECH_SUFFIXES)
+    files = batch.pair_files(inputs, out, SUFFIXES, SPEECH_SUFFIXES)
     codec = load_codec(model, device=device, parts="decoder")
-    codec.bitrate(chosen)  # raises for wrong --layers once, not for each file
+    codec.bitrate(chosen)  # an invalid --layers is one error, not one per file
 
     def work(source: Path, target: Path) -> float:
-        # A file may hold several clips: they are joined in order.
+        # The clips of a file are concatenated.
         clips = Encoded.load(source).clips()
         blocks = (block for clip in clips for block in codec.decode_long(clip, layers=chosen))
         return audio.write_blocks(target, blocks, codec.sample_rate) / codec.sample_rate
 
-    batch.run(plan, work, "decoded")
+    batch.run(files, work, "decoded")

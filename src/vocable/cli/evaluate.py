@@ -1,4 +1,4 @@
-"""vocable eval"""
+"""The commands `vocable eval`."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ OUT = typer.Option(..., "-o", "--out", help="The folder of the results; an inter
 CORPUS = typer.Option(None, help="Only the clips of this corpus.")
 LIMIT = typer.Option(None, min=1, help="The number of clips, chosen at even distances.")
 JUDGES = typer.Option(
-    Path(".cache/models"), help="The folder of the metrics' models, asr/whisper-base for example; else from the hub."
+    Path(".cache/models"), help="The folder of the metrics' models; models that it lacks are loaded from the hub."
 )
-ASR = typer.Option("base", help="Whisper's size, or a CTranslate2 folder.")
-WAVLM = typer.Option(None, help="Judge voices by this WavLM x-vector model, as in the paper: a folder or hub id.")
+ASR = typer.Option("base", help="Size of the Whisper model, or a CTranslate2 folder.")
+WAVLM = typer.Option(None, help="WavLM x-vector model for voice similarity, as in the paper: a folder or hub id.")
 LISTEN = typer.Option(6, help="The number of clips that the page plays.")
-JOBS = typer.Option(2, help="Processes, of one thread each.")
-SEED = typer.Option(0, min=0, max=2**32 - 1, help="Seed of intervals, pairs and speech from text.")
+JOBS = typer.Option(2, help="Number of processes of one thread each.")
+SEED = typer.Option(0, min=0, max=2**32 - 1, help="Seed of intervals, pairs and synthetic speech.")
 
 
 @app.callback()
@@ -38,8 +38,8 @@ def _eval() -> None:
 def reconstruction(
     manifest: Path = MANIFEST,
     out: Path = OUT,
-    systems: str = typer.Option(None, help="Tokenizers, as fast@:8,encodec:facebook/encodec_24khz,opus:6."),
-    metrics: str = typer.Option(None, help="As pesq,stoi,wer; `vocable eval metrics` lists them."),
+    systems: str = typer.Option(None, help="Tokenizers, for example fast@:8,encodec:facebook/encodec_24khz."),
+    metrics: str = typer.Option(None, help="Metrics, for example pesq,wer; `vocable eval metrics` lists them."),
     corpus: str = CORPUS,
     limit: int = LIMIT,
     judges: Path = JUDGES,
@@ -53,7 +53,7 @@ def reconstruction(
     jobs: int = JOBS,
     seed: int = SEED,
 ) -> None:
-    """How well speech is preserved: recordings, tokenizers at several bitrates, Opus and Codec 2."""
+    """Measure reconstruction: recordings, tokenizers at several bitrates, Opus and Codec 2."""
     from vocable.evaluation.metrics import Judges
     from vocable.evaluation.reconstruction import DEFAULT_METRICS, SYSTEMS, Reconstruction
 
@@ -73,22 +73,22 @@ def slmtokbench(
     train: Path = typer.Argument(help="A JSONL manifest to train the probe on; clips without text are left out."),
     test: Path = typer.Argument(help="A JSONL manifest of other speakers."),
     out: Path = OUT,
-    systems: str = typer.Option(None, help="Tokenizers, as fast@:1,models/twin@:1,units:FOLDER,opus:6."),
-    twin: str = typer.Option(None, help="The system without a teacher, as models/twin: tests the paper's claims."),
+    systems: str = typer.Option(None, help="Tokenizers, for example fast@:1,models/twin@:1,units:FOLDER."),
+    twin: str = typer.Option(None, help="A system without a teacher, such as models/twin, to test the paper's claims."),
     train_corpus: str = typer.Option(None, help="Only the training clips of this corpus."),
     corpus: str = CORPUS,
     train_limit: int = typer.Option(None, min=1, help="The number of training clips, chosen at even distances."),
     limit: int = LIMIT,
     seconds: float = typer.Option(600.0, help="CPU time for training each probe."),
-    hidden: int = typer.Option(256, help="Units of the probe's BiLSTM; the paper's: 1024."),
-    layers: int = typer.Option(1, help="Layers of the probe's BiLSTM; the paper's: 2."),
+    hidden: int = typer.Option(256, help="Hidden channels of the probe's BiLSTM (the paper: 1024)."),
+    layers: int = typer.Option(1, help="Layers of the probe's BiLSTM (the paper: 2)."),
     judges: Path = JUDGES,
     asr: str = ASR,
     wavlm: str = WAVLM,
     jobs: int = JOBS,
     seed: int = SEED,
 ) -> None:
-    """Is a tokenizer suitable for speech language models? Text alignment, information, preservation."""
+    """Measure how suitable tokenizers are for speech language models: text alignment and preserved information."""
     from vocable.evaluation.alignment import Budget
     from vocable.evaluation.metrics import Judges
     from vocable.evaluation.slmtokbench import SYSTEMS, SLMTokBench
@@ -111,7 +111,7 @@ def conversion(
     manifest: Path = MANIFEST,
     out: Path = OUT,
     system: str = typer.Option("fast", help="A codec."),
-    models: Path = typer.Option(None, help="RUN/model of `vocable train lm`, whose NAR converts too."),
+    models: Path = typer.Option(None, help="RUN/model of `vocable train lm`, to measure conversion by its NAR too."),
     corpus: str = CORPUS,
     limit: int = LIMIT,
     judges: Path = JUDGES,
@@ -120,7 +120,7 @@ def conversion(
     jobs: int = JOBS,
     seed: int = SEED,
 ) -> None:
-    """One-shot voice conversion: words and voice, with more and more layers of a reference."""
+    """Measure one-shot voice conversion: words and voice by the number of swapped layers."""
     from vocable.evaluation.conversion import Conversion
     from vocable.evaluation.metrics import Judges
     from vocable.evaluation.pairs import pair_with_others
@@ -142,9 +142,11 @@ def tts(
     out: Path = OUT,
     systems: str = typer.Option(..., help="Folders of `vocable train lm`: RUN/model, or RUN/model@CODEC."),
     prompts: Path = typer.Option(None, help="A manifest to take voices from (default: the speakers' other clips)."),
-    metrics: str = typer.Option(None, help="As wer,per; those that need no reference of the same length."),
+    metrics: str = typer.Option(None, help="Metrics that need no reference of the same length, such as wer,per."),
     takes: int = typer.Option(8, min=1, help="Takes of each sentence; the best one is used."),
-    words: int = typer.Option(None, min=1, help="Words of each text, from its start, to speak (default: all)."),
+    words: int = typer.Option(
+        None, min=1, help="Number of words of each text to speak, from its start (default: all)."
+    ),
     corpus: str = CORPUS,
     limit: int = LIMIT,
     judges: Path = JUDGES,
@@ -153,7 +155,7 @@ def tts(
     jobs: int = JOBS,
     seed: int = SEED,
 ) -> None:
-    """Text to speech in a prompt's voice, beside recordings, the codec, and the NAR on true RVQ-1."""
+    """Measure text to speech in the voice of a prompt, with recordings, the codec, and the NAR on true RVQ-1."""
     from vocable.evaluation.metrics import Judges
     from vocable.evaluation.pairs import pair_with_prompts
     from vocable.evaluation.tts import DEFAULT_METRICS, TextToSpeech
@@ -185,7 +187,7 @@ def codes(
     jobs: int = JOBS,
     seed: int = SEED,
 ) -> None:
-    """How well codebooks are used: entries, perplexity, bits after entropy coding."""
+    """Measure the use of codebooks: entries, perplexity, bits after entropy coding."""
     from vocable.evaluation.codes import Codes
 
     clips = select(manifest, corpus=corpus, limit=limit)
@@ -196,13 +198,13 @@ def codes(
 def disentanglement(
     manifest: Path = MANIFEST,
     out: Path = OUT,
-    systems: str = typer.Option("fast", help="Codecs, as fast,models/twin."),
+    systems: str = typer.Option("fast", help="Codecs, for example fast,models/twin."),
     corpus: str = CORPUS,
     limit: int = LIMIT,
     jobs: int = JOBS,
     seed: int = SEED,
 ) -> None:
-    """Which layers contain the speaker, the phone, its pitch and loudness."""
+    """Measure which layers contain the speaker, the phone, its pitch and loudness."""
     from vocable.evaluation.disentanglement import Disentanglement
 
     clips = select(manifest, corpus=corpus, limit=limit)
@@ -222,7 +224,7 @@ def crosslingual(
     jobs: int = JOBS,
     seed: int = SEED,
 ) -> None:
-    """Reconstruction and conversion by language, with a multilingual recogniser."""
+    """Measure reconstruction and conversion by language, with a multilingual recognizer."""
     from vocable.evaluation.crosslingual import Crosslingual
     from vocable.evaluation.metrics import Judges
 
@@ -249,7 +251,7 @@ def speakers(
     jobs: int = JOBS,
     seed: int = SEED,
 ) -> None:
-    """Reconstruction by groups of speakers: pitch, rate, and every other column of the manifest."""
+    """Measure reconstruction by groups of speakers: pitch, rate, and every other column of the manifest."""
     from vocable.evaluation.metrics import Judges
     from vocable.evaluation.speakers import Speakers, read_columns
 
@@ -273,7 +275,7 @@ def longform(
     jobs: int = JOBS,
     seed: int = SEED,
 ) -> None:
-    """Long recordings in one piece: quality by position."""
+    """Measure reconstruction of whole long recordings by position."""
     from vocable.evaluation.longform import Longform
     from vocable.evaluation.metrics import Judges
 
@@ -291,7 +293,7 @@ def robustness(
     jobs: int = JOBS,
     seed: int = SEED,
 ) -> None:
-    """The percentage of codes that do not change under noise, echo, clipping, a telephone band, and gain."""
+    """Measure the percentage of codes that do not change under noise, echo, clipping, a telephone band, and gain."""
     from vocable.evaluation.robustness import Robustness
 
     clips = select(manifest, corpus=corpus, limit=limit)
@@ -300,11 +302,13 @@ def robustness(
 
 @app.command()
 def compare(
-    a: str = typer.Argument(help="FOLDER:SYSTEM of a suite's results, as results/ours:fast@:1; or X+Y, as one system."),
+    a: str = typer.Argument(
+        help="FOLDER:SYSTEM of a suite's results, such as results/ours:fast@:1; X+Y joins two systems to one."
+    ),
     b: str = typer.Argument(help="The other system, on the same clips."),
     seed: int = SEED,
 ) -> None:
-    """Two systems on the same clips: differences, with intervals and p."""
+    """Compare two systems on the same clips: differences with intervals and p-values."""
     from vocable.evaluation import compare as comparison
 
     (folder_a, system_a), (folder_b, system_b) = map(_folder_and_system, (a, b))
@@ -326,7 +330,7 @@ def diagnose(
         help="A folder of `vocable eval reconstruction`, with recording, NAME@:1 and NAME@:8."
     ),
 ) -> None:
-    """Find the faults of a codec from its figures."""
+    """Diagnose a codec from its figures."""
     from vocable.evaluation.diagnose import diagnose
     from vocable.evaluation.summary import read_summary
 

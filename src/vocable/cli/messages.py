@@ -1,4 +1,4 @@
-"""Lines on standard error."""
+"""Messages on standard error."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from vocable.terminal import printable
 
 
 def complain(message: str) -> None:
-    """Print a line, in which names of files cannot command the terminal."""
+    """Print one line on standard error, with control characters escaped."""
     typer.echo(f"vocable: {printable(message)}", err=True)
 
 
 def one_line(error: BaseException) -> str:
-    """What an error says. With the environment variable VOCABLE_TRACEBACK its traceback is printed first."""
+    """Return an error's message. If the environment variable VOCABLE_TRACEBACK is set, print the traceback first."""
     if os.environ.get("VOCABLE_TRACEBACK"):
         traceback.print_exception(type(error), error, error.__traceback__)
     if isinstance(error, OSError) and error.strerror:
@@ -27,5 +27,6 @@ def one_line(error: BaseException) -> str:
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether numpy, soxr or torch, which has no exception of its own for this on a CPU, found no memory."""
+    """Return whether an error of numpy, soxr or torch means that memory is full."""
+    # On a CPU, torch raises a plain RuntimeError.
     return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "can't allocate memory" in str(error))

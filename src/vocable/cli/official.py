@@ -1,4 +1,4 @@
-"""vocable import-official, vocable export-official"""
+"""The commands `vocable import-official` and `vocable export-official`."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import typer
 
 def import_official(
     source: str = typer.Argument(
-        help="A folder with config.json and a checkpoint, the checkpoint itself, or a hub id: "
+        help="A folder with config.json and a checkpoint, the checkpoint itself, or a hub id, such as "
         "fnlp/SpeechTokenizer/speechtokenizer_hubert_avg."
     ),
-    out: Path = typer.Option(..., "-o", "--out", help="Folder to write, as --model takes it."),
+    out: Path = typer.Option(..., "-o", "--out", help="The folder to write, for --model of other commands."),
 ) -> None:
-    """Turn a checkpoint of the official SpeechTokenizer package, or of its trainer, into a vocable model."""
+    """Convert a checkpoint of the official SpeechTokenizer package or of its trainer to a vocable model."""
     from vocable.codec import exchange
 
     typer.echo(f"{exchange.import_official(source, out)} in {out}", err=True)
@@ -22,9 +22,9 @@ def import_official(
 
 def export_official(
     model: str = typer.Argument(help="A folder or a hub id of a model of the paper's architecture."),
-    out: Path = typer.Option(..., "-o", "--out", help="Folder to write: config.json and SpeechTokenizer.pt."),
+    out: Path = typer.Option(..., "-o", "--out", help="The folder to write config.json and SpeechTokenizer.pt to."),
 ) -> None:
-    """Write a model as the official SpeechTokenizer package loads it."""
+    """Convert a model to a checkpoint of the official SpeechTokenizer package."""
     from vocable.codec import exchange
 
     typer.echo(f"{exchange.export_official(model, out)}", err=True)

@@ -1,4 +1,4 @@
-"""Values that users type: layers, a teacher's layers, durations, outputs."""
+"""Parsing and checks of option values: layers, a teacher's layers, durations, output files."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Literal
 
 from vocable.cli.pipes import is_pipe
 
-#: Of files that speech is written into; the first is what goes into pipes.
+#: Suffixes of audio files to write; the first is the format for pipes.
 SPEECH_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
 
 
 def parse_layers(text: str | None) -> slice | None:
-    """`:1`, `1:4`, `2:` as a slice; None for all layers."""
+    """Parse `:1`, `1:4` or `2:` to a slice; None stays None (all layers). Raises ValueError for other text."""
     if text is None:
         return None
     match = re.fullmatch(r"(\d*):(\d*)", text)
@@ -25,17 +25,17 @@ def parse_layers(text: str | None) -> slice | None:
 
 
 def parse_teacher_layer(text: str) -> int | Literal["avg"] | tuple[int, ...]:
-    """`9`, `avg`, or `2,4,6` for the mean of several."""
+    """Parse `9`, `avg`, or `2,4,6` for the mean of several layers. Raises ValueError for other text."""
     if text == "avg":
         return "avg"
     if not re.fullmatch(r"\d+(,\d+)*", text):
-        raise ValueError(f"--layer is a number, several as 2,4,6, or avg, not {text!r}")
+        raise ValueError(f"--layer is a number, several numbers such as 2,4,6, or avg, not {text!r}")
     numbers = tuple(map(int, text.split(",")))
     return numbers if len(numbers) > 1 else numbers[0]
 
 
 def parse_duration(text: str | None) -> float | None:
-    """`90s`, `110m`, `2h` or plain seconds, in seconds."""
+    """Parse `90s`, `110m`, `2h` or a number of seconds to seconds. Raises ValueError for other text."""
     if text is None:
         return None
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text)
@@ -45,7 +45,7 @@ def parse_duration(text: str | None) -> float | None:
 
 
 def check_speech_output(out: Path, *inputs: Path | None) -> None:
-    """Before any work: ValueError for an output that is an input, or that no audio format is named by."""
+    """Raise ValueError for an output that is one of the inputs, or whose suffix is not that of an audio format."""
     if is_pipe(out):
         return
     if out.resolve() in {path.resolve() for path in inputs if path}:

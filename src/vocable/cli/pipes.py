@@ -1,7 +1,6 @@
-"""Pipes among the inputs and outputs: "-" for standard input and output, /dev/stdin, `<(command)`, named pipes.
+"""Pipes as inputs and outputs: "-" for standard input and output, /dev/stdin, `<(command)`, named pipes.
 
-What is read from one is kept in a temporary file first, and what is written into one is made in such a file: most
-formats cannot be read or written from front to back.
+Most formats cannot be read or written sequentially, so the data of a pipe goes through a temporary file.
 """
 
 from __future__ import annotations
@@ -20,13 +19,13 @@ STANDARD = ("-", "/dev/stdin", "/dev/stdout")
 
 
 def is_pipe(path: Path) -> bool:
-    """Whether this is standard input or output, or a device."""
+    """Return whether a path is standard input or output, a pipe or a device."""
     return str(path) in STANDARD or is_device(path)
 
 
 @contextlib.contextmanager
 def incoming(path: Path) -> Iterator[Path]:
-    """Yield a file with what comes out of a pipe; any other path as it is."""
+    """Yield a temporary file with the data of a pipe; yield any other path unchanged."""
     if not is_pipe(path):
         yield path
         return
@@ -42,17 +41,17 @@ def incoming(path: Path) -> Iterator[Path]:
 
 
 def _suffix(path: Path) -> str:
-    """The suffix of a token file, which names its format; none for audio, which says it itself."""
+    """Return the suffix of a token file by its first bytes; "" for other files."""
     with open(path, "rb") as file:
         head = file.read(9)
-    if head[8:] == b"{":  # behind the length of the header
+    if head[8:] == b"{":  # after the 8 bytes of the header's size
         return ".safetensors"
     return {b"PK": ".npz", b'{"': ".jsonl"}.get(head[:2], "")
 
 
 @contextlib.contextmanager
 def outgoing(path: Path, suffix: str) -> Iterator[Path]:
-    """Yield a file to write, which ends in `suffix` and is then sent into a pipe; any other path as it is."""
+    """Yield a temporary file with `suffix`, which is then copied to the pipe; yield any other path unchanged."""
     if not is_pipe(path):
         yield path
         return
@@ -67,7 +66,7 @@ def outgoing(path: Path, suffix: str) -> Iterator[Path]:
 @contextlib.contextmanager
 def _opened(path: Path, mode: Literal["rb", "wb"]) -> Iterator[IO[bytes]]:
     if str(path) in STANDARD:
-        yield sys.stdin.buffer if mode == "rb" else sys.stdout.buffer  # which stay open
+        yield sys.stdin.buffer if mode == "rb" else sys.stdout.buffer  # not closed
     else:
         with open(path, mode) as pipe:
             yield pipe

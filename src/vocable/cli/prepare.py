@@ -1,4 +1,4 @@
-"""vocable prepare"""
+"""The commands `vocable prepare`."""
 
 from __future__ import annotations
 

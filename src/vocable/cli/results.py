@@ -80,7 +80,7 @@ def print_table(columns: list[str], rows: list[list[Cell]]) -> None:
 
     console = Console(width=None if Console().is_terminal else 140)
     table = Table()
-    # Text, because a string is markup to rich: "[x] corpus" would lose its brackets, and "[/x]" raise an error.
+    # Text, because rich reads strings as markup: "[x] corpus" would lose its brackets, and "[/x]" raise an error.
     for i, column in enumerate(columns):
         table.add_column(Text(column), justify="right" if i else "left", overflow="fold")
     for row in rows:

@@ -1,4 +1,4 @@
-"""vocable semantic: teachers' features, units and phone labels, which the codec is trained with."""
+"""The commands `vocable semantic`: features, units and phone labels of teachers, for training a codec."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ def extract(
         ..., help="A transformers folder or hub id: HuBERT, WavLM, wav2vec 2.0, data2vec-audio or Whisper."
     ),
     layer: str = typer.Option("avg", help="Number of a hidden state (9), the mean of several (2,4,6) or of all (avg)."),
-    device: str = typer.Option("cpu", help="cpu, cuda, ..."),
+    device: str = typer.Option("cpu", help="The device to run on: cpu, cuda, ..."),
     dtype: str = typer.Option("float32", help="float32, bfloat16 or float16."),
 ) -> None:
-    """Write a teacher's features of every utterance of a manifest."""
+    """Write the features of a teacher for every utterance of a manifest."""
     chosen = parse_teacher_layer(layer)
     if dtype not in ("float32", "bfloat16", "float16"):
         raise ValueError(f"--dtype is float32, bfloat16 or float16, not {dtype!r}")
@@ -57,7 +57,7 @@ def extract(
 def units(
     cache: Path = typer.Argument(help="A folder of `vocable semantic extract`."),
     out: Path = typer.Option(..., "-o", "--out", help="The units' folder; an interrupted run is resumed in it."),
-    num_units: int = typer.Option(500, "-k", "--num-units", help="Clusters."),
+    num_units: int = typer.Option(500, "-k", "--num-units", help="Number of clusters."),
     sample: int = typer.Option(None, help="Frames to fit k-means on (default: 256 for each unit)."),
     seed: int = typer.Option(0, min=0, max=2**32 - 1, help="Seed of the sample and of k-means."),
 ) -> None:
@@ -86,9 +86,9 @@ def phones(
     tokens: Path = typer.Option(..., help="A folder of `vocable tokenize` of the same manifest, all layers."),
     out: Path = typer.Option(..., "-o", "--out", help="The labels' folder."),
     models: str = typer.Option(
-        None, help="Language models with an aligner, a folder or hub id (default: the shipped)."
+        None, help="Language models with an aligner: a folder or hub id (default: the shipped ones)."
     ),
-    codec: str = typer.Option(None, help="The codec of the tokens (default: the embedded)."),
+    codec: str = typer.Option(None, help="The codec of the tokens (default: the embedded one)."),
     longest: float = typer.Option(60.0, help="Length in seconds above which clips get no labels."),
 ) -> None:
     """Write the phone of each frame of a manifest's recordings, for `content.labels` of a recipe."""
@@ -100,14 +100,16 @@ def phones(
     from vocable.lm.recipe import LMData
     from vocable.lock import one_at_a_time
 
-    tok = load_codec(codec)
-    loaded = load_models(models, tok)
+    loaded_codec = load_codec(codec)
+    loaded = load_models(models, loaded_codec)
     if loaded.aligner is None:
         raise ValueError("these language models have no aligner: train them with one")
     data = LMData(str(tokens), str(manifest), "", "", str(out / "work"), language=loaded.language, longest=longest)
     data = dataclasses.replace(data, front_end=loaded.front_end)  # type: ignore[arg-type]
     with one_at_a_time(out), stages() as progress:
-        corpus = load_corpus(str(tokens), read_manifest(manifest), data, tok, loaded.aligner, loaded.table, progress)
+        corpus = load_corpus(
+            str(tokens), read_manifest(manifest), data, loaded_codec, loaded.aligner, loaded.table, progress
+        )
         count = write_phone_labels(corpus, loaded, out)
     for reason, clips in Counter(corpus.left_out.values()).most_common():
         typer.echo(f"vocable: {clips} left out: {reason}", err=True)

@@ -1,4 +1,4 @@
-"""vocable tokenize"""
+"""The command `vocable tokenize`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def tokenize(
     root: Path = typer.Option(None, help="The folder that a manifest's paths are relative to (default: its own)."),
     layers: str = typer.Option(None, help="Layers of codes: :1 for RVQ-1, 1:4, ... (default: all)."),
     model: str = typer.Option(
-        None, "-m", "--model", help="A codec: a folder, a hub id, encodec:ID (default: the embedded model)."
+        None, "-m", "--model", help="The codec: a folder, a hub id or encodec:ID (default: the embedded one)."
     ),
     engine: str = typer.Option("local", help="local: processes on this machine; ray: actors of Ray Data."),
     workers: int = typer.Option(1, min=1, help="Number of processes of one thread each, or of actors."),

@@ -1,4 +1,4 @@
-"""vocable train: training runs of codecs, language models and vocoders, and reports of their curves."""
+"""The commands `vocable train`: training of codecs, language models and vocoders, and reports of runs."""
 
 from __future__ import annotations
 
@@ -28,9 +28,7 @@ def _train() -> None:
 RECIPE: Path = typer.Argument(help="A YAML recipe.")
 OUT: Path = typer.Option(None, "-o", "--out", help="The run's folder (default: runs/NAME).")
 SETTINGS: list[str] = typer.Option([], "--set", metavar="KEY=VALUE", help="Override a field of the recipe.")
-MAX_TIME: str = typer.Option(
-    None, help="End the run after this long: 90s, 110m, 2h. The learning rate falls accordingly."
-)
+MAX_TIME: str = typer.Option(None, help="Duration of the run: 90s, 110m, 2h. The learning rate is scheduled to it.")
 RESUME: bool = typer.Option(False, help="Resume the run in this folder.")
 
 
@@ -107,7 +105,7 @@ def vocoder(
     units: Path = typer.Argument(help="A folder of `vocable semantic units`; the vocoder is written to it."),
     manifest: Path = typer.Option(..., help="The JSONL manifest whose recordings have these units."),
     out: Path = typer.Option(None, "-o", "--out", help="The run's folder (default: UNITS/vocoder)."),
-    max_time: str = typer.Option("30m", help="Train for this long: 90s, 30m, 2h."),
+    max_time: str = typer.Option("30m", help="Duration of the run: 90s, 30m, 2h."),
     seed: int = typer.Option(0, min=0, max=2**32 - 1, help="Seed of the weights and the batches."),
     resume: bool = RESUME,
 ) -> None:

@@ -1,4 +1,4 @@
-"""vocable verify"""
+"""The command `vocable verify`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Codecs on disk: a folder with config.json and model.safetensors."""
+"""Read and write codecs: folders with config.json and model.safetensors."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from vocable.files import atomic_path
 from vocable.terminal import printable
 
 WEIGHTS = "model.safetensors"
-#: The name of the embedded model, where a name must be given; a folder of that name is given as "./fast".
+#: The name of the embedded model. A folder of that name is written as "./fast".
 EMBEDDED = "fast"
-#: Fields of a config that do not decide codes: names, the decoder's sizes, and what training alone uses.
+#: Fields of a config that codes do not depend on: the name, the decoder's sizes, and fields that only training uses.
 _NOT_OF_TOKENS = {
     "name",
     "semantic_dimension",
@@ -37,7 +37,7 @@ _NOT_OF_TOKENS = {
 
 
 class CheckpointError(ValueError):
-    """A model that is not there, or whose files are not a codec of this version; the message is one printable line."""
+    """A model that does not exist, or whose files are not a codec of this version; the message is one line."""
 
     def __init__(self, message: str) -> None:
         super().__init__(printable(message))
@@ -45,11 +45,11 @@ class CheckpointError(ValueError):
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A codec's config and state dict as they lie on disk."""
+    """The config and the state dict of a codec on disk."""
 
     source: Path  #: the folder, or the file of an official checkpoint
     config: CodecConfig
-    tensors: Mapping[str, Tensor]  #: float32, by name; those of our own files are read when they are asked for
+    tensors: Mapping[str, Tensor]  #: float32, by name; those of a safetensors file are read on access
 
     def ids(self) -> dict[str, str]:
         """Return the codec's "id" and "token_id"."""
@@ -58,13 +58,13 @@ class Checkpoint:
     def take(self, left_out: tuple[str, ...] = ()) -> dict[str, Tensor]:
         """Read the tensors whose names do not begin with one of the prefixes `left_out`.
 
-        One mapping of the file serves them all, so processes that load the same codec share its memory.
+        The tensors use one memory map of the file, so processes that load the same codec share its memory.
         """
         names = [name for name in self.tensors if not name.startswith(left_out)]
         return self.tensors.take(names) if isinstance(self.tensors, _File) else {n: self.tensors[n] for n in names}
 
     def check(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
-        """Raise CheckpointError unless the tensors have exactly these names and shapes, and are finite."""
+        """Raise CheckpointError unless the tensors have exactly these names and shapes and are finite."""
         tensors = self.tensors
         found = tensors.shapes if isinstance(tensors, _File) else {k: tuple(v.shape) for k, v in tensors.items()}
         if shapes != found:
@@ -74,17 +74,17 @@ class Checkpoint:
                 f"in the file, {shapes.get(odd, 'nothing')} in the model"
             )
         for name, tensor in tensors.items():
-            # A sum is quick, and finite if all of its terms are, but for one that overflows.
+            # The sum is a quick test. It is finite if all values are, unless it overflows.
             if not tensor.sum().isfinite() and not tensor.isfinite().all():
                 raise CheckpointError(
-                    f"{self.source}: {name} holds NaN or infinite numbers; save or download the model again"
+                    f"{self.source}: {name} contains NaN or infinite values; save or download the model again"
                 )
 
 
 def read(source: Path) -> Checkpoint:
-    """Read a folder of ours or of the official package, or the file of an official checkpoint.
+    """Read a codec: a folder of vocable or of the official package, or the file of an official checkpoint.
 
-    source: from `locate`. Raises CheckpointError for anything else.
+    source: a path from `locate`. Raises CheckpointError for anything else.
     """
     if source.is_file() or official.is_official(values := _json(source / CONFIG)):
         return read_official(source)[0]
@@ -95,12 +95,12 @@ def read(source: Path) -> Checkpoint:
 
 
 def read_official(source: Path) -> tuple[Checkpoint, dict[str, Tensor]]:
-    """Read a checkpoint of the official package, and the statistics of its codebooks."""
+    """Read a checkpoint of the official package; return it and the statistics of its codebooks."""
     folder = source.parent if source.is_file() else source
     values = _json(folder / CONFIG)
     try:
         if not official.is_official(values):
-            raise ValueError("it is not one of the official package's")
+            raise ValueError("this is not one")
         config = official.read_config(values)
     except (ValueError, TypeError) as error:
         raise CheckpointError(f"{folder / CONFIG}: an official config is needed ({error})") from error
@@ -113,7 +113,7 @@ def read_official(source: Path) -> tuple[Checkpoint, dict[str, Tensor]]:
 
 
 def write(folder: str | os.PathLike[str], config: CodecConfig, tensors: dict[str, Tensor]) -> None:
-    """Write config.json and model.safetensors: both appear, or neither."""
+    """Write config.json and model.safetensors, both or neither."""
     # Both are written before either is renamed, the weights first.
     with atomic_path(Path(folder, CONFIG)) as values, atomic_path(Path(folder, WEIGHTS)) as weights:
         values.write_text(json.dumps(config.to_dict(), indent=2) + "\n", encoding="utf-8")
@@ -121,15 +121,15 @@ def write(folder: str | os.PathLike[str], config: CodecConfig, tensors: dict[str
 
 
 def codec_id(config: CodecConfig, tensors: Mapping[str, Tensor]) -> str:
-    """NAME-0123456789: the config's name and 40 bits of the SHA-256 of config and float32 weights."""
+    """Return NAME-0123456789: the config's name and 40 bits of the SHA-256 of config and float32 weights."""
     return f"{config.name}-{weights_digest(tensors, config.to_dict())}"
 
 
 def token_id(config: CodecConfig, tensors: Mapping[str, Tensor]) -> str:
-    """tokens-0123456789: 40 bits of the SHA-256 of what decides codes.
+    """Return tokens-0123456789: 40 bits of the SHA-256 of everything that codes depend on.
 
-    That is the encoder, the quantizer, and the fields of the config that they depend on. Codecs that differ only in
-    decoder, name and what training uses have the same token id, and each decodes the tokens of the other.
+    This is the encoder, the quantizer, and the config fields that they use. Codecs that differ only in decoder, name or
+    training fields have the same token id and can decode each other's tokens.
     """
     values = config.to_dict()
     values |= values.pop(config.architecture)
@@ -145,18 +145,17 @@ def locate(
     cache_dir: str | os.PathLike[str] | None = None,
     local_files_only: bool = False,
 ) -> Path:
-    """Return the folder of a model, or the file of an official checkpoint; download a hub's, with files named `more`.
+    """Return the folder of a model, or the file of an official checkpoint; download it if it is on the hub.
 
-    name: None or the word "fast" is the embedded model, never a folder of that name; a path is never the embedded one.
-    revision: a branch, tag or commit of the hub's repository. cache_dir: where downloads are kept, if not in the hub's
-    own cache. local_files_only: download nothing, use what is in the cache. Raises CheckpointError where there is no
-    such model.
+    name: a path or a hub id; None and the string "fast" mean the embedded model. more: names of other files to
+    download. revision: a branch, tag or commit of the hub's repository. cache_dir: the folder of downloads (None: the
+    hub's own cache). local_files_only: use only files in the cache. Raises CheckpointError if there is no such model.
     """
     if name is None or name == EMBEDDED:
         return Path(str(resources.files("vocable") / "assets" / "fast"))
     text, path = str(name), Path(name)
     if path.is_file() and not official.may_be_weights(path):
-        raise CheckpointError(f"{text}: name the folder that holds it, or the file of an official checkpoint")
+        raise CheckpointError(f"{text}: not a checkpoint; name its folder, or the file of an official checkpoint")
     if path.exists():
         return path
     owner, model, *subfolder = text.split("/") if "/" in text else ("", "")
@@ -170,14 +169,14 @@ def locate(
     folder = download((CONFIG, WEIGHTS, *more))
     if not (folder / CONFIG).is_file():
         raise CheckpointError(f"{text}: no {CONFIG} there; name the subfolder that has one, 'owner/name/subfolder'")
-    # Pickles are fetched only where nothing else will do.
+    # Pickles are downloaded only if the repository has no safetensors file.
     if not (folder / WEIGHTS).is_file() and official.is_official(_json(folder / CONFIG)):
         folder = download((CONFIG, *(f"*{end}" for end in official.SUFFIXES)))
     return folder
 
 
 def _download(repository: str, subfolder: Sequence[str], patterns: Sequence[str], options: dict[str, Any]) -> Path:
-    """Download the files of a hub's repository, or of its subfolder, that match; return their folder."""
+    """Download the files of a hub repository, or of its subfolder, that match `patterns`; return their folder."""
     import huggingface_hub
 
     prefix = "".join(f"{part}/" for part in subfolder)
@@ -188,14 +187,14 @@ def _download(repository: str, subfolder: Sequence[str], patterns: Sequence[str]
             ignore_patterns=None if subfolder else "*/*",
             **options,
         )
-    except (OSError, ValueError) as error:  # the hub's own errors are all of these kinds
+    except (OSError, ValueError) as error:  # the base classes of huggingface_hub's errors
         reason, name = type(error).__name__, "/".join((repository, *subfolder))
-        raise CheckpointError(f"{name}: neither a folder nor a model that the hub gives ({reason})") from error
+        raise CheckpointError(f"{name}: no such folder, and no such model on the hub ({reason})") from error
     return Path(root, *subfolder)
 
 
 def _json(path: Path) -> Any:
-    """A parsed JSON file. Raises CheckpointError for one that is none."""
+    """Parse a JSON file. Raises CheckpointError if it cannot be read."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
@@ -203,9 +202,9 @@ def _json(path: Path) -> Any:
 
 
 class _File(Mapping[str, Tensor]):
-    """The float32 tensors of a safetensors file.
+    """Mapping of names to the tensors of a safetensors file, as float32.
 
-    One that is asked for has a mapping of the file to itself, which goes with it; `take` gives many in one mapping.
+    Access by name opens a memory map of the file for one tensor; `take` reads several tensors through one map.
     """
 
     def __init__(self, path: Path) -> None:

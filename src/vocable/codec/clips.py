@@ -1,4 +1,4 @@
-"""Validation of what users hand in: waveforms as a list of clips, lengths, codes, and layers."""
+"""Validation of user input: waveforms, lengths, codes and layer slices."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from vocable.codec.tokens import TokensError
 
 #: A waveform [L], a batch [B, L] or [B, 1, L], or a list of [L]: float, full scale at 1.0.
 Waveforms = Tensor | np.ndarray | Sequence[Tensor | np.ndarray]
-MOST_CHANNELS = 64  #: of a recording; [L, C] with more is taken for a batch
+MOST_CHANNELS = 64  #: largest number of channels of a recording; an array with more columns is taken for a batch
 
 
 def check_fit(lengths: Tensor, frames: int, hop: int) -> None:
@@ -24,7 +24,7 @@ def check_fit(lengths: Tensor, frames: int, hop: int) -> None:
 
 
 def as_clips(waveform: Waveforms, num_samples: Tensor | Sequence[int] | None) -> list[Tensor]:
-    """The clips of a batch as checked float32 [L] tensors. Raises AudioError for anything else."""
+    """Return the clips of a batch as checked float32 tensors [L]. Raises AudioError for anything else."""
     if isinstance(waveform, (Tensor, np.ndarray)):
         clips = list(as_batch(_samples(waveform), num_samples))
     elif isinstance(waveform, Sequence) and not isinstance(waveform, (str, bytes)):
@@ -56,9 +56,9 @@ def as_clips(waveform: Waveforms, num_samples: Tensor | Sequence[int] | None) ->
 
 
 def as_batch(waveform: Tensor, num_samples: Tensor | Sequence[int] | None) -> Tensor:
-    """[L], [B, L] or [B, 1, L] as [B, L]. Raises AudioError for other shapes, and for what looks like [L, channels].
+    """Return [L], [B, L] or [B, 1, L] as [B, L]. Raises AudioError for other shapes.
 
-    num_samples: not looks, but says that the first axis is a batch's.
+    Also raises it for a shape that is probably [L, channels], unless `num_samples` is given.
     """
     if waveform.ndim == 1:
         return waveform[None]
@@ -71,14 +71,14 @@ def as_batch(waveform: Tensor, num_samples: Tensor | Sequence[int] | None) -> Te
     rows, columns = waveform.shape
     if num_samples is None and columns <= MOST_CHANNELS and rows >= 10 * columns > 0:
         raise AudioError(
-            f"a waveform [{rows}, {columns}] looks like {rows} samples of {columns} channels, whose axis is the last: "
-            "average it, waveform.mean(1); a batch is [B, L]"
+            f"a waveform [{rows}, {columns}] is probably [samples, channels]: average the channels, waveform.mean(1); "
+            "a batch is [B, L]"
         )
     return waveform
 
 
 def at_rate(clips: list[Tensor], sample_rate: float | None, target: int) -> list[Tensor]:
-    """Clips [L] resampled from `sample_rate` to `target` Hz; None: they are at that rate."""
+    """Resample clips [L] from `sample_rate` (None: `target`) to `target` Hz."""
     if isinstance(sample_rate, np.generic):
         sample_rate = sample_rate.item()
     if sample_rate is None or sample_rate == target:
@@ -87,7 +87,7 @@ def at_rate(clips: list[Tensor], sample_rate: float | None, target: int) -> list
 
 
 def checked_lengths(num_samples: Tensor | Sequence[int], batch: int) -> Tensor:
-    """Lengths of `batch` clips as int64 [B] on the CPU. Raises ValueError for anything but whole numbers."""
+    """Return the lengths of `batch` clips as int64 [B] on the CPU. Raises ValueError for anything but integers."""
     try:
         lengths = torch.as_tensor(num_samples, device="cpu")
     except (TypeError, ValueError, RuntimeError) as error:
@@ -113,7 +113,8 @@ def checked_chunk(chunk_frames: int) -> int:
 
 
 def silence_after(waveform: Tensor, lengths: Tensor) -> Tensor:
-    """Return [B, L] with zeros behind each clip's end. A product with a mask would keep NaN."""
+    """Return the batch [B, L] with zeros after each clip's end."""
+    # A product with a mask would keep NaN.
     valid = torch.arange(waveform.shape[1], device="cpu") < lengths[:, None]
     return torch.where(valid.to(waveform.device), waveform, 0)
 
@@ -121,7 +122,10 @@ def silence_after(waveform: Tensor, lengths: Tensor) -> Tensor:
 def checked_codes(
     codes: Tensor | np.ndarray, layers: slice | None, codebook_sizes: Sequence[int], device: torch.device
 ) -> tuple[Tensor, int]:
-    """Codes as int64 [B, K', T] on `device`, and the layer of their first row. Raises TokensError for anything else."""
+    """Return codes as int64 [B, K', T] on `device`, and the index of their first layer.
+
+    Raises TokensError for invalid codes.
+    """
     start, stop = layer_range(layers, len(codebook_sizes))
     rows = stop - start
     if not isinstance(codes, (Tensor, np.ndarray)):
@@ -137,13 +141,11 @@ def checked_codes(
         hint = "; one clip is codes[None]" if codes.ndim == 2 and shape[0] == rows else ""
         raise TokensError(f"codes have shape [B, K, T], none of them 0, not {shape}{hint}")
     if shape[1] != rows and shape[0] == rows:
-        raise TokensError(
-            f"codes have shape {shape}, which is [K, B, T], as the official package has it: give codes.transpose(0, 1)"
-        )
+        raise TokensError(f"codes have shape {shape}, the official package's [K, B, T]: give codes.transpose(0, 1)")
     if shape[1] != rows:
         raise TokensError(
             f"codes have {shape[1]} rows, layers {start}:{stop} selects {rows}; "
-            f"name their layers, slice(0, {shape[1]}) say"
+            f"give their layers, for example slice(0, {shape[1]})"
         )
     codes = codes.to(device, torch.int64)
     sizes = torch.tensor(codebook_sizes[start:stop], device=device)[:, None]
@@ -167,12 +169,12 @@ def layer_range(layers: slice | None, num_quantizers: int) -> tuple[int, int]:
     except TypeError as error:
         raise ValueError(f"layers is a slice of whole numbers, not {layers!r}") from error
     if step != 1 or start >= stop or (layers.stop or 0) > num_quantizers:
-        raise ValueError(f"{layers} selects no run of the {num_quantizers} layers")
+        raise ValueError(f"{layers} does not select one or more consecutive layers of {num_quantizers}")
     return start, stop
 
 
 def as_tensor(array: Tensor | np.ndarray) -> Tensor:
-    """An array as a tensor in the same memory; a copy where that is read-only, reversed or of another byte order."""
+    """Return an array as a tensor, which shares its memory unless that is read-only, reversed or byte-swapped."""
     if isinstance(array, Tensor):
         return array
     native = array.dtype.newbyteorder("=")
@@ -187,5 +189,5 @@ def _samples(waveform: Tensor | np.ndarray) -> Tensor:
     except TypeError as error:  # an array of objects, strings, long doubles
         raise AudioError(f"a waveform of {waveform.dtype} cannot be used; use float32") from error
     if tensor.ndim == 0:
-        raise AudioError("a waveform has at least one axis, this is a single number")
+        raise AudioError("a waveform has at least one axis, not a single number")
     return tensor

@@ -1,7 +1,7 @@
 """EnCodec (arXiv 2210.13438) as a `Codec`, named `encodec:ID`: the tokens of VALL-E.
 
-The model comes from a folder or the hub through transformers, and its licence is its authors'. Eight layers are used,
-as in VALL-E (arXiv 2301.02111): 6 kbit/s. Clips are processed one by one, because the model pads batches.
+transformers loads the model from a folder or the hub; the licence of the model applies. Eight layers are used, as in
+VALL-E (arXiv 2301.02111): 6 kbit/s. Clips are encoded one by one, because padding would change their codes.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from vocable.codec.tokens import Decoded, Encoded, TokensError
 from vocable.extras import need
 
 LAYERS = 8
-LONGEST = 300  #: seconds of a recording
+MOST_SECONDS = 300  #: longest recording that `encode_long` accepts, in seconds
 
 
 class Encodec(Codec):
@@ -41,25 +41,27 @@ class Encodec(Codec):
         cache_dir: str | os.PathLike[str] | None = None,
         local_files_only: bool = False,
     ) -> None:
-        """Load EnCodec. name: a folder or a hub id; revision, cache_dir, local_files_only: as in
-        `SpeechTokenizer.from_pretrained`. Raises CheckpointError where there is no mono EnCodec."""
+        """Load a model. name: a folder or a hub id. The other arguments are those of `SpeechTokenizer.from_pretrained`.
+
+        Raises CheckpointError if there is no EnCodec for mono recordings, ValueError for an unusable device.
+        """
         transformers = need("transformers", "train")
         try:
             hub = {"revision": revision or "main", "cache_dir": cache_dir, "local_files_only": local_files_only}
             if transformers.AutoConfig.from_pretrained(name, **hub).model_type != "encodec":
-                raise ValueError("another model")
+                raise ValueError("not EnCodec")
             self.model, found = transformers.EncodecModel.from_pretrained(name, output_loading_info=True, **hub)
-            if found["missing_keys"]:  # transformers would make them up
+            if found["missing_keys"]:  # transformers fills them with random values
                 raise ValueError("some weights are missing")
         except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-            raise CheckpointError(f"{name}: no EnCodec there, nor to be had from the hub") from error
+            raise CheckpointError(f"{name}: no EnCodec model in this folder or on the hub") from error
         try:
             self.model.eval().to(device)
-        except (RuntimeError, AssertionError) as error:  # what torch says of a device it has not
+        except (RuntimeError, AssertionError) as error:  # torch's errors for a device that does not exist
             raise ValueError(f"device {device!r} cannot be used here: {str(error).splitlines()[0]}") from error
         config = self.model.config
         if config.audio_channels != 1 or config.normalize:
-            raise CheckpointError(f"{name}: this EnCodec is not of speech in mono: take facebook/encodec_24khz")
+            raise CheckpointError(f"{name}: this EnCodec is not for mono recordings: use facebook/encodec_24khz")
         layers = self.model.quantizer.layers[:LAYERS]
         books = torch.stack([layer.codebook.embed for layer in layers])
         self.quantizer = ResidualVectorQuantizer(*books.shape).to(device)
@@ -78,7 +80,7 @@ class Encodec(Codec):
 
     @property
     def token_id(self) -> str:
-        """The id: nobody trains its decoder further."""
+        """The same as `id`."""
         return self._id
 
     @property
@@ -104,11 +106,11 @@ class Encodec(Codec):
 
     @property
     def device(self) -> torch.device:
-        """The device that the codec runs on."""
+        """The device that the weights are on."""
         return self.quantizer.codebooks.device
 
     def part_sizes(self) -> dict[str, int]:
-        """Return the number of values in encoder, decoder and codebooks."""
+        """Return the number of parameters of encoder, decoder and codebooks."""
         parts = {"encoder": self.model.encoder, "decoder": self.model.decoder}
         sizes = {name: sum(p.numel() for p in part.parameters()) for name, part in parts.items()}
         return sizes | {"codebooks": self.quantizer.codebooks.numel()}
@@ -122,7 +124,7 @@ class Encodec(Codec):
         num_samples: Tensor | Sequence[int] | None = None,
         layers: slice | None = None,
     ) -> Encoded:
-        """Encode speech, as `Codec.encode`."""
+        """Encode speech, as `Codec.encode` does."""
         start, stop = layer_range(layers, self.num_quantizers)
         clips = at_rate(as_clips(waveform, num_samples), sample_rate, self.sample_rate)
         lengths = torch.tensor([len(clip) for clip in clips], device="cpu")
@@ -136,13 +138,13 @@ class Encodec(Codec):
     def encode_long(
         self, blocks: Tensor | np.ndarray | Iterable[Tensor | np.ndarray], *, layers: slice | None = None
     ) -> Encoded:
-        """Encode one recording in one piece, at most LONGEST seconds. Raises AudioError for a longer one."""
+        """Encode one recording, at most MOST_SECONDS long, at once. Raises AudioError for a longer one."""
         pieces, samples = [], 0
         for block in blocks_of(blocks):
             pieces.append(torch.as_tensor(block))
             samples += len(block)
-            if samples > LONGEST * self.sample_rate:
-                raise AudioError(f"longer than {LONGEST} s, which EnCodec would take in one piece: cut it")
+            if samples > MOST_SECONDS * self.sample_rate:
+                raise AudioError(f"longer than {MOST_SECONDS} s, and EnCodec encodes a recording at once: cut it")
         if not pieces:
             raise AudioError("no samples: give at least one")
         return self.encode(torch.cat(pieces), layers=layers)
@@ -156,7 +158,7 @@ class Encodec(Codec):
         layers: slice | None = None,
         restore_level: bool = True,
     ) -> Decoded:
-        """Decode an `Encoded` or codes, as `Codec.decode`. EnCodec has no gains, so `restore_level` changes nothing."""
+        """Decode codes, as `Codec.decode` does. EnCodec has no gains, so `restore_level` has no effect."""
         if isinstance(codes, Encoded):
             num_samples = codes.num_samples if num_samples is None else num_samples
             codes, layers = self.select_layers(codes, layers)
@@ -174,13 +176,13 @@ class Encodec(Codec):
     def decode_long(
         self, encoded: Encoded, *, layers: slice | None = None, restore_level: bool = True
     ) -> Iterator[Tensor]:
-        """Decode one clip in one piece; yields one block, float32 [n]."""
+        """Decode one clip at once; yields one block, float32 [n]."""
         if not isinstance(encoded, Encoded) or len(encoded) != 1:
-            raise TokensError("decode_long takes an Encoded of one clip: `clips()` gives them one by one")
+            raise TokensError("decode_long takes an Encoded of one clip: decode each item of `clips()`")
         return iter(self.decode(encoded, layers=layers).clips())
 
     @inference
     def embed(self, codes: Tensor | np.ndarray, *, layers: slice | None = None) -> Tensor:
-        """Sum the codebook vectors of codes: int [B, K', T] of `layers` -> float32 [B, D, T]."""
+        """Sum the codebook entries of codes over the layers: int [B, K', T] of `layers` -> float32 [B, D, T]."""
         codes, first = self._checked(codes, layers)
         return self.quantizer.decode(codes, first).transpose(1, 2)

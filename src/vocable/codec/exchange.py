@@ -1,4 +1,4 @@
-"""Codecs from and for the official package (speechtokenizer 1.0.1)."""
+"""Import codecs from the official package (speechtokenizer 1.0.1), and export codecs to it."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from vocable.codec.checkpoint import CheckpointError
 from vocable.codec.network import check_checkpoint
 from vocable.files import atomic_path
 
-#: The file of the statistics that only the official trainer's codebooks need, kept for `export_official`.
+#: Name of the file of codebook statistics, which only the official trainer and `export_official` use.
 STATISTICS = "codebook_statistics.safetensors"
 
 
 def import_official(source: str | os.PathLike[str], out: str | os.PathLike[str]) -> str:
-    """Write the official package's checkpoint as a folder of ours, and return the codec's id.
+    """Convert a checkpoint of the official package to a folder of vocable; return the codec's id.
 
-    source: a folder with config.json and one checkpoint, the checkpoint itself beside its config.json, or a hub id.
-    Raises CheckpointError for anything else, ValueError where `out` is the source.
+    source: a folder with config.json and one checkpoint, a checkpoint file beside its config.json, or a hub id.
+    Raises CheckpointError for anything else, ValueError if `out` is the source.
     """
     path, out = checkpoint.locate(source), Path(out)
     found, statistics = checkpoint.read_official(path)
@@ -35,9 +35,9 @@ def import_official(source: str | os.PathLike[str], out: str | os.PathLike[str])
 
 
 def export_official(name: str | os.PathLike[str] | None, out: str | os.PathLike[str]) -> Path:
-    """Write a `paper` codec as the official package loads it, and return the checkpoint's path.
+    """Convert a `paper` codec to a checkpoint of the official package; return its path.
 
-    Raises CheckpointError where there is no such codec, ValueError for one that the official package cannot build.
+    Raises CheckpointError if there is no such codec, ValueError if the official package cannot build it.
     """
     source, out = checkpoint.locate(name), Path(out)
     found = checkpoint.read(source)
@@ -48,7 +48,7 @@ def export_official(name: str | os.PathLike[str] | None, out: str | os.PathLike[
         try:
             with safetensors.safe_open(source / STATISTICS, "pt") as file:
                 identity = checkpoint.codec_id(found.config, tensors)
-                if (file.metadata() or {}).get("codec") == identity:  # else they are an older codec's
+                if (file.metadata() or {}).get("codec") == identity:  # otherwise they are those of another codec
                     statistics = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
         except safetensors.SafetensorError as error:
             raise CheckpointError(f"{source / STATISTICS}: cannot be read ({error}); import again") from error

@@ -1,4 +1,4 @@
-"""Ids that follow from weights: computed when they are first asked for, and kept as long as the weights stay."""
+"""Ids computed from weights, on first use, and cached until the weights change."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-SAMPLES = 16  #: values of each tensor that a fingerprint holds, about
-SPREAD = 2**20  #: of larger tensors the first values are taken: others would draw pages of a mapped file into memory
+SAMPLES = 16  #: approximate number of values of each tensor in a fingerprint
+#: Tensors with more values are sampled at their start only: other values would read pages of a memory-mapped file.
+SPREAD = 2**20
 
 
 class Identified(nn.Module):
-    """A module with ids that name its weights.
+    """Base class of modules with ids that identify their weights.
 
-    Hashing all weights takes too long for every call, so an id is kept together with a fingerprint of the weights that
-    it names. It outlives what changes no weight: another device or dtype, train() and eval(), a copy, a pickle, and
-    load_state_dict of the weights that are there already, whether called on this module or on one around it.
+    Hashing all weights takes too long for every call, so an id is cached together with a fingerprint of its weights. It
+    stays valid through operations that change no weight: another device or dtype, train() and eval(), a copy, a pickle,
+    and load_state_dict of the same weights, called on this module or on a module that contains it.
     """
 
     def __init__(self) -> None:
@@ -31,18 +32,18 @@ class Identified(nn.Module):
 
     @abstractmethod
     def weights_of(self, name: str) -> list[Tensor]:
-        """The weights that the id `name` names."""
+        """Return the weights that the id `name` depends on."""
 
     def current_ids(self) -> dict[str, str]:
-        """The ids that are known and still name the weights, by name."""
+        """Return the cached ids that are still valid, by name."""
         return {name: kept for name, (kept, seen) in self._ids.items() if seen == fingerprint(self.weights_of(name))}
 
     def keep_ids(self, ids: Mapping[str, str]) -> None:
-        """Give the weights that are there now these ids."""
+        """Cache these ids for the current weights."""
         self._ids = {name: (kept, fingerprint(self.weights_of(name))) for name, kept in ids.items()}
 
     def id_of_weights(self, name: str, compute: Callable[[], str]) -> str:
-        """The id `name`, computed anew if weights have changed."""
+        """Return the id `name`, computed again if its weights have changed."""
         seen = fingerprint(self.weights_of(name))
         kept = self._ids.get(name)
         if kept is None or kept[1] != seen:
@@ -50,7 +51,7 @@ class Identified(nn.Module):
         return kept[0]
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Identified:
-        ids = self.current_ids()  # .to() and its like: a way to run the same weights
+        ids = self.current_ids()  # .to() and similar methods do not change the ids
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         self.keep_ids(ids)
         return self
@@ -79,7 +80,7 @@ def _after_load(module: nn.Module, _: object) -> None:
 def weights_digest(tensors: Mapping[str, Tensor], settings: object = None, names: Iterable[str] | None = None) -> str:
     """Return 40 bits of the SHA-256 of `settings`, as JSON, and of the tensors in float32, sorted by name.
 
-    names: the tensors that count (None: all of them).
+    names: the tensors to hash (None: all).
     """
     digest = hashlib.sha256(b"" if settings is None else json.dumps(settings, sort_keys=True).encode())
     for name in sorted(tensors if names is None else names):
@@ -89,10 +90,10 @@ def weights_digest(tensors: Mapping[str, Tensor], settings: object = None, names
 
 
 def fingerprint(weights: Iterable[Tensor]) -> object:
-    """What changes when weights do, in about the time of a small layer.
+    """Return a value that differs if weights have changed; it takes about the time of a small layer.
 
-    Where they lie and how often torch counted a change; and a few values of each, since torch does not count writes
-    through `.data`, by which averaged weights are often swapped in.
+    It holds the address, torch's version counter and a few values of each tensor. The values are needed because torch
+    does not count writes to `.data`, which are often used to swap in averaged weights.
     """
     tensors = [tensor.detach() for tensor in weights]
     places = [(t.data_ptr(), 0 if t.is_inference() else t._version) for t in tensors]

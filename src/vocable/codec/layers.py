@@ -1,4 +1,4 @@
-"""What both architectures are built from. Activations are [B, frames, channels]."""
+"""Recurrent layers, masks and decorators of both architectures. Activations are [B, frames, channels]."""
 
 from __future__ import annotations
 
@@ -26,14 +26,15 @@ C = TypeVar("C", bound=_OnDevice)
 
 
 def no_autocast(device: torch.device) -> contextlib.AbstractContextManager[object]:
-    """Switch autocast off on a device. (Not every type of device has one, and torch.autocast refuses those.)"""
+    """Return a context in which autocast is off on `device`."""
+    # torch.autocast raises an error for types of devices without autocast.
     if not torch.amp.is_autocast_available(device.type):
         return contextlib.nullcontext()
     return torch.autocast(device.type, enabled=False)
 
 
 def inference(method: Callable[Concatenate[C, P], R]) -> Callable[Concatenate[C, P], R]:
-    """Run a codec's method without gradients and without autocast: a codec's tokens do not depend on what calls it."""
+    """Decorate a codec's method to run without gradients and autocast, so that codes do not depend on the caller."""
 
     @functools.wraps(method)
     def run(codec: C, /, *args: P.args, **kwargs: P.kwargs) -> R:
@@ -44,9 +45,9 @@ def inference(method: Callable[Concatenate[C, P], R]) -> Callable[Concatenate[C,
 
 
 def frame_mask(lengths: Tensor | None, width: int, like: Tensor) -> Tensor | None:
-    """The mask of valid frames: lengths [B] (on the CPU) -> [B, width, 1] of `like`'s device and dtype.
+    """Return the mask of valid frames: lengths [B] on the CPU -> [B, width, 1] of the device and dtype of `like`.
 
-    None when every clip fills the width: whatever takes a mask takes None for that.
+    The mask is None if all frames of all clips are valid.
     """
     if lengths is None or int(lengths.min()) >= width:
         return None
@@ -54,14 +55,14 @@ def frame_mask(lengths: Tensor | None, width: int, like: Tensor) -> Tensor | Non
 
 
 class LSTM(nn.LSTM):
-    """One layer, [B, T, inputs] -> [B, T, hidden]."""
+    """One forward LSTM layer, [B, T, inputs] -> [B, T, hidden]."""
 
     def __init__(self, inputs: int, hidden: int) -> None:
         super().__init__(inputs, hidden, batch_first=True)
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:  # type: ignore[override]
         """Run the layer over whole clips: [B, T, inputs] -> [B, T, hidden]."""
-        # The recurrence runs forward, so padding behind a clip's end does not reach the clip: no mask is needed.
+        # The recurrence runs forward, so padding after a clip's end does not affect the clip: no mask is needed.
         y: Tensor = self.step(x, None)[0]
         return y
 
@@ -70,8 +71,8 @@ class LSTM(nn.LSTM):
         if x.device.type != "cpu":
             y, state = super().forward(x, state)
             return y, state
-        # Not every CPU has a bfloat16 recurrence, and where it has none autocast's fails. The weights alone may be
-        # bfloat16 (`reduce_recurrence`): what goes out is then float32, as what comes in.
+        # Autocast to bfloat16 fails on CPUs without a bfloat16 LSTM. The weights may be bfloat16
+        # (`reduce_recurrence`); input and output are float32 in that case.
         weights: Tensor = self.weight_ih_l0  # type: ignore[assignment]
         with no_autocast(x.device):
             y, state = super().forward(x.to(weights.dtype), state)
@@ -79,10 +80,10 @@ class LSTM(nn.LSTM):
 
 
 class BiLSTM(nn.Module):
-    """One bidirectional layer, [B, T, inputs] -> [B, T, 2 * hidden].
+    """One bidirectional LSTM layer, [B, T, inputs] -> [B, T, 2 * hidden].
 
-    The backward recurrence runs on each clip reversed within its own length, so that a clip comes out the same alone
-    and in any batch.
+    The backward recurrence runs on each clip reversed within its own length, so the output of a clip does not depend on
+    its batch.
     """
 
     def __init__(self, inputs: int, hidden: int) -> None:
@@ -97,7 +98,7 @@ class BiLSTM(nn.Module):
             back = self.backward_lstm(x.flip(1)).flip(1)
         else:
             steps = torch.arange(x.shape[1], device=x.device)
-            lengths = mask.sum((1, 2), dtype=torch.int64)[:, None]  # bfloat16 cannot count to 257
+            lengths = mask.sum((1, 2), dtype=torch.int64)[:, None]  # bfloat16 cannot represent 257
             order = torch.where(steps < lengths, lengths - 1 - steps, steps)[..., None]
             back = self.backward_lstm(x.gather(1, order.expand_as(x)))
             back = back.gather(1, order.expand_as(back))
@@ -105,10 +106,10 @@ class BiLSTM(nn.Module):
 
 
 def reduce_recurrence(module: nn.Module) -> None:
-    """Round the weights of every LSTM layer below `module` to bfloat16, for inference on a CPU.
+    """Round the weights of every LSTM layer in `module` to bfloat16, for faster inference on a CPU.
 
-    Weights are what a recurrence reads at every frame: half the bytes, less time. States that go from chunk to chunk
-    are rounded too, so codes depend a little on how a clip is cut.
+    The recurrence reads all its weights at every frame, so half the bytes take less time. The states between chunks are
+    rounded too, so codes depend slightly on the chunk length.
     """
     for layer in module.modules():
         if isinstance(layer, LSTM):

@@ -1,7 +1,7 @@
 """Conditioning of a clip before the encoder: a high-pass filter, then a gain that sets the level of its speech.
 
-The codes then depend neither on how loud a recording is nor on its content below the voice. The fields `level` and
-`high_pass` of a config switch the two on.
+Codes then do not depend on the level of a recording or on noise below the voice. The config fields `high_pass` and
+`level` switch the filter and the gain on.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from torch import Tensor
 from vocable.codec.config import CodecConfig
 
 FRAME_SECONDS = 0.02
-ACTIVE_RANGE = 30.0  #: a frame counts as speech down to so many dB below the loudest frame
-#: The largest gain, 40 dB: enough to bring speech at -66 dBov to -26. A quieter clip is noise, which must not become as
-#: loud as speech: the rounding noise of 16-bit files, -101 dBov, stays below -60 dBov. Attenuation has no limit.
+ACTIVE_RANGE = 30.0  #: frames at most this many dB below the loudest frame count as speech
+#: The largest gain, 40 dB, brings speech from -66 to -26 dBov. A quieter clip is noise, which must not become as loud
+#: as speech: the rounding noise of 16-bit files, -101 dBov, stays below -60 dBov. Attenuation has no limit.
 LARGEST_GAIN = 100.0
 RESPONSE_END = 1e-7  #: fraction of its first value at which the filter's impulse response is cut off
-PIECE = 30_000  #: samples that are filtered in one FFT
+PIECE = 30_000  #: samples per FFT of the filter
 
 
 def active_level(waveform: Tensor | Iterable[Tensor], sample_rate: int) -> float:
     """Return the level of active speech in dBov: 0 is a root mean square of 1.0; -inf for digital silence.
 
-    waveform: float [L], or its blocks [n]. The root mean square is over the 20 ms frames whose power is within 30 dB of
-    the strongest frame's. The last frame may be shorter, so any clip has a level.
+    waveform: float [L], or its blocks [n]. The level is the root mean square of the 20 ms frames whose power is at most
+    30 dB below that of the strongest frame. The last frame may be shorter, so every clip has a level.
     """
     frame = round(FRAME_SECONDS * sample_rate)
     rest = torch.zeros(0, device="cpu")
@@ -79,7 +79,7 @@ class HighPass:
         filtered = []
         for piece in torch.split(block, PIECE, -1):
             held = torch.cat([past, piece], -1)
-            size = 2 ** (held.shape[-1] - 1).bit_length()  # what wraps around falls on `past` alone
+            size = 2 ** (held.shape[-1] - 1).bit_length()  # the circular convolution wraps only into `past`
             product = torch.fft.rfft(held, size) * torch.fft.rfft(response, size)
             filtered.append(torch.fft.irfft(product, size)[..., reach : held.shape[-1]])
             past = held[..., piece.shape[-1] :]
@@ -94,12 +94,12 @@ def high_pass(waveform: Tensor, cutoff: float, sample_rate: int) -> Tensor:
 
 @lru_cache(maxsize=8)
 def _impulse_response(cutoff: float, sample_rate: int) -> Tensor:
-    """Return the impulse response of the filter by the bilinear transform: float32 [N]."""
+    """Return the filter's impulse response, designed by the bilinear transform: float32 [N]."""
     k = math.tan(math.pi * cutoff / sample_rate)
     scale = 1 / (1 + math.sqrt(2) * k + k * k)
     b = (scale, -2 * scale, scale)
     a1, a2 = 2 * (k * k - 1) * scale, (1 - math.sqrt(2) * k + k * k) * scale
-    # The response decays as the radius of the poles, whose square is a2.
+    # The response decays with the radius of the poles, whose square is a2.
     length = 3 + math.ceil(math.log(RESPONSE_END) / (0.5 * math.log(a2)))
     response = [0.0, 0.0]
     for n in range(length):
@@ -109,9 +109,9 @@ def _impulse_response(cutoff: float, sample_rate: int) -> Tensor:
 
 
 def condition(clip: Tensor, config: CodecConfig) -> tuple[Tensor, float]:
-    """Filter a clip, float [L] at the codec's rate, and set its level; return it and the gain that was applied.
+    """Filter a clip, float [L] at the codec's rate, and set its level; return it and the applied gain.
 
-    A codec without `level` and `high_pass` leaves the clip as it is, with a gain of 1.0.
+    If the config has neither `level` nor `high_pass`, the clip does not change and the gain is 1.0.
     """
     clip = high_pass(clip, config.high_pass, config.sample_rate)
     if config.level is None:

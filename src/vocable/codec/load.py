@@ -1,4 +1,4 @@
-"""`load_codec`: a codec by its name on the command line and in recipes."""
+"""`load_codec`: load a codec by the name that the command line and recipes use."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from vocable.codec.base import Codec
 from vocable.codec.encodec import Encodec
 from vocable.codec.model import SpeechTokenizer
 
-#: Begins the names of EnCodec models.
+#: Prefix of the names of EnCodec models.
 ENCODEC = "encodec:"
 
 
@@ -22,10 +22,11 @@ def load_codec(
     local_files_only: bool = False,
     **options: Any,
 ) -> Codec:
-    """Load an EnCodec model by "encodec:ID", or else a SpeechTokenizer.
+    """Load an EnCodec model if `name` is "encodec:ID", otherwise a SpeechTokenizer.
 
-    ID is a folder or a hub id. options: the others of `SpeechTokenizer.from_pretrained`; EnCodec has none of them, and
-    is always loaded whole. Raises CheckpointError where there is no such model, ValueError for an option that it lacks.
+    ID is a folder or a hub id. options: the other arguments of `SpeechTokenizer.from_pretrained`. EnCodec ignores
+    `parts` and supports no other option. Raises CheckpointError if there is no such model, ValueError for an
+    unsupported option.
     """
     common: dict[str, Any] = {
         "device": device,
@@ -37,5 +38,5 @@ def load_codec(
         return SpeechTokenizer.from_pretrained(name, **common, **options)
     refused = [key for key, value in options.items() if key != "parts" and value not in (None, False, "float32")]
     if refused:
-        raise ValueError(f"EnCodec runs as it is: leave out {' and '.join(refused)}")
+        raise ValueError(f"EnCodec has no such options: leave out {' and '.join(refused)}")
     return Encodec(str(name).removeprefix(ENCODEC), **common)

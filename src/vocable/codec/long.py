@@ -1,11 +1,11 @@
-"""Recordings of any length in bounded memory, with the codes and the speech of the whole pass.
+"""Encode and decode recordings of any length in bounded memory, chunk by chunk.
 
-The stages before and after the recurrence see a few frames to either side, so they run over chunks with that much
-context, and the output of the context is dropped. A forward recurrence passes its state from chunk to chunk, so a codec
-without a backward recurrence yields each chunk at once. A backward recurrence runs over the chunks from the last to the
-first. The chunks that wait for it are kept in memory up to a limit, and in a temporary file above it.
+The stages before and after the recurrence use a few frames of context on each side of a frame, so they run over chunks
+with that much context, and the output of the context is dropped. A forward recurrence passes its state from chunk to
+chunk, so a codec without a backward recurrence yields each chunk immediately. A backward recurrence runs over the
+chunks from the last to the first; chunks that wait for it are kept in memory up to a limit, then in a temporary file.
 
-Sums are computed in another order than in the whole pass, so "the same codes" allows for near ties.
+Codes and speech are those of one pass over the whole recording, up to rounding errors: codes differ only in near ties.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from vocable.codec.level import PIECE
 from vocable.codec.staged import Staged
 
 CHUNK_FRAMES = 1500  #: 30 s
-BLOCK = 16 * PIECE  #: samples (30 s) that are checked and filtered at once of a recording that is given whole
-SPOOL_BYTES = 256 * 2**20  #: bytes of chunks that one spool keeps in memory; the others go to a file
+BLOCK = 16 * PIECE  #: samples (30 s) of the blocks that a recording given as one array is cut into
+SPOOL_BYTES = 256 * 2**20  #: bytes of chunks that one spool keeps in memory; further chunks are written to a file
 
 
 def blocks_of(recording: Tensor | np.ndarray | Iterable[Tensor | np.ndarray]) -> Iterable[Tensor | np.ndarray]:
-    """Return one recording as blocks [n]. An array [L], [1, L] or [1, 1, L] is cut into views; blocks stay as they are.
+    """Return one recording as blocks [n]: cut an array [L], [1, L] or [1, 1, L] into views, return blocks unchanged.
 
     Raises AudioError for anything else.
     """
@@ -45,7 +45,7 @@ def blocks_of(recording: Tensor | np.ndarray | Iterable[Tensor | np.ndarray]) ->
 
 
 def run_staged(staged: Staged, blocks: Iterable[Tensor], chunk: int) -> Iterator[Tensor]:
-    """Run a staged module on one clip, given in blocks [n, ...] of any length; yield its output in chunks."""
+    """Run a staged module on one clip in blocks [n, ...] of any length; yield its output in chunks."""
 
     def before(window: Tensor, first_frame: int) -> Tensor:
         return staged.before(window)
@@ -80,13 +80,13 @@ def _windows(
     """Cut blocks of any length into windows; yield each window, the index of its first frame, the number of frames of
     left context, and the number of frames of the chunk itself."""
     coming: list[Tensor] = []
-    first = start = rows = 0  # the frames at which `coming` and the next window's own part begin; all rows so far
+    first = start = rows = 0  # first frame of `coming`, first frame of the next chunk, number of rows so far
     left, right = context
 
     def ready(ended: bool) -> Iterator[tuple[Tensor, int, int, int]]:
         nonlocal coming, first, start
         while rows > start * unit and (ended or rows >= (start + chunk + right) * unit):
-            held = coming[0] if len(coming) == 1 else torch.cat(coming)  # one long block is not copied every time
+            held = coming[0] if len(coming) == 1 else torch.cat(coming)  # a single long block is not copied
             begin, last = max(0, start - left), start + chunk + right
             own = min(chunk, -(-rows // unit) - start)
             yield held[(begin - first) * unit : (last - first) * unit], begin, start - begin, own
@@ -117,7 +117,7 @@ def _recur(staged: Staged, chunks: Iterable[Tensor]) -> Iterator[Tensor]:
     first = _Spool()
     for chunk in chunks:
         first.put(len(first), chunk)
-    if len(first) == 1:  # a clip of one chunk is computed as in the whole pass
+    if len(first) == 1:  # a clip of one chunk
         yield staged.recur(first.get(0)[None])[0]
         return
     current = first
@@ -141,7 +141,7 @@ def _recur(staged: Staged, chunks: Iterable[Tensor]) -> Iterator[Tensor]:
 
 
 class _Spool:
-    """Stores chunks by number: SPOOL_BYTES of them in memory, the others in a temporary file."""
+    """A store of numbered chunks: SPOOL_BYTES in memory, the others in a temporary file."""
 
     def __init__(self) -> None:
         self._held: dict[int, Tensor] = {}

@@ -1,4 +1,4 @@
-"""SpeechTokenizer: speech to codes and codes to speech."""
+"""`SpeechTokenizer`: encodes speech to codes, and decodes codes to speech."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from vocable.codec.network import CodecNetwork, Parts
 from vocable.codec.staged import Staged, run_batch
 from vocable.codec.tokens import Decoded, Encoded, TokensError
 
-#: What the official package's model calls differently (docs/how-to/official.md).
+#: Attributes of the official package's model, and their equivalents here (docs/how-to/official.md).
 _OFFICIAL_NAMES = {
     "n_q": "num_quantizers",
     "downsample_rate": "hop_length",
@@ -41,9 +41,9 @@ _OFFICIAL_NAMES = {
 
 
 class SpeechTokenizer(CodecNetwork, Codec):
-    """A neural speech codec whose first code of each frame carries content (arXiv 2308.16692).
+    """A neural speech codec whose first code of each frame represents the content (arXiv 2308.16692).
 
-    `layers` is a slice of the K quantizer layers everywhere: slice(0, 1) is RVQ-1, None is all of them.
+    `layers` is always a slice of the K quantizer layers: slice(0, 1) is RVQ-1, None means all layers.
     """
 
     def __getattr__(self, name: str) -> Any:
@@ -51,7 +51,7 @@ class SpeechTokenizer(CodecNetwork, Codec):
             raise AttributeError(f"{name} of the official package is {_OFFICIAL_NAMES[name]} here")
         return super().__getattr__(name)
 
-    # ---- where it comes from -------------------------------------------------------------------------------------
+    # ---- load and save -------------------------------------------------------------------------------------------
 
     @classmethod
     def from_pretrained(
@@ -70,31 +70,30 @@ class SpeechTokenizer(CodecNetwork, Codec):
     ) -> SpeechTokenizer:
         """Load the embedded model (None or "fast"), a folder, or a hub id, in eval mode.
 
-        name: a folder written by `save_pretrained`, or one with a checkpoint of the official package (a folder called
-        fast is "./fast"); on the hub, "owner/name" or "owner/name/subfolder". parts: "encoder" leaves the decoder
-        unbuilt, "decoder" the encoder.
-        weight_norm: keep the weight norm of a `paper` codec, for training; else it is folded into the weights.
-        recurrence: "bfloat16" rounds the weights of the recurrent layers, for a CPU that they keep waiting; some codes
-        differ (benchmarks/README.md says how many). compile: torch.compile encoder and decoder, a minute's work at the
-        first calls; it needs a C++ compiler. revision: a branch, tag or commit of the hub's repository. cache_dir:
-        where downloads are kept, if not in the hub's own cache. local_files_only: download nothing.
-        Raises CheckpointError when there is no such model, or its files are not a codec of this version; ValueError for
-        a device or an option that cannot be used.
+        name: a folder written by `save_pretrained`, or a folder with a checkpoint of the official package (a folder
+        named fast is "./fast"); on the hub, "owner/name" or "owner/name/subfolder". parts: "encoder" or "decoder" loads
+        that part and the quantizer only. weight_norm: True keeps the weight norm of a `paper` codec, for training;
+        False folds it into the weights. recurrence: "bfloat16" rounds the weights of the recurrent layers, which is
+        faster on a CPU and changes some codes (benchmarks/README.md). compile: torch.compile encoder and decoder, which
+        takes a minute at the first calls and needs a C++ compiler. revision: a branch, tag or commit of the hub's
+        repository. cache_dir: the folder of downloads (None: the hub's own cache). local_files_only: download nothing.
+        Raises CheckpointError if there is no such model, or its files are not a codec of this version; ValueError for
+        an unusable device or option.
         """
         if recurrence not in get_args(Recurrence):
             raise ValueError(f"recurrence is {', '.join(get_args(Recurrence))}, not {recurrence!r}")
         if recurrence != "float32" and (torch.device(device).type, dtype) != ("cpu", torch.float32):
-            raise ValueError(f"recurrence {recurrence} is for float32 models on the CPU: give a dtype alone elsewhere")
+            raise ValueError(f"recurrence {recurrence} is for float32 models on the CPU: elsewhere give only a dtype")
         source = checkpoint.locate(name, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only)
         model = cls.from_checkpoint(checkpoint.read(source), parts, weight_norm)
         try:
             model = model.to(device=device, dtype=dtype).eval()
-        except (RuntimeError, AssertionError) as error:  # what torch says of a device it has not
+        except (RuntimeError, AssertionError) as error:  # torch's errors for a device that does not exist
             raise ValueError(f"device {device!r} cannot be used here: {str(error).splitlines()[0]}") from error
         if recurrence != "float32":
             ids = model.current_ids()
             reduce_recurrence(model.requires_grad_(False))
-            model.keep_ids(ids)  # a way to run the same codec
+            model.keep_ids(ids)  # rounding for speed does not change the ids
             model.recurrence = recurrence
         if compile:
             for part in (model.encoder, model.decoder):
@@ -103,15 +102,15 @@ class SpeechTokenizer(CodecNetwork, Codec):
         return model
 
     def save_pretrained(self, folder: str | os.PathLike[str], dtype: torch.dtype = torch.float32) -> None:
-        """Write config.json and model.safetensors to `folder`; dtype float16 halves the file (and changes the id).
+        """Write config.json and model.safetensors to `folder`. dtype float16 halves the file and changes the id.
 
-        A codec whose weight norm is folded is written as it is, folded: its weights are other numbers than those that
-        it was loaded from, and so is its id. Raises ValueError for a codec that was loaded in parts.
+        A codec with folded weight norm is written folded, so its id differs from that of the files that it was loaded
+        from. Raises ValueError for a partly loaded codec.
         """
         if self.parts != "all":
-            raise ValueError(f"this codec holds its {self.parts} alone: load it whole to save it")
+            raise ValueError(f"only the {self.parts} of this codec was loaded: load all parts to save it")
         if self.recurrence != "float32":
-            raise ValueError(f"this codec's recurrence was made {self.recurrence}: load it as it is to save it")
+            raise ValueError(f"the recurrent layers were rounded to {self.recurrence}: load them in float32 to save it")
         tensors = {k: v.detach().to("cpu", dtype).contiguous() for k, v in self.state_dict().items()}
         checkpoint.write(folder, self.config, tensors)
 
@@ -125,10 +124,11 @@ class SpeechTokenizer(CodecNetwork, Codec):
         token: str | None = None,
         commit_message: str = "Upload a vocable codec",
     ) -> str:
-        """Write the files of `save_pretrained` to a repository of the Hugging Face hub; return the commit's address.
+        """Upload the files of `save_pretrained` to a repository of the Hugging Face hub; return the commit's URL.
 
-        repo_id: "owner/name", made if missing, `private` or not. revision: the branch. token: None for the one of
-        `hf auth login`. Raises what huggingface_hub raises.
+        repo_id: "owner/name"; the repository is created if it does not exist. private: whether a new repository is
+        private. revision: the branch. token: an access token (None: that of `hf auth login`). Errors are those of
+        huggingface_hub.
         """
         import huggingface_hub
 
@@ -141,21 +141,21 @@ class SpeechTokenizer(CodecNetwork, Codec):
             )
         return str(commit.commit_url)
 
-    # ---- what it is ----------------------------------------------------------------------------------------------
+    # ---- properties ----------------------------------------------------------------------------------------------
 
     @property
     def name(self) -> str:
-        """The config's name, with which the id begins."""
+        """The config's name, the first part of the id."""
         return self.config.name
 
     @property
     def sample_rate(self) -> int:
-        """Hz."""
+        """Sample rate in Hz."""
         return self.config.sample_rate
 
     @property
     def hop_length(self) -> int:
-        """Samples a frame."""
+        """Samples per frame."""
         return self.config.hop_length
 
     @property
@@ -170,21 +170,21 @@ class SpeechTokenizer(CodecNetwork, Codec):
 
     @property
     def device(self) -> torch.device:
-        """The device that the codec runs on."""
+        """The device that the weights are on."""
         return self.quantizer.codebooks.device
 
     def part_sizes(self) -> dict[str, int]:
-        """Return the number of values in encoder, decoder and codebooks."""
+        """Return the number of parameters of encoder, decoder and codebooks."""
         parts = {"encoder": self.encoder, "decoder": self.decoder}
         sizes = {name: sum(p.numel() for p in part.parameters()) for name, part in parts.items() if part is not None}
         return sizes | {"codebooks": self.quantizer.codebooks.numel()}
 
     @property
     def delay(self) -> int | None:
-        """Samples that decoded speech lags behind its input in a stream; None for a codec that needs the whole clip."""
+        """Delay of a stream in samples, from input to decoded speech; None for a codec that needs the whole clip."""
         return self.config.delay
 
-    # ---- what it does --------------------------------------------------------------------------------------------
+    # ---- encode and decode ---------------------------------------------------------------------------------------
 
     @inference
     def encode(
@@ -195,12 +195,12 @@ class SpeechTokenizer(CodecNetwork, Codec):
         num_samples: Tensor | Sequence[int] | None = None,
         layers: slice | None = None,
     ) -> Encoded:
-        """Speech to codes. A clip's codes are the same alone and in any batch.
+        """Encode speech. The codes of a clip do not depend on its batch.
 
-        waveform: float [L], [B, L], [B, 1, L] or a list of [L]. sample_rate: its rate in Hz if it is not the model's;
-        it is then resampled. num_samples: valid samples of each row of a padded [B, L]. layers: which rows to return;
-        layers above the last one cost nothing. Raises AudioError for empty, non-finite or non-float input, and for what
-        looks like [L, channels].
+        waveform: float [L], [B, L], [B, 1, L] or a list of [L]. sample_rate: of the waveform, in Hz (None: the
+        codec's); another rate is resampled. num_samples: valid samples of each row of a padded [B, L]. layers: the
+        layers whose codes are returned; layers above them are not computed. Raises AudioError for empty, non-finite or
+        non-float input, and for a shape that is probably [L, channels].
         """
         start, stop = layer_range(layers, self.num_quantizers)
         batch, lengths, gain = self._batch(waveform, sample_rate, num_samples)
@@ -208,7 +208,7 @@ class SpeechTokenizer(CodecNetwork, Codec):
         latents = run_batch(self.staged("encoder"), batch, lengths)
         valid = torch.arange(latents.shape[1], device="cpu") < frames[:, None]
         codes = frames.new_zeros(len(frames), stop - start, latents.shape[1], device=self.device)
-        # 0 behind a clip's end, which costs no search.
+        # Only valid frames are searched; codes after a clip's end are 0.
         codes.transpose(1, 2)[valid] = self.quantizer.encode(latents[valid][None], stop)[0, start:].T
         return self._encoded(codes, frames, lengths, slice(start, stop), gain)
 
@@ -221,13 +221,13 @@ class SpeechTokenizer(CodecNetwork, Codec):
         layers: slice | None = None,
         restore_level: bool = True,
     ) -> Decoded:
-        """Codes to speech.
+        """Decode codes to speech.
 
-        codes: what `encode` returned, or int [B, K', T] with as many rows as `layers` selects (None: all K). For an
-        `Encoded`, `layers` chooses among the rows that it holds. num_samples: the length of each clip; without it, T
-        whole frames. restore_level: bring the clips of an `Encoded` that has gains back to the level that they came
-        with; without gains, a codec that has a level speaks at that. Raises TokensError for codes of another codec, of
-        the wrong shape, or out of range.
+        codes: an `Encoded`, or int [B, K', T] with one row for each layer of `layers` (None: all K). layers: for an
+        `Encoded`, the layers to decode among those that it holds. num_samples: samples of each clip (None: those of the
+        `Encoded`, or T whole frames). restore_level: divide by the gains of the `Encoded`, which restores the level of
+        the input; otherwise the speech has the codec's level. Raises TokensError for codes of another codec, of the
+        wrong shape, or out of range.
         """
         gain = None
         if isinstance(codes, Encoded):
@@ -253,13 +253,13 @@ class SpeechTokenizer(CodecNetwork, Codec):
         chunk_frames: int = CHUNK_FRAMES,
         gain: float | None = None,
     ) -> Encoded:
-        """One recording of any length, in blocks, to the codes that `encode` gives for the whole, in bounded memory.
+        """Encode one recording of any length in bounded memory, to the codes that `encode` returns.
 
-        blocks: float [n] at the codec's rate, of any lengths (or the whole as one). chunk_frames: what is worked on at
-        once; more takes more memory. gain: by which the recording is multiplied, for a codec that has a level; None
-        measures it first, and then goes through the blocks twice. Raises AudioError for input that is empty or not
-        finite, ValueError for blocks that cannot be gone through twice where they must, and for a gain that this codec
-        cannot use.
+        blocks: float [n] of any lengths at the codec's rate, or the whole recording as one array. chunk_frames: frames
+        per chunk; more frames need more memory. gain: for a codec with a level, the factor that is applied to the
+        recording; None measures the level first, so the blocks are read twice. Raises AudioError for empty or
+        non-finite input; ValueError for blocks that can be read only once but must be read twice, and for an invalid
+        gain.
         """
         start, stop = layer_range(layers, self.num_quantizers)
         encoder, level, chunk = self.staged("encoder"), self.config.level, checked_chunk(chunk_frames)
@@ -280,12 +280,12 @@ class SpeechTokenizer(CodecNetwork, Codec):
                     yield high_pass(clips[0].to(self.device))
 
         if gain is not None and (level is None or not 0 < gain < math.inf):
-            raise ValueError(f"gain is a positive number, and for a codec that has a level, not {gain!r}")
+            raise ValueError(f"gain is a positive number, for a codec with a level only, not {gain!r}")
         if gain is None and level is not None:
             if isinstance(blocks, Iterator):
                 raise ValueError(
-                    "this codec measures a recording before it encodes it, and these blocks can be read only once: "
-                    "give an array, a list, what can be iterated again (audio.read_blocks), or gain="
+                    "this codec reads a recording twice, first to measure its level, and these blocks can be read only "
+                    "once: give an array, a list or audio.read_blocks, or give gain="
                 )
             gain = level_gain(filtered(), level, self.sample_rate)
         blocks_in = filtered() if gain is None else (block * gain for block in filtered())
@@ -307,26 +307,26 @@ class SpeechTokenizer(CodecNetwork, Codec):
         chunk_frames: int = CHUNK_FRAMES,
         restore_level: bool = True,
     ) -> Iterator[Tensor]:
-        """The speech of one clip of any length, in blocks: float32 [n], which together are what `decode` gives.
+        """Decode one clip of any length in bounded memory, to the speech that `decode` returns; yields float32 [n].
 
         Raises TokensError at the call for codes of another codec, or of several clips.
         """
         if not isinstance(encoded, Encoded):
             raise TokensError(f"decode_long takes an Encoded, not {type(encoded).__name__}")
         if len(encoded) != 1:
-            raise TokensError(f"{len(encoded)} clips: decode them one by one, as `clips()` gives them")
+            raise TokensError(f"decode_long takes one clip, not {len(encoded)}: decode each item of `clips()`")
         codes, start = self._checked(*self.select_layers(encoded, layers))
         samples, chunk = int(encoded.num_samples), checked_chunk(chunk_frames)
         check_fit(encoded.num_samples, codes.shape[2], self.hop_length)
         codes = codes[:, :, : self.num_frames(samples)]
         latents = (self.quantizer.decode(part, start)[0] for part in torch.split(codes, chunk, 2))
         gain = encoded.gain if restore_level else None
-        return self._spoken(run_staged(self.staged("decoder"), latents, chunk), samples, gain)
+        return self._trimmed(run_staged(self.staged("decoder"), latents, chunk), samples, gain)
 
-    def _spoken(self, blocks: Iterator[Tensor], samples: int, gain: Tensor | None) -> Iterator[Tensor]:
-        """The first `samples` samples of the decoder's blocks, divided by the gain."""
+    def _trimmed(self, blocks: Iterator[Tensor], samples: int, gain: Tensor | None) -> Iterator[Tensor]:
+        """Yield the first `samples` samples of the decoder's blocks, divided by the gain."""
         while samples:
-            with torch.no_grad(), no_autocast(self.device):  # not while the caller has the block
+            with torch.no_grad(), no_autocast(self.device):  # these modes must not be set in the caller's code
                 block = next(blocks)[:samples]
                 samples -= len(block)
                 block = block if gain is None else block / gain.to(block)
@@ -340,13 +340,13 @@ class SpeechTokenizer(CodecNetwork, Codec):
         sample_rate: int | None = None,
         num_samples: Tensor | Sequence[int] | None = None,
     ) -> Tensor:
-        """The encoder's output before quantization: float32 [B, D, T]."""
+        """Return the encoder's output before quantization: float32 [B, D, T]. Arguments are those of `encode`."""
         batch, lengths, _ = self._batch(waveform, sample_rate, num_samples)
         return run_batch(self.staged("encoder"), batch, lengths).transpose(1, 2)
 
     @inference
     def embed(self, codes: Tensor | np.ndarray, *, layers: slice | None = None) -> Tensor:
-        """The sum of the codebook vectors of `codes`: int [B, K', T] -> float32 [B, D, T]."""
+        """Sum the codebook entries of codes over the layers: int [B, K', T] of `layers` -> float32 [B, D, T]."""
         codes, start = self._checked(codes, layers)
         return self.quantizer.decode(codes, start).transpose(1, 2)
 
@@ -355,10 +355,8 @@ class SpeechTokenizer(CodecNetwork, Codec):
     def _batch(
         self, waveform: Waveforms, sample_rate: int | None, num_samples: Tensor | Sequence[int] | None
     ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Any accepted input as the encoder takes it: float32 [B, L], zero behind each clip's end.
-
-        Also num_samples int64 [B] and, for a codec that has a level, gains float32 [B], both on the CPU.
-        """
+        """Return input as a padded batch float32 [B, L], num_samples int64 [B], and gains float32 [B], or None for a
+        codec without a level. The last two are on the CPU."""
         clips = at_rate(as_clips(waveform, num_samples), sample_rate, self.sample_rate)
         lengths = torch.tensor([len(c) for c in clips], device="cpu")
         batch = torch.zeros(len(clips), int(lengths.max()), dtype=torch.float32, device=self.device)

@@ -1,4 +1,4 @@
-"""The network of a codec: encoder, quantizer, decoder, its training pass, and how weights come into it."""
+"""`CodecNetwork`: encoder, quantizer and decoder, the training pass, and loading from a checkpoint."""
 
 from __future__ import annotations
 
@@ -42,17 +42,17 @@ class CodecOutput:
     codes: Tensor  #: int64 [B, K, T]
     semantic: Tensor  #: RVQ-1 mapped to the teacher's channels, [B, T, semantic_dimension]
     losses: dict[str, Tensor]  #: "commitment", a scalar
-    quantized: Quantized  #: what CodebookEMA.update needs
+    quantized: Quantized  #: the input of CodebookEMA.update
 
 
 class CodecNetwork(Identified):
     """Encoder, residual vector quantizer and decoder, with the ids of their weights."""
 
-    encoder: Staged  #: None where it was not loaded, as the decoder
-    decoder: Staged
+    encoder: Staged  #: None if only the decoder was loaded
+    decoder: Staged  #: None if only the encoder was loaded
 
     def __init__(self, config: CodecConfig, parts: Parts = "all") -> None:
-        """A codec of random weights. parts: "encoder" builds no decoder, "decoder" no encoder."""
+        """Build a codec with random weights. parts: "encoder" builds no decoder, "decoder" no encoder."""
         super().__init__()
         if parts not in ("all", "encoder", "decoder"):
             raise ValueError(f"parts are 'all', 'encoder' or 'decoder', not {parts!r}")
@@ -63,21 +63,21 @@ class CodecNetwork(Identified):
             config.num_quantizers, config.codebook_size, config.dimension, config.content_dimension
         )
         self.decoder = decoder(config) if parts != "encoder" else None  # type: ignore[assignment]
-        #: Maps RVQ-1 to the teacher's channels; used in training alone.
+        #: Map from RVQ-1 to the teacher's channels, used only in training.
         self.transform = nn.Linear(config.dimension, config.semantic_dimension)
-        #: Number format of its recurrent layers; other than float32 it is for inference alone.
+        #: Number format of the weights of the recurrent layers; formats other than float32 are for inference only.
         self.recurrence: Recurrence = "float32"
 
     @classmethod
     def from_checkpoint(cls, found: Checkpoint, parts: Parts = "all", weight_norm: bool = False) -> Self:
         """Build a codec in float32 on the CPU from a checkpoint.
 
-        parts: "encoder" or "decoder" leaves the other half out. weight_norm: keep weight norm, for training; False
-        folds it into the weights, in place. Needs no more memory than the model itself. Raises CheckpointError unless
-        the tensors are those of the config.
+        parts: "encoder" or "decoder" loads that part and the quantizer only. weight_norm: True keeps weight norm, for
+        training; False folds it into the weights, in place. Raises CheckpointError if the tensors do not fit the
+        config.
         """
         check_checkpoint(found)
-        # Both now: later the file may hold another model, or be gone, and what is loaded may be a part, or folded.
+        # Both ids are computed now: later the file may be changed or gone, and the loaded weights partial or folded.
         ids = found.ids()
         tensors = found.take({"all": (), "encoder": ("decoder.",), "decoder": ("encoder.",)}.get(parts, ()))
         config = found.config.with_weight_norm(weight_norm)
@@ -90,36 +90,36 @@ class CodecNetwork(Identified):
         return model
 
     def staged(self, part: Literal["encoder", "decoder"]) -> Staged:
-        """Return the encoder or the decoder. Raises ValueError for one that was not loaded."""
+        """Return the encoder or the decoder. Raises ValueError if it was not loaded."""
         found: Staged | None = getattr(self, part)
         if found is None:
             raise ValueError(f"this codec was loaded without its {part}: load it with parts='all'")
         return found
 
     def train(self, mode: bool = True) -> Self:
-        """Set training mode, as of any module. A codec of reduced recurrence stays in evaluation mode."""
+        """Set training or evaluation mode. A codec with bfloat16 recurrent layers stays in evaluation mode."""
         super().train(mode and self.recurrence == "float32")
         return self
 
     @property
     def id(self) -> str:
-        """The config's name and a hash of config and weights: those of the files that a codec was loaded from.
+        """NAME-HASH; the hash is that of the config and the weights of the files that the codec was loaded from.
 
-        It is kept as long as the weights stay (a new hash takes 0.4 s for `paper`). Raises ValueError for a codec that
-        was loaded in parts and whose weights have changed.
+        The id is cached until the weights change; hashing takes 0.4 s for `paper`. Raises ValueError if the weights of
+        a partly loaded codec have changed.
         """
         return self._hashed("id")
 
     @property
     def token_id(self) -> str:
-        """A hash of what decides codes, encoder and quantizer; tokens name it, and codecs that share it share tokens.
+        """A hash of encoder and quantizer, which is stored in token files; codecs with the same token id share tokens.
 
-        Kept as the id is, as long as encoder and quantizer stay.
+        It is cached until the weights of encoder or quantizer change.
         """
         return self._hashed("token_id")
 
     def weights_of(self, name: str) -> list[Tensor]:
-        """Return the weights that "id" or "token_id" names, of the parts that are loaded."""
+        """Return the loaded weights that the id `name`, "id" or "token_id", depends on."""
         left_out = () if name == "id" else ("decoder.", "transform.")
         weights = [p for key, p in self.named_parameters() if not key.startswith(left_out)]
         return [*weights, self.quantizer.codebooks]
@@ -128,7 +128,8 @@ class CodecNetwork(Identified):
         def compute() -> str:
             if self.parts == "decoder" or (self.parts == "encoder" and name == "id"):
                 raise ValueError(
-                    f"this codec holds its {self.parts} alone, and its weights have changed: its {name} takes all parts"
+                    f"only the {self.parts} of this codec was loaded, and its weights have changed: load all parts for "
+                    f"the {name}"
                 )
             return (checkpoint.codec_id if name == "id" else checkpoint.token_id)(self.config, self.state_dict())
 
@@ -137,11 +138,11 @@ class CodecNetwork(Identified):
     def forward(
         self, waveform: Tensor, num_samples: Tensor | None = None, num_layers: Tensor | None = None
     ) -> CodecOutput:
-        """The differentiable pass: gradients go straight through the quantizer, to the waveform too.
+        """Run the training pass. Gradients pass straight through the quantizer, and reach the waveform too.
 
-        waveform: float [B, L] or [B, 1, L]. num_samples: int [B], valid samples of each row; what lies behind them is
-        not used. num_layers: int [B], how many layers each clip is decoded from (quantizer dropout). Codebooks are not
-        changed: that is CodebookEMA's work.
+        waveform: float [B, L] or [B, 1, L]. num_samples: int [B], valid samples of each row (None: all). num_layers:
+        int [B], the number of layers that each clip is decoded from (quantizer dropout; None: all). The pass does not
+        change the codebooks; `CodebookEMA` does.
         """
         waveform = as_batch(waveform, num_samples)
         batch, samples = waveform.shape
@@ -161,21 +162,22 @@ class CodecNetwork(Identified):
 
 
 def check_checkpoint(found: Checkpoint) -> None:
-    """Raise CheckpointError unless a checkpoint's tensors are those of its config."""
+    """Raise CheckpointError unless a checkpoint's tensors fit its config."""
     try:
-        # Without weight norm, whose constructor is one of those that import torch's compiler on the meta device.
+        # Without weight norm, whose constructor would import torch's compiler (see `_without_weights`).
         with _without_weights():
             empty = CodecNetwork(found.config.with_weight_norm(False))
     except (ValueError, TypeError, RuntimeError) as error:
-        raise CheckpointError(f"{found.source}: its {CONFIG} is not a codec's ({error})") from error
+        raise CheckpointError(f"{found.source}: its {CONFIG} is not that of a codec ({error})") from error
     shapes = {name: tuple(tensor.shape) for name, tensor in empty.state_dict().items()}
     found.check(unfolded_shapes(shapes) if found.config.weight_norm else shapes)
 
 
 def _without_weights() -> torch.device:
-    """The meta device, on which modules have no weights: random ones would take seconds, and twice the memory.
+    """Return the meta device, on which modules are built without weights: random weights would take seconds, and twice
+    the memory.
 
-    Some of torch's operators on the meta device import its compiler, which takes a second and 74 MiB. Randn, arange
-    and weight norm are among them, so the constructors of a codec do without them.
+    Some operators on the meta device, among them randn, arange and weight norm, import torch's compiler, which takes a
+    second and 74 MiB. So the constructors of a codec do not use them.
     """
     return torch.device("meta")

@@ -1,8 +1,9 @@
-"""Checkpoints of the official package (speechtokenizer 1.0.1), in and out.
+"""Read and write checkpoints of the official package (speechtokenizer 1.0.1).
 
-Theirs are a JSON config and a flat state dict of weight-normed tensors; their trainer's hold it under "generator". Ours
-hold the same tensors under other names, and what only their trainer's codebooks need (counts and sums) in a file beside
-the weights, so that a codec goes out as it came in, every tensor bit-equal.
+An official checkpoint is a JSON config and a state dict with weight norm; checkpoints of the official trainer hold the
+state dict under the key "generator". vocable uses the same tensors under other names. The counts and sums that only the
+official trainer's codebooks need are stored in a separate file, so an exported codec equals the imported one bit for
+bit. In this file, `theirs` are names and tensors of the official package, `ours` those of vocable.
 """
 
 from __future__ import annotations
@@ -21,22 +22,22 @@ from vocable.codec.weight_norm import DIRECTION, GAIN
 from vocable.files import atomic_path
 
 CONFIG, WEIGHTS = "config.json", "SpeechTokenizer.pt"
-#: How their checkpoints end; AnyGPT's is named ckpt.dev.
+#: Suffixes of official checkpoints; that of AnyGPT is named ckpt.dev.
 SUFFIXES = (".pt", ".pth", ".dev", ".ckpt", ".bin")
 
 
 def may_be_weights(file: Path) -> bool:
-    """Whether a file may be a checkpoint of theirs, by its name."""
+    """Return whether a file's name is that of an official checkpoint."""
     return file.suffix in SUFFIXES or file.name.startswith("SpeechTokenizerTrainer_")
 
 
 def is_official(config: object) -> bool:
-    """Whether a parsed config.json is one of theirs."""
+    """Return whether a parsed config.json is that of an official checkpoint."""
     return isinstance(config, dict) and "n_filters" in config
 
 
 def read_config(values: dict[str, Any]) -> CodecConfig:
-    """Their config as ours. Keys of their trainer are passed over. Raises ValueError for one that is missing."""
+    """Convert an official config. Keys of the trainer are ignored. Raises ValueError for a missing key."""
     try:
         seanet = SEANetConfig(
             n_filters=values["n_filters"],
@@ -60,16 +61,16 @@ def read_config(values: dict[str, Any]) -> CodecConfig:
             seanet=seanet,
         )
     except KeyError as error:
-        raise ValueError(f"an official config has a key {error}, this one has not") from error
+        raise ValueError(f"the key {error} is missing") from error
 
 
 def write_config(config: CodecConfig) -> dict[str, Any]:
-    """Our config as theirs. Raises ValueError for what their package cannot build."""
+    """Convert a config to an official one. Raises ValueError if the official package cannot build the codec."""
     c = config.seanet
     if c is None:
         raise ValueError(f"the official package cannot build a codec of architecture {config.architecture!r}")
     if c.kernel_size != 7:
-        raise ValueError(f"the official package has kernels of 7 at both ends, not {c.kernel_size}")
+        raise ValueError(f"the official package needs kernel_size 7, not {c.kernel_size}")
     return {
         "n_filters": c.n_filters,
         "strides": list(c.strides),
@@ -88,9 +89,9 @@ def write_config(config: CodecConfig) -> dict[str, Any]:
 
 
 def find_weights(folder: Path) -> Path:
-    """The checkpoint in a folder. Raises ValueError when there is none, or more than one."""
+    """Return the path of the checkpoint in a folder. Raises ValueError if there is none or more than one."""
     found = sorted(p for p in folder.iterdir() if p.is_file() and p.suffix in SUFFIXES)
-    found = found or sorted(folder.glob("SpeechTokenizerTrainer_*"))  # their trainer's own
+    found = found or sorted(folder.glob("SpeechTokenizerTrainer_*"))  # checkpoints of the official trainer
     if len(found) != 1:
         names = ", ".join(p.name for p in found) or "none"
         raise ValueError(f"{folder}: one official checkpoint is expected beside {CONFIG}, found {names}; name the file")
@@ -98,14 +99,14 @@ def find_weights(folder: Path) -> Path:
 
 
 def read_weights(path: Path, config: CodecConfig) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Their checkpoint as our state dict (weight norm kept), and their codebooks' statistics.
+    """Read an official checkpoint; return a state dict with weight norm, and the statistics of the codebooks.
 
-    Strict: raises ValueError for a missing, unknown or misshapen tensor. Pickled objects other than tensors and plain
-    containers are refused (weights_only).
+    Raises ValueError for a missing, unknown or wrongly shaped tensor, and for pickled objects other than tensors and
+    plain containers (`weights_only`).
     """
     try:
         theirs = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a file that is none can make the unpickler raise anything
+    except Exception as error:  # the unpickler can raise any exception for an invalid file
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ValueError(f"{path}: not a checkpoint of tensors ({reason})") from error
     if isinstance(theirs, dict) and "generator" in theirs:
@@ -118,7 +119,7 @@ def read_weights(path: Path, config: CodecConfig) -> tuple[dict[str, Tensor], di
         try:
             tensor: Tensor = theirs.pop(key)
         except KeyError as error:
-            raise ValueError(f"{path}: no tensor {key}, which its {CONFIG} asks for") from error
+            raise ValueError(f"{path}: the tensor {key} of its {CONFIG} is missing") from error
         return tensor
 
     ours = {}
@@ -132,35 +133,35 @@ def read_weights(path: Path, config: CodecConfig) -> tuple[dict[str, Tensor], di
         tensors = [take(key) for key in keys]
         for key, found in zip(keys, (list(tensor.shape) for tensor in tensors), strict=True):
             if found != list(shape):
-                raise ValueError(f"{path}: {key} has shape {found}, its {CONFIG} asks for {list(shape)}")
-        # One by one, each let go once copied: the two largest would else be in memory twice.
+                raise ValueError(f"{path}: {key} has shape {found}, not {list(shape)} as in its {CONFIG}")
+        # Each tensor is freed once it is copied, because the two largest need much memory.
         statistics[what] = stack = torch.empty(config.num_quantizers, *shape, device="cpu")
         for k in range(config.num_quantizers):
             stack[k] = tensors.pop(0)
     ours["quantizer.codebooks"] = statistics.pop("embed")
-    if config.dimension == config.semantic_dimension:  # theirs has no map then
+    if config.dimension == config.semantic_dimension:  # the official model has no map in this case
         ours["transform.weight"], ours["transform.bias"] = (
             torch.eye(config.dimension, device="cpu"),
             torch.zeros(config.dimension, device="cpu"),
         )
     if theirs:
-        raise ValueError(f"{path}: {len(theirs)} tensors that its {CONFIG} has no place for, {min(theirs)} among them")
+        raise ValueError(f"{path}: {len(theirs)} tensors do not belong to its {CONFIG}, {min(theirs)} for example")
     if not bool(statistics["inited"].all()):
-        raise ValueError(f"{path}: its codebooks were never filled; every code would be 0")
+        raise ValueError(f"{path}: its codebooks are not initialized; every code would be 0")
     return ours, statistics
 
 
 def write(config: CodecConfig, ours: dict[str, Tensor], statistics: dict[str, Tensor], folder: Path) -> Path:
-    """Write config.json and SpeechTokenizer.pt as the official package loads them; returns the latter's path.
+    """Write config.json and SpeechTokenizer.pt for the official package; return the path of SpeechTokenizer.pt.
 
-    ours: a state dict with weight norm. statistics: as `read_weights` gives them; empty for a codec of another origin.
+    ours: a state dict with weight norm. statistics: from `read_weights`; empty for a codec that was not imported.
     """
     values = write_config(config)
     if config.dimension == config.semantic_dimension and not torch.equal(
         ours["transform.weight"], torch.eye(config.dimension, device="cpu")
     ):
-        raise ValueError("the official package has no map to a teacher of as many channels as the latents have")
-    if not statistics:  # as if each entry had been used once a step, were they to train on
+        raise ValueError("the official package has no map to a teacher whose channels are as many as the latents'")
+    if not statistics:  # the statistics of entries that are each used once per step, for further training
         books = ours["quantizer.codebooks"]
         counts = torch.ones(books.shape[:2], device="cpu")
         statistics = {
@@ -186,10 +187,10 @@ def _is_float(value: object) -> bool:
 
 
 def _names(config: CodecConfig) -> Iterator[tuple[str, str]]:
-    """Pairs of names, ours and theirs, of every tensor but those of the codebooks.
+    """Yield the names, ours and theirs, of all tensors except the codebooks.
 
-    Theirs number the layers through, activations included: a stage is its residual blocks, an activation and a
-    convolution, the decoder's the other way round.
+    The official package numbers all modules consecutively, activations included. A stage of the encoder is residual
+    blocks, an activation and a convolution; a stage of the decoder is an activation, a convolution and residual blocks.
     """
     c = config.seanet
     assert c is not None

@@ -1,7 +1,6 @@
-"""The residual vector quantizer: K codebooks, each of which quantizes the residual of the ones before it.
+"""The residual vector quantizer: K layers, each of which quantizes the residual of the layers before it.
 
-SpeechTokenizer, section 3.1 (arXiv 2308.16692), after SoundStream (2107.03312). The quantizer runs in float32 whatever
-the precision of the rest of the model, so that codes do not depend on it.
+SpeechTokenizer, section 3.1 (arXiv 2308.16692), after SoundStream (2107.03312). The quantizer always runs in float32.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from vocable.codec.layers import no_autocast
 
 
 class Float32Module(nn.Module):
-    """A module whose tensors follow `.to(device)` but stay float32 under `.to(dtype)`, `.half()` and `.bfloat16()`."""
+    """Base class of modules whose tensors stay float32 under `.to(dtype)`, `.half()` and `.bfloat16()`."""
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Float32Module:
         def device_only(tensor: Tensor) -> Tensor:
@@ -30,11 +29,11 @@ class Float32Module(nn.Module):
 
 @dataclass(eq=False)
 class Quantized:
-    """The result of a training pass through the quantizer. Shapes: latents are [B, T, D]."""
+    """The result of a training pass through the quantizer."""
 
-    latents: Tensor  #: sum over the active layers, straight-through to the input
-    content: Tensor  #: the input of RVQ-1
-    first: Tensor  #: RVQ-1 alone, straight-through: what distillation acts on
+    latents: Tensor  #: [B, T, D], sum of the entries over the active layers, straight-through to the input
+    content: Tensor  #: [B, T, D], the input of RVQ-1
+    first: Tensor  #: [B, T, D], the entries of RVQ-1, straight-through; distillation uses them
     codes: Tensor  #: int64 [B, K, T]
     residuals: Tensor  #: [K, B, T, D], the input of each layer, detached
     commitment_loss: Tensor  #: scalar
@@ -43,12 +42,12 @@ class Quantized:
 class ResidualVectorQuantizer(Float32Module):
     """K codebooks of `codebook_size` entries in D dimensions.
 
-    content_dimension: the number of latent channels, from the first, that RVQ-1 alone quantizes; the layers above
-    quantize the other channels. 0: all layers quantize all channels. Codebook vectors have D channels in either case,
-    with zeros in the channels that their layer does not quantize, and the decoder's input is their sum. An RVQ-1 with
-    its own channels gets no gradient from reconstruction: its vectors reach the decoder as constants.
+    content_dimension: the number of latent channels, from the first, that only RVQ-1 quantizes; the layers above
+    quantize the other channels. 0: all layers quantize all channels. Codebook entries always have D channels, with
+    zeros in the channels that their layer does not quantize, and the decoder's input is their sum. An RVQ-1 with its
+    own channels gets no gradient from reconstruction: its entries are constants to the decoder.
 
-    The codebooks are a buffer: no gradient reaches them. Training moves them with `CodebookEMA`.
+    The codebooks are a buffer without gradients; in training `CodebookEMA` updates them.
     """
 
     codebooks: Tensor
@@ -56,13 +55,13 @@ class ResidualVectorQuantizer(Float32Module):
     def __init__(self, num_quantizers: int, codebook_size: int, dimension: int, content_dimension: int = 0) -> None:
         super().__init__()
         self.num_quantizers, self.content_dimension = num_quantizers, content_dimension
-        # Random, not zero: with all-zero codebooks every code is 0 and any comparison of codes passes.
+        # Random, not zero: with zero codebooks every code is 0, and tests that compare codes always pass.
         edge = (3 / dimension) ** 0.5
         books = torch.empty(num_quantizers, codebook_size, dimension).uniform_(-edge, edge)
         self.register_buffer("codebooks", books)
 
     def encode(self, latents: Tensor, last: int) -> Tensor:
-        """Quantize latents with the first `last` layers: [B, T, D] -> int64 [B, last, T]. Layers above cost nothing."""
+        """Quantize latents with the first `last` layers: [B, T, D] -> int64 [B, last, T]."""
         with no_autocast(latents.device):
             residual, rest = self.inputs(latents.float())
             rows = []
@@ -73,8 +72,11 @@ class ResidualVectorQuantizer(Float32Module):
         return torch.stack(rows, 1)
 
     def content(self, latents: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Quantize with RVQ-1 alone, in training: latents [B, T, D] -> its input and its vectors, straight-through,
-        both float32 [B, T, D], its codes, int64 [B, T], and `distances` of its input, float32 [B, T, N]."""
+        """Quantize latents [B, T, D] with RVQ-1 only, in training.
+
+        Return its input and its entries, straight-through, both float32 [B, T, D], its codes, int64 [B, T], and the
+        `distances` of its input, float32 [B, T, N].
+        """
         with no_autocast(latents.device):
             content, _ = self.inputs(latents.float())
             distances = self.distances(content, 0)
@@ -82,14 +84,14 @@ class ResidualVectorQuantizer(Float32Module):
             return content, content + (F.embedding(codes, self.codebooks[0]) - content).detach(), codes, distances
 
     def decode(self, codes: Tensor, first: int = 0) -> Tensor:
-        """Sum the codebook vectors of codes of the layers from `first` on: int64 [B, K', T] -> [B, T, D]."""
+        """Sum the entries of the codes of layers `first`, `first` + 1, ...: int64 [B, K', T] -> [B, T, D]."""
         return torch.stack([F.embedding(codes[:, i], self.codebooks[first + i]) for i in range(codes.shape[1])]).sum(0)
 
     def forward(self, latents: Tensor, mask: Tensor | None = None, num_layers: Tensor | None = None) -> Quantized:
         """Quantize for training.
 
-        latents: [B, T, D]. mask: [B, T, 1], 1 on valid frames (None: all). num_layers: int [B], how many layers each
-        clip is decoded from (quantizer dropout; None: all of them).
+        latents: [B, T, D]. mask: [B, T, 1], 1 on valid frames (None: all). num_layers: int [B], the number of layers
+        that each clip is decoded from (quantizer dropout; None: all).
         """
         with no_autocast(latents.device):
             return self._forward(latents.float(), mask, num_layers)
@@ -106,8 +108,8 @@ class ResidualVectorQuantizer(Float32Module):
             quantized = F.embedding(codes, self.codebooks[k])
             rows.append(codes)
             residuals.append(residual.detach())
-            # The gradient of each layer's error reaches the encoder, because the codebook entry that is subtracted is a
-            # constant. EnCodec subtracts a straight-through copy, whose gradient cancels: only its first layer commits.
+            # The subtracted codebook entry is a constant, so each layer's error has a gradient to the encoder. EnCodec
+            # subtracts a straight-through copy, whose gradient cancels it in all layers but the first.
             active = weight if num_layers is None else weight * (num_layers > k).view(-1, 1, 1)
             commitment = commitment + ((residual - quantized).square().mean(-1, keepdim=True) * active).sum() / frames
             if k == 0:
@@ -115,7 +117,7 @@ class ResidualVectorQuantizer(Float32Module):
             total = total + (quantized if num_layers is None else quantized * (num_layers > k).view(-1, 1, 1))
             residual = self.above(k, residual, quantized, rest)
         through = content if rest is None else rest
-        if rest is not None and num_layers is not None:  # RVQ-1 alone holds nothing of the other channels
+        if rest is not None and num_layers is not None:  # RVQ-1 does not quantize the other channels
             through = through * (num_layers > 1).view(-1, 1, 1)
         return Quantized(
             latents=through + (total - through).detach(),
@@ -127,15 +129,14 @@ class ResidualVectorQuantizer(Float32Module):
         )
 
     def inputs(self, latents: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Return the input of RVQ-1, and the input of the layers above, or None where that is RVQ-1's residual."""
+        """Return the input of RVQ-1 and the input of layer 1, or None if that is the residual of RVQ-1."""
         c = self.content_dimension
         if not c:
             return latents, None
         return F.pad(latents[..., :c], (0, latents.shape[-1] - c)), F.pad(latents[..., c:], (c, 0))
 
     def above(self, k: int, residual: Tensor, quantized: Tensor, rest: Tensor | None) -> Tensor:
-        """Return the input of the layer above layer k: the residual of layer k, or `rest` (of `inputs`) above layer 1
-        where RVQ-1 has channels of its own."""
+        """Return the input of layer k + 1: `rest` (from `inputs`) for k = 0 if it is not None, else the residual."""
         return rest if rest is not None and k == 0 else residual - quantized
 
     def nearest(self, vectors: Tensor, k: int) -> Tensor:
@@ -143,8 +144,7 @@ class ResidualVectorQuantizer(Float32Module):
         return self.distances(vectors, k).argmin(-1)
 
     def distances(self, vectors: Tensor, k: int) -> Tensor:
-        """Return the squared distances to the entries of codebook k, minus |x|^2, which all entries share:
-        [..., D] -> [..., N]."""
+        """Return the squared distances to the entries of codebook k, minus |x|^2: [..., D] -> [..., N]."""
         book = self.codebooks[k]
         scores = torch.addmm(book.square().sum(1), vectors.reshape(-1, vectors.shape[-1]), book.T, alpha=-2.0)
         return scores.view(*vectors.shape[:-1], len(book))

@@ -1,9 +1,9 @@
 """The encoder and decoder of the paper: SEANet (arXiv 2009.02095, as in EnCodec, 2210.13438) with a recurrence.
 
-Layout [B, length, channels] throughout: seen as an image of height 1 in channels-last layout, a convolution needs no
-transpose and meets a fast CPU kernel. `lengths` [B] (int64, on the CPU) are the valid samples or frames of each clip;
-what lies behind a clip's end is arbitrary, and every layer that looks beyond one frame takes care of it, so that a clip
-comes out the same alone and in any batch. Every sum is the authors'; only the order of additions differs.
+The layout is [B, length, channels]. Viewed as an image of height 1 in channels-last layout, it needs no transpose for a
+convolution, and CPUs have a fast kernel for it. `lengths` [B] (int64, on the CPU) are the valid samples or frames of
+each clip. Values after a clip's end are arbitrary; every layer with a kernel longer than 1 replaces them, so the output
+of a clip does not depend on its batch. The computation is that of the authors' code but for the order of additions.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from vocable.codec.staged import Staged
 
 
 class ELU(nn.Module):
-    """In place: every input here is a fresh padded copy, or a hidden activation that nothing else reads."""
+    """ELU in place. Every input is a padded copy, or an activation that no other layer reads."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Apply ELU in place, to a tensor of any shape."""
+        """Apply ELU to a tensor of any shape."""
         return F.elu(x, inplace=True)
 
 
 class Snake(nn.Module):
-    """x + sin(alpha x)^2 / alpha, alpha of each channel learned (Ziyin et al. 2020, arXiv 2006.08195, eq. 3)."""
+    """x + sin(alpha x)^2 / alpha with a learned alpha for each channel (Ziyin et al. 2020, arXiv 2006.08195, eq. 3)."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -42,9 +42,9 @@ class Snake(nn.Module):
 
 
 class Conv1d(nn.Conv1d):
-    """An activation, if any, then a convolution of [B, L, C] with reflected edges: ceil(L / stride) frames.
+    """An optional activation, then a convolution with reflection padding: [B, L, C] -> [B, ceil(L / stride), C'].
 
-    kernel - stride samples are reflected, the smaller half at the end; the last stride is filled up by reflection too.
+    The padding is kernel - stride samples, the smaller half at the end, and more at the end to fill the last stride.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class UpConv1d(nn.ConvTranspose1d):
         x = self.activation(x if mask is None else x * mask)
         (stride,), weight = self.stride, self.weight
         if _is_large(weight):
-            # A frame gives two strides of samples; the second falls on the next frame's first.
+            # The output of a frame is two strides long; the second stride overlaps the first one of the next frame.
             first, second = (x @ weight.flatten(1)).view(*x.shape[:2], -1, 2, stride).unbind(3)
             y = F.pad(first, (0, 0, 0, 0, 0, 1)) + F.pad(second, (0, 0, 0, 0, 1, 0))
             y = y.transpose(2, 3).flatten(1, 2)
@@ -101,7 +101,7 @@ class UpConv1d(nn.ConvTranspose1d):
 
 
 class Residual(nn.Module):
-    """A convolution and a pointwise one over half the channels, beside a pointwise shortcut."""
+    """A residual block: a convolution to half the channels and a pointwise one, added to a pointwise shortcut."""
 
     def __init__(self, c: SEANetConfig, channels: int, dilation: int) -> None:
         super().__init__()
@@ -116,8 +116,8 @@ class Residual(nn.Module):
         return total
 
 
-class Recurrence(nn.Module):
-    """LSTM layers, each as wide as its input in each direction, with one skip around them all."""
+class ResidualLSTM(nn.Module):
+    """LSTM layers with `channels` hidden channels in each direction, and one residual connection around all layers."""
 
     def __init__(self, channels: int, layers: int, bidirectional: bool) -> None:
         super().__init__()
@@ -165,9 +165,9 @@ class Up(nn.Module):
 
 
 class _Recurrent(Staged):
-    """The recurrence that encoder and decoder have alike."""
+    """Base class of encoder and decoder, with the recurrence that both have."""
 
-    recurrence: Recurrence
+    recurrence: ResidualLSTM
 
     @property
     def recurrent_layers(self) -> list[nn.Module]:
@@ -187,14 +187,14 @@ class SEANetEncoder(_Recurrent):
         widths = [c.n_filters * 2**i for i in range(len(c.strides) + 1)]
         self.first = Conv1d(c, 1, widths[0], c.kernel_size, activate=False)
         self.stages = nn.ModuleList(Down(c, w, s) for w, s in zip(widths[:-1], reversed(c.strides), strict=True))
-        self.recurrence = Recurrence(widths[-1], c.lstm_layers, c.bidirectional)
+        self.recurrence = ResidualLSTM(widths[-1], c.lstm_layers, c.bidirectional)
         self.last = Conv1d(c, (1 + c.bidirectional) * widths[-1], config.dimension, c.kernel_size)
         self.rows_in, self.rows_out = config.hop_length, 1
         reach = math.ceil(_reach(c, c.strides[::-1]) / config.hop_length)
         self.before_context, self.after_context = (reach, reach), (c.kernel_size - 1, c.kernel_size - 1)
 
     def before(self, waveform: Tensor, num_samples: Tensor | None = None) -> Tensor:
-        """[B, L] -> [B, T, C]."""
+        """Run the stage before the recurrence: [B, L] -> [B, T, C]."""
         lengths = _full(waveform) if num_samples is None else num_samples
         x: Tensor = self.first(waveform.unsqueeze(2).to(next(self.parameters()).dtype), lengths)
         for stage in self.stages:
@@ -202,7 +202,7 @@ class SEANetEncoder(_Recurrent):
         return x
 
     def after(self, x: Tensor, num_frames: Tensor | None = None, first_frame: int = 0) -> Tensor:
-        """[B, T, 2 C] -> latents [B, T, D]."""
+        """Run the stage after the recurrence: [B, T, 2 C] -> latents [B, T, D]."""
         latents: Tensor = self.last(x, _full(x) if num_frames is None else num_frames)
         return latents.float()
 
@@ -216,7 +216,7 @@ class SEANetDecoder(_Recurrent):
         assert c is not None
         widths = [c.n_filters * 2**i for i in range(len(c.strides), -1, -1)]
         self.first = Conv1d(c, config.dimension, widths[0], c.kernel_size, activate=False)
-        self.recurrence = Recurrence(widths[0], c.lstm_layers, bidirectional=False)
+        self.recurrence = ResidualLSTM(widths[0], c.lstm_layers, bidirectional=False)
         self.stages = nn.ModuleList(Up(c, w, s) for w, s in zip(widths[:-1], c.strides, strict=True))
         self.last = Conv1d(c, widths[-1], 1, c.kernel_size)
         self.rows_in, self.rows_out = 1, config.hop_length
@@ -224,13 +224,13 @@ class SEANetDecoder(_Recurrent):
         self.before_context, self.after_context = (c.kernel_size - 1, c.kernel_size - 1), (reach, reach)
 
     def before(self, latents: Tensor, num_frames: Tensor | None = None) -> Tensor:
-        """[B, T, D] -> [B, T, C]."""
+        """Run the stage before the recurrence: [B, T, D] -> [B, T, C]."""
         lengths = _full(latents) if num_frames is None else num_frames
         x: Tensor = self.first(latents.to(next(self.parameters()).dtype), lengths)
         return x
 
     def after(self, x: Tensor, num_frames: Tensor | None = None, first_frame: int = 0) -> Tensor:
-        """[B, T, C] -> speech [B, T * hop_length]."""
+        """Run the stage after the recurrence: [B, T, C] -> speech [B, T * hop_length]."""
         lengths = _full(x) if num_frames is None else num_frames
         for stage in self.stages:
             x, lengths = stage(x, lengths)
@@ -239,13 +239,14 @@ class SEANetDecoder(_Recurrent):
 
 
 def _full(x: Tensor) -> Tensor:
-    """Lengths [B] of clips that all fill the width."""
+    """Return the lengths [B] of clips without padding."""
     return torch.full((len(x),), x.shape[1], device="cpu")
 
 
 def _reach(c: SEANetConfig, strides: Sequence[int]) -> int:
-    """Samples to either side that convolutions around these strides, the first at the sample rate, see at most."""
-    reach, samples = 2 * (c.kernel_size - 1), 1  # of the convolution at the sample rate, and one at the frame rate
+    """Return the context on each side, in samples, of the convolutions at all rates. strides[0] is that at the sample
+    rate."""
+    reach, samples = 2 * (c.kernel_size - 1), 1  # context of the first and last convolution; samples per row
     for stride in strides:
         for j in range(c.residual_layers):
             reach += (c.residual_kernel_size - 1) * c.dilation_base**j * samples
@@ -263,26 +264,26 @@ def _residuals(c: SEANetConfig, channels: int) -> nn.ModuleList:
 
 
 def _is_large(weight: Tensor) -> bool:
-    """Whether a plain matrix product beats a convolution kernel: on a CPU that first packs the weight, which takes
-    longer than the few frames at the slow end of the network."""
+    """Return whether a matrix product is faster than a convolution kernel. On a CPU the kernel first packs the weight,
+    which takes longer than the product itself for the few frames at the lowest rate."""
     return weight.device.type == "cpu" and weight.numel() >= 2**22
 
 
 def _as_image(x: Tensor) -> Tensor:
-    """[B, L, C] as [B, C, 1, L] over the same memory, which is its channels-last layout."""
+    """Return a view of [B, L, C] as [B, C, 1, L], whose memory has channels-last layout."""
     return x.transpose(1, 2).unsqueeze(2)
 
 
 def _as_frames(image: Tensor) -> Tensor:
-    """The reverse of `_as_image`."""
+    """Return a view of [B, C, 1, L] as [B, L, C]."""
     return image.squeeze(2).transpose(1, 2)
 
 
 def _reflect(x: Tensor, lengths: Tensor, left: int, right: int, stride: int) -> Tensor:
-    """Put each clip's mirror image before its start and behind its end.
+    """Pad each clip by reflection: [B, L, C] -> [B, left + L' + right, C], where L' is L rounded up to whole strides.
 
-    [B, L, C] -> [B, left + L' + right, C], L' being L filled up to whole strides. A clip too short to be mirrored is
-    first lengthened with zeros, as the authors' code does. What is not a clip or its edge is arbitrary.
+    A clip that is too short to be reflected is first padded with zeros, as in the authors' code. Values after a clip's
+    right padding are arbitrary.
     """
     width = x.shape[1]
     whole = -(-width // stride) * stride
@@ -290,17 +291,17 @@ def _reflect(x: Tensor, lengths: Tensor, left: int, right: int, stride: int) -> 
         return x
     padded = F.pad(x, (0, 0, left, whole - width + right))
     n = lengths[:, None]
-    after = right + (-n) % stride  # how far each clip's end is mirrored
+    after = right + (-n) % stride  # right padding of each clip
     beyond = torch.arange(int(after.max()), device="cpu")
     position = torch.cat(
         [torch.arange(-left, 0, device="cpu").expand(len(n), -1), n + torch.minimum(beyond, after - 1)], 1
     )
-    room = torch.maximum(n, after.clamp_min(left) + 1)  # the length after lengthening
+    room = torch.maximum(n, after.clamp_min(left) + 1)  # the length with zero padding
     source = position.abs()
     source = torch.where(source < room, source, 2 * (room - 1) - source)
     inside = (source < n).to(x.device)[..., None]
     mirrored = torch.where(inside, x.gather(1, _index(source.clamp(0, width - 1), x)), x.new_zeros(()))
-    # A clip that needs less than another writes its last place again, with the same value: gradients count once.
+    # Clips with less padding write their last position several times, with the same value; only one has a gradient.
     again = torch.cat([torch.zeros(len(n), left, dtype=torch.bool, device="cpu"), beyond >= after], 1).to(x.device)[
         ..., None
     ]

@@ -1,8 +1,8 @@
 """The encoder and decoder of `fast`: STFT -> ConvNeXt at 100 Hz -> ConvNeXt and BiLSTM at 50 Hz, and back.
 
-Layout [B, frames, channels] throughout. `mask` is [B, frames, 1], 1 on a clip's own frames and 0 behind them; None
-stands for clips of equal length. Whatever looks beyond one frame (depthwise convolution, recurrence, overlap-add)
-sees zeros behind a clip's end, so that a clip comes out the same alone and in any batch.
+The layout is [B, frames, channels]. `mask` is [B, frames, 1], 1 on valid frames and 0 on padding; None means no
+padding. Layers that use more than one frame (depthwise convolution, recurrence, overlap-add) read zeros after a clip's
+end, so the output of a clip does not depend on its batch.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from vocable.codec.staged import Staged
 
 
 class STFT(Float32Module):
-    """DFT of frames `n_fft` long and `hop` apart under a window, and its inverse, as real matrix products.
+    """STFT with `n_fft` samples per frame and a hop of `hop` samples, and its inverse, as real matrix products.
 
-    Real matrices rather than torch.stft: they export to any runtime and batch without complex numbers. Zeros at the
-    edges, n_fft - hop in all, make L samples give exactly L / hop frames.
+    Unlike torch.stft, real matrix products can be exported to any runtime. n_fft - hop zeros of padding make exactly
+    L / hop frames of L samples.
 
-    Offline, a frame is centred on its hop, half of the zeros stand on either side, and the window is Hann's. A causal
-    frame ends with its hop, all zeros stand before the clip, and the window peaks one hop before the frame's end: it
-    rises over n_fft - hop samples and falls over the last hop. Phases are those at the window's peak, so that
-    neighbouring bins of one partial agree, and that causal frames of two sizes agree with each other.
+    Offline, a frame is centred on its hop, half of the padding is on each side of the clip, and the window is a Hann
+    window. A causal frame ends with its hop, all padding is before the clip, and the window rises over n_fft - hop
+    samples and falls over the last hop. Phases are relative to the peak of the window, so that the phases of
+    neighbouring bins of a partial are equal, and do not depend on the size of a causal frame.
     """
 
     window: Tensor
@@ -42,21 +42,21 @@ class STFT(Float32Module):
             raise ValueError(f"n_fft ({n_fft}) must be a multiple of the STFT hop ({hop})")
         self.n_fft, self.hop = n_fft, hop
         self.edge = n_fft - hop if causal else (n_fft - hop) // 2  #: zeros before the clip
-        #: The least summed squared window that overlap-add divides by: a causal clip's last hop has one frame alone,
-        #: whose window falls to 0, and must not raise that frame's noise.
+        #: Lower limit of the summed squared window, which overlap-add divides by. The last hop of a causal clip belongs
+        #: to one frame only, whose window falls to 0, and dividing by it would amplify noise.
         self.floor = 0.25 if causal else 1e-4
         bins = n_fft // 2 + 1
-        with torch.device("cpu"):  # no checkpoint holds these: they are needed even where a model is shapes alone
+        with torch.device("cpu"):  # never on the meta device, because no checkpoint holds these buffers
             peak = n_fft - hop if causal else n_fft // 2
             samples = torch.arange(n_fft, dtype=torch.float64) - peak
             angle = 2 * math.pi * samples[:, None] * torch.arange(bins) / n_fft
             window = _causal_window(n_fft, hop) if causal else torch.hann_window(n_fft, dtype=torch.float64)
-            # Every bin but the first and the last stands for its mirror image too.
+            # Each bin except the first and the last also represents its negative frequency.
             twice = torch.full((bins,), 2.0, dtype=torch.float64)
             twice[0] = twice[-1] = 1.0
             analysis, synthesis = torch.empty(2, n_fft, 2 * bins)
             for columns, part in ((slice(bins), torch.cos), (slice(bins, None), lambda x: -x.sin())):
-                wave = part(angle)  # one after the other, which takes half the memory
+                wave = part(angle)  # one at a time, to halve the memory
                 analysis[:, columns] = window[:, None] * wave / math.sqrt(n_fft)
                 synthesis[:, columns] = wave * twice * window[:, None] / math.sqrt(n_fft)
         self.register_buffer("window", window.float(), persistent=False)
@@ -64,15 +64,17 @@ class STFT(Float32Module):
         self.register_buffer("synthesis", synthesis.T, persistent=False)
 
     def forward(self, waveform: Tensor) -> tuple[Tensor, Tensor]:
-        """Real and imaginary parts: [B, L], L a multiple of the hop -> two of [B, L / hop, n_fft / 2 + 1]."""
+        """Return real and imaginary parts: [B, L], L a multiple of the hop -> two of [B, L / hop, n_fft / 2 + 1]."""
         frames = F.pad(waveform.float(), (self.edge, self.n_fft - self.hop - self.edge)).unfold(1, self.n_fft, self.hop)
         with no_autocast(waveform.device):
             real, imag = (frames @ self.analysis).chunk(2, dim=-1)
         return real, imag
 
     def inverse(self, real: Tensor, imag: Tensor, mask: Tensor | None) -> Tensor:
-        """Overlap-add divided by the summed squared window, edges trimmed: the left inverse of `forward`, but for a
-        causal clip's last hop."""
+        """Invert `forward`: overlap-add, divided by the summed squared window, without the padding.
+
+        The inverse is exact except in the last hop of a causal clip.
+        """
         with no_autocast(real.device):
             frames = torch.cat([real, imag], -1).float() @ self.synthesis
         weight = self.window.square().expand(1, frames.shape[1], -1)
@@ -81,7 +83,8 @@ class STFT(Float32Module):
         return self._overlap_add(frames) / self._overlap_add(weight).clamp_min(self.floor)
 
     def _overlap_add(self, frames: Tensor) -> Tensor:
-        """[B, F, n_fft] -> [B, F * hop]. A frame is n_fft / hop pieces; piece i lands i hops after its frame."""
+        """Overlap-add frames: [B, F, n_fft] -> [B, F * hop]."""
+        # Piece i of the n_fft / hop pieces of a frame begins i hops after the frame.
         pieces = frames.view(*frames.shape[:2], -1, self.hop)
         count = pieces.shape[2]
         summed = sum(F.pad(pieces[:, :, i], (0, 0, i, count - 1 - i)) for i in range(count))
@@ -90,23 +93,23 @@ class STFT(Float32Module):
 
 
 def _causal_window(n_fft: int, hop: int) -> Tensor:
-    """Half a sine over n_fft - hop samples up, half a sine over a hop down; with n_fft = 2 hop the sine window."""
+    """Return a window that rises as a sine over n_fft - hop samples and falls as a cosine over the last hop."""
     rise = torch.sin(math.pi / 2 * (torch.arange(n_fft - hop, dtype=torch.float64) + 0.5) / (n_fft - hop))
     fall = torch.cos(math.pi / 2 * (torch.arange(hop, dtype=torch.float64) + 0.5) / hop)
     return torch.cat([rise, fall])
 
 
 class ConvNeXtBlock(nn.Module):
-    """Depthwise convolution, layer norm, two-layer perceptron, residual (ConvNeXt, arXiv 2201.03545, in 1-D).
+    """A 1-D ConvNeXt block (arXiv 2201.03545): depthwise convolution, layer norm, two-layer perceptron, residual.
 
-    look_ahead: frames after the current one that the convolution sees; None: half of the kernel.
+    look_ahead: future frames that the convolution uses (None: half of the kernel).
     """
 
     def __init__(self, dim: int, expansion: int, kernel_size: int, look_ahead: int | None = None) -> None:
         super().__init__()
         half = kernel_size // 2
         right = half if look_ahead is None else look_ahead
-        #: Zeros before and after the frames; the convolution pads symmetrically by itself.
+        #: Zero padding before and after the frames. Symmetric padding is done by the convolution itself.
         self.padding = (kernel_size - 1 - right, right)
         own = half if right == half else 0
         self.depthwise = nn.Conv2d(dim, dim, (1, kernel_size), padding=(0, own), groups=dim)
@@ -120,14 +123,14 @@ class ConvNeXtBlock(nn.Module):
         y = x if mask is None else x * mask
         if self.depthwise.padding == (0, 0):
             y = F.pad(y, (0, 0, *self.padding))
-        # [B, 1, frames, D] seen as an image in channels-last layout: no transpose, and a fast CPU kernel.
+        # An image [B, D, 1, frames] in channels-last layout needs no transpose, and CPUs have a fast kernel for it.
         y = self.depthwise(y.unsqueeze(1).permute(0, 3, 1, 2)).permute(0, 2, 3, 1).squeeze(1)
         y = self.contract(F.gelu(self.expand(self.norm(y))))
         return torch.addcmul(x, y.to(x.dtype), self.scale)
 
 
 class _Recurrent(Staged):
-    """The recurrence of both encoder and decoder: one LSTM layer with a residual connection."""
+    """Base class of encoder and decoder, with one LSTM layer and a residual connection around it."""
 
     lstm: BiLSTM | LSTM
 
@@ -156,7 +159,7 @@ class SpectralEncoder(_Recurrent):
         self.lstm = _recurrence(c)
         content = config.content_dimension
         self.project = nn.Linear(c.frame_dim, config.dimension - content)
-        # No gain and no bias: latents keep their length, so neither they nor the commitment loss can collapse.
+        # Without gain and bias, latents have a fixed norm, so neither they nor the commitment loss can collapse to 0.
         self.norm = nn.LayerNorm(config.dimension - content, elementwise_affine=False)
         self.content = _blocks(c, c.content_blocks, c.frame_dim)
         if content:
@@ -171,16 +174,16 @@ class SpectralEncoder(_Recurrent):
 
     @torch.no_grad()
     def _start_as_transform_codec(self) -> None:
-        """Initialize the weights so that latents are real and imaginary parts of low STFT bins.
+        """Initialize the weights so that latents are the real and imaginary parts of low STFT bins.
 
-        From random weights the path that carries phase is not found in thousands of steps: the log-mel loss shapes the
-        latents first, and then quantization noise covers what is left. `SpectralDecoder` begins as the inverse.
+        With random weights the codec does not learn to transmit phase in thousands of steps: the log-mel loss shapes
+        the latents first, and quantization noise hides the rest. The initial `SpectralDecoder` is the inverse.
         """
         fine_dim = self.embed.out_features
         bins = _start_bins(self.project.out_features, self.project.in_features, fine_dim)
         width = len(bins)
         all_bins = self.embed.in_features // 3
-        for part in range(2):  # real, imaginary
+        for part in range(2):  # the real and the imaginary part
             rows = torch.arange(part * width, (part + 1) * width)
             self.embed.weight[rows] = F.one_hot((part + 1) * all_bins + bins, 3 * all_bins).float()
         for half in range(2):  # the two fine frames of a frame
@@ -190,7 +193,7 @@ class SpectralEncoder(_Recurrent):
         self.project.weight[rows] = F.one_hot(rows, self.project.in_features).float()
 
     def before(self, waveform: Tensor, num_samples: Tensor | None = None) -> Tensor:
-        """[B, L] -> [B, T, frame_dim]."""
+        """Run the stage before the recurrence: [B, L] -> [B, T, frame_dim]."""
         waveform = F.pad(waveform, (0, -waveform.shape[1] % self.rows_in))
         frames = None if num_samples is None else -(-num_samples // self.rows_in)
         mask = frame_mask(frames, waveform.shape[1] // self.rows_in, self.embed.weight)
@@ -198,7 +201,7 @@ class SpectralEncoder(_Recurrent):
         real, imag = self.stft(waveform)
         magnitude = (real.square() + imag.square() + 1e-9).sqrt()
         compressed = 4.0 * magnitude.pow(-0.7)
-        # Shifted and scaled so that speech gives all three about unit variance.
+        # The three features have a variance of about 1 on speech.
         features = torch.cat([0.4 * magnitude.log() + 2.0, real * compressed, imag * compressed], -1)
         x = self.embed_norm(self.embed(features.to(self.embed.weight.dtype)))
         for block in self.fine:
@@ -209,7 +212,10 @@ class SpectralEncoder(_Recurrent):
         return y
 
     def after(self, x: Tensor, num_frames: Tensor | None = None, first_frame: int = 0) -> Tensor:
-        """[B, T, frame_dim] -> latents [B, T, D], those of RVQ-1 first if it has channels of its own."""
+        """Run the stage after the recurrence: [B, T, frame_dim] -> latents [B, T, D].
+
+        The channels that only RVQ-1 quantizes come first.
+        """
         latents: Tensor = self.norm(self.project(x).float())
         if not self.content:
             return latents
@@ -241,14 +247,14 @@ class SpectralDecoder(_Recurrent):
         # Context of the blocks at 50 and 100 Hz, and of overlapping STFT windows.
         window = self.stft.edge / config.hop_length if c.causal else n_fft / config.hop_length
         self.after_context = _reach(self.frame, self.fine, 0 if c.causal else window, window)
-        self.coded_n_fft = c.n_fft  #: STFT size of the encoder, whose bins the initial latents are
-        self.content_dimension = config.content_dimension  #: channels of RVQ-1, before those of the bins
+        self.coded_n_fft = c.n_fft  #: n_fft of the encoder's STFT
+        self.content_dimension = config.content_dimension  #: number of channels that only RVQ-1 quantizes
         if not self.embed.weight.is_meta:
             self._start_as_transform_codec()
 
     @torch.no_grad()
     def _start_as_transform_codec(self) -> None:
-        """Initialize the weights as the inverse of the encoder's initial weights: latents to phases of low bins."""
+        """Initialize the weights as the inverse of the encoder's initial weights."""
         fine_dim = self.head.in_features
         coded = self.embed.in_features - self.content_dimension
         bins = _start_bins(coded, self.embed.out_features, fine_dim)
@@ -259,7 +265,8 @@ class SpectralDecoder(_Recurrent):
         for half in range(2):
             rows = torch.arange(2 * width)
             self.up.weight[half * fine_dim + rows] = F.one_hot(half * 2 * width + rows, self.up.in_features).float()
-        # Every second bin was coded; the ones between are their neighbours' mean. A shorter inverse has fewer bins.
+        # Every second bin is transmitted; the bins between them are the mean of their neighbours. `ratio` maps the bins
+        # of the encoder's STFT to those of an inverse STFT of another size.
         ratio = self.stft.n_fft / self.coded_n_fft
         every_bin = torch.arange(int((2 * width + 1) * ratio) + 1)
         nearness = (1 - (every_bin[:, None] / ratio - bins).abs() / 2).clamp_min(0.0)
@@ -267,16 +274,16 @@ class SpectralDecoder(_Recurrent):
             rows = (part + 1) * all_bins + every_bin
             self.head.weight[rows] = 0.0
             self.head.weight[rows, part * width : (part + 1) * width] = nearness
-        # As quiet as speech is on average: from magnitudes of 1, the first steps would do nothing but turn it down.
+        # Initial magnitudes are those of average speech: from magnitudes of 1, the first steps would only lower them.
         self.head.bias[:all_bins] = -6.0
 
     def before(self, latents: Tensor, num_frames: Tensor | None = None) -> Tensor:
-        """[B, T, D] -> [B, T, frame_dim]."""
+        """Run the stage before the recurrence: [B, T, D] -> [B, T, frame_dim]."""
         x: Tensor = self.embed(latents.to(self.embed.weight.dtype))
         return x
 
     def after(self, x: Tensor, num_frames: Tensor | None = None, first_frame: int = 0) -> Tensor:
-        """[B, T, frame_dim] -> speech [B, T * hop_length]."""
+        """Run the stage after the recurrence: [B, T, frame_dim] -> speech [B, T * hop_length]."""
         mask = frame_mask(num_frames, x.shape[1], self.embed.weight)
         fine_mask = _twice(mask)
         for block in self.frame:
@@ -287,18 +294,18 @@ class SpectralDecoder(_Recurrent):
         log_magnitude, cosine, sine = self.head(self.norm(x)).float().chunk(3, dim=-1)
         if self.phase_noise is not None:
             cosine, sine = self.phase_noise(cosine, sine, 2 * first_frame)
-        # The phase is the direction of a plane vector: no angle, so no wrapping.
+        # The phase is predicted as the direction of a 2-D vector, because an angle would wrap.
         scale = log_magnitude.clamp(max=6.0).exp() * (cosine.square() + sine.square() + 1e-6).rsqrt()
         return self.stft.inverse(cosine * scale, sine * scale, fine_mask)
 
 
 class PhaseNoise(Float32Module):
-    """Adds a vector of length `length` and random direction to each phase vector, before its direction is taken.
+    """Noise on the decoder's phase vectors: adds a vector of length `length` and pseudo-random direction to each one.
 
-    Where the decoder knows the phase, its vector is long, and the noise turns it by little. Where it does not, as in
-    fricatives, the phase is random; without noise it would repeat from frame to frame and be heard as a tone at the
-    frame rate. The direction follows from the frame's number and the bin alone, so decoding repeats bit for bit, whole
-    or in chunks.
+    Where the phase is predictable, the phase vector is long, and the noise hardly changes its direction. Elsewhere, as
+    in fricatives, the noise makes the phase random; otherwise it would be the same in all frames, which is audible as
+    a tone at the frame rate. The direction depends only on the frame's index and the bin, so decoding in chunks gives
+    the same speech as decoding at once.
     """
 
     directions: Tensor
@@ -313,14 +320,16 @@ class PhaseNoise(Float32Module):
         self.register_buffer("directions", directions.float(), persistent=False)
 
     def forward(self, cosine: Tensor, sine: Tensor, first: int) -> tuple[Tensor, Tensor]:
-        """cosine, sine: [B, F, bins], frames first, first + 1, ... of a clip."""
+        """Add noise to phase vectors (cosine, sine), both [B, F, bins]. first: index of the first frame in its clip."""
         rows = (first + torch.arange(cosine.shape[1], device=cosine.device)) % self.PERIOD
         return cosine + self.directions[0, rows], sine + self.directions[1, rows]
 
 
 def _hash(numbers: Tensor) -> Tensor:
-    """A number in [0, 1) for each of some whole numbers, without visible order: two rounds of multiply and xor-shift,
-    in 32 bits. No generator, whose numbers may change with the version of torch."""
+    """Return a pseudo-random number in [0, 1) for each integer, by two rounds of multiply and xor-shift in 32 bits.
+
+    torch's generators are not used, because their numbers may change between versions.
+    """
     x = numbers.to(torch.int64) + 1
     for factor in (0x9E3779B1, 0x85EBCA6B):
         x = (x * factor) & 0xFFFFFFFF
@@ -335,9 +344,9 @@ def _start_bins(dimension: int, frame_dim: int, fine_dim: int) -> Tensor:
 
 
 def _blocks(c: SpectralConfig, count: int, dim: int, look_ahead: int = 0) -> nn.ModuleList:
-    """Return `count` blocks. In a causal codec they divide `look_ahead` frames among them; the first ones get more."""
-    parts = [(look_ahead + count - 1 - i) // count if c.causal else None for i in range(count)]
-    return nn.ModuleList(ConvNeXtBlock(dim, c.expansion, c.kernel_size, part) for part in parts)
+    """Return `count` blocks. In a causal codec their look-aheads sum to `look_ahead` frames; the first get more."""
+    look_aheads = [(look_ahead + count - 1 - i) // count if c.causal else None for i in range(count)]
+    return nn.ModuleList(ConvNeXtBlock(dim, c.expansion, c.kernel_size, frames) for frames in look_aheads)
 
 
 def _recurrence(c: SpectralConfig) -> BiLSTM | LSTM:
@@ -345,9 +354,9 @@ def _recurrence(c: SpectralConfig) -> BiLSTM | LSTM:
 
 
 def _reach(frame: Iterable[nn.Module], fine: Iterable[nn.Module], *windows: float) -> tuple[int, int]:
-    """Frames at 50 Hz before and after the current one that blocks at 50 and 100 Hz and STFT frames together see.
+    """Return the context before and after a frame, in frames at 50 Hz, of blocks at 50 and 100 Hz and an STFT.
 
-    windows: what STFT frames add before and after, in frames at 50 Hz.
+    windows: the context of the STFT frames before and after, in frames at 50 Hz.
     """
     left, right = (
         sum(block.padding[side] for block in frame) + sum(block.padding[side] for block in fine) / 2  # type: ignore[index, misc]
@@ -357,5 +366,5 @@ def _reach(frame: Iterable[nn.Module], fine: Iterable[nn.Module], *windows: floa
 
 
 def _twice(mask: Tensor | None) -> Tensor | None:
-    """The mask of two 100 Hz frames for each 50 Hz frame."""
+    """Return the mask at 100 Hz of a mask at 50 Hz."""
     return None if mask is None else mask.repeat_interleave(2, 1)

@@ -1,8 +1,8 @@
 """`Staged`, the base class of every encoder and decoder: a stage before the recurrence, the recurrent layers with a
 residual connection around them, and a stage after the recurrence.
 
-The two stages see only a few frames to either side of a frame. So a long clip can be processed in chunks (long.py), and
-the clips of a batch can be processed in groups of similar lengths.
+The two stages use only a few frames of context on each side of a frame. So a long clip can be processed in chunks
+(long.py), and the clips of a batch in groups of similar lengths.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from torch import Tensor, nn
 
 from vocable.codec.layers import frame_mask
 
-#: On a CPU, clips whose lengths differ by fewer frames are padded to one batch: a call costs as much as 16 frames.
+#: On a CPU, clips whose lengths differ by fewer frames are padded to one batch: a call takes as long as 16 frames.
 ALIKE_FRAMES = 16
 
 
 class Staged(nn.Module, ABC):
     """An encoder, speech [B, L] -> latents [B, T, D], or a decoder, latents [B, T, D] -> speech [B, T * hop_length].
 
-    Lengths are int64 [B] on the CPU: valid samples or frames of each clip; None: all of them.
+    Lengths are int64 [B] on the CPU: valid samples or frames of each clip (None: all).
     """
 
     rows_in: int  #: input rows per frame: samples for an encoder, 1 for a decoder
     rows_out: int  #: output rows per frame: 1 for an encoder, samples for a decoder
-    before_context: tuple[int, int]  #: frames to the left and to the right of a frame that `before` sees at most
-    after_context: tuple[int, int]  #: frames to the left and to the right of a frame that `after` sees at most
+    before_context: tuple[int, int]  #: largest number of frames before and after a frame that `before` uses
+    after_context: tuple[int, int]  #: largest number of frames before and after a frame that `after` uses
 
     def compile_stages(self) -> None:
         """Compile `before` and `after` with torch.compile; a recurrent layer is one library call already."""
@@ -36,7 +36,7 @@ class Staged(nn.Module, ABC):
         self.after = torch.compile(self.after, dynamic=True)  # type: ignore[method-assign]
 
     def __getstate__(self) -> dict[str, object]:
-        # Compiled stages hold this object: a copy, or an unpickled object, starts with its own stages, not compiled.
+        # Compiled stages refer to this object, so copies and unpickled objects get uncompiled stages of their own.
         return {key: value for key, value in self.__dict__.items() if key not in ("before", "after")}
 
     @abstractmethod
@@ -54,8 +54,10 @@ class Staged(nn.Module, ABC):
 
     @abstractmethod
     def after(self, x: Tensor, num_frames: Tensor | None = None, first_frame: int = 0) -> Tensor:
-        """Run the stage after the recurrence: [B, T, C'] -> the module's output. first_frame: index of the first frame
-        in its clip."""
+        """Run the stage after the recurrence: [B, T, C'] -> the module's output.
+
+        first_frame: index of the first frame in its clip.
+        """
 
     def recur(self, x: Tensor, num_frames: Tensor | None = None) -> Tensor:
         """Run the recurrent layers and add the residual: [B, T, C] -> [B, T, C']."""
@@ -71,9 +73,9 @@ class Staged(nn.Module, ABC):
 
 
 def run_batch(staged: Staged, x: Tensor, lengths: Tensor) -> Tensor:
-    """Return `staged(x, lengths)` in inference; the rows behind a clip's end are arbitrary.
+    """Return `staged(x, lengths)` in inference; the rows after a clip's end are arbitrary.
 
-    On a CPU, padding costs time. So the stages process clips in groups of similar lengths. The recurrence processes all
+    On a CPU, padding costs time, so the stages process clips in groups of similar lengths. The recurrence processes all
     clips as one batch, because most of its time is spent on reading its weights.
     """
     frames = -(-lengths // staged.rows_in)

@@ -1,4 +1,4 @@
-"""`Encoded` and `Decoded`, the results of encode and decode, and the files of codes."""
+"""`Encoded` and `Decoded`, the results of encode and decode; reading and writing token files."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from torch import Tensor
 from vocable.files import atomic_path
 from vocable.terminal import printable
 
-#: Of the files. Version "1" named the codec's id where "2" names the token id, and had no gains.
+#: Version of the file format. Version "1" stored the codec's id instead of the token id, and no gains.
 VERSION = "2"
 SUFFIXES = (".safetensors", ".npz", ".jsonl")
-#: Keys of a header that hold a list, one value a clip.
+#: Keys of a header with one value per clip.
 _PER_CLIP = ("num_frames", "num_samples", "gain")
 LARGEST_CODE = 2**16 - 1
-#: Bytes of the header of an .npz file, unpacked: that of a million clips.
+#: Largest header of an .npz file in bytes, uncompressed: enough for a million clips.
 LARGEST_HEADER = 2**28
 
 
 class TokensError(ValueError):
-    """A token file, or codes, that cannot be used; the message, one printable line, says what to do about it."""
+    """A token file, or codes, that cannot be used. The message is one line that says what to do."""
 
     def __init__(self, message: str) -> None:
         super().__init__(printable(message))
@@ -39,35 +39,35 @@ class TokensError(ValueError):
 
 @dataclass(frozen=True, eq=False)
 class Encoded:
-    """A batch of clips as codes. Compare `codes`: two of them are equal only if they are the same object."""
+    """A batch of clips as codes. Compare `codes`: `==` is identity."""
 
-    codes: Tensor  #: int64 [B, K', T], the rows that `layers` selects; 0 behind a clip's end
+    codes: Tensor  #: int64 [B, K', T], one row for each layer of `layers`; 0 after a clip's end
     num_frames: Tensor  #: int64 [B]
     num_samples: Tensor  #: int64 [B]
-    layers: slice  #: which of the codec's layers the rows are
-    token_id: str  #: of the codec that made them; in a file of version 1, the codec's own id
-    sample_rate: int  #: Hz
-    frame_rate: float  #: Hz
-    #: float32 [B], by which each clip was multiplied before it was encoded; None: the codec takes clips as they are
+    layers: slice  #: the codec's layers whose codes the rows are
+    token_id: str  #: token id of the codec; in a file of version 1, the codec's id
+    sample_rate: int  #: in Hz
+    frame_rate: float  #: in Hz
+    #: float32 [B], the factor that each clip was multiplied by before it was encoded; None: the codec has no level
     gain: Tensor | None = None
 
     @property
     def semantic(self) -> Tensor:
-        """RVQ-1: int64 [B, 1, T]."""
+        """The codes of RVQ-1: int64 [B, 1, T]. Raises TokensError if `layers` does not begin with it."""
         if self.layers.start != 0:
-            raise TokensError(f"these codes begin at layer {self.layers.start}: they hold no semantic row")
+            raise TokensError(f"these codes begin at layer {self.layers.start}: they hold no semantic codes")
         return self.codes[:, :1]
 
     @property
     def acoustic(self) -> Tensor:
-        """The rows behind RVQ-1: int64 [B, K' - 1, T]."""
+        """The codes of the layers above RVQ-1: int64 [B, K' - 1, T]."""
         return self.codes[:, 1:] if self.layers.start == 0 else self.codes
 
     def __len__(self) -> int:
         return len(self.codes)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write .safetensors, .npz or .jsonl, by the suffix; codes are uint16 (int in JSON).
+        """Write a token file in the format of the suffix, .safetensors, .npz or .jsonl; codes are stored as uint16.
 
         Raises TokensError for another suffix, and for codes that are not 0 to 65,535.
         """
@@ -76,12 +76,12 @@ class Encoded:
             writer(temporary, self._header(), self._stored())
 
     def to_bytes(self) -> bytes:
-        """What `save` writes into a .safetensors file; the same codes give the same bytes."""
+        """Return the bytes of a .safetensors file, which are always the same for the same codes."""
         header = {"vocable": json.dumps(self._header())}
         return safetensors.numpy.save({"codes": np.ascontiguousarray(self._stored())}, header)
 
     def clips(self) -> list[Encoded]:
-        """Each clip by itself, without padding."""
+        """Return each clip as an `Encoded` without padding."""
         return [
             dataclasses.replace(
                 self,
@@ -113,7 +113,7 @@ class Encoded:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Encoded:
-        """Read what `save` wrote. Raises TokensError for anything else."""
+        """Read a token file. Raises TokensError if it cannot be read."""
         reader = _by_suffix(path, {".safetensors": _load_safetensors, ".npz": _load_npz, ".jsonl": _load_jsonl})
         if not Path(path).is_file():
             raise TokensError(f"{path}: no such file")
@@ -121,7 +121,7 @@ class Encoded:
 
     @classmethod
     def from_bytes(cls, data: bytes, name: str = "these bytes") -> Encoded:
-        """Read what `to_bytes` made. Raises TokensError, which says `name`, for anything else."""
+        """Parse the bytes of a .safetensors file. Raises TokensError for invalid bytes; `name` begins the message."""
         return cls._read(name, lambda: _parse_safetensors(data))
 
     @classmethod
@@ -130,7 +130,7 @@ class Encoded:
             header, codes = parse()
             version = header["version"]
             if version not in ("1", VERSION):
-                raise TokensError(f"{name}: token format {version!r} is unknown here; update vocable")
+                raise TokensError(f"{name}: unknown version {version!r} of the token format; update vocable")
             start, stop = _whole_numbers(header["layers"])
             encoded = cls(
                 codes=torch.from_numpy(_integers(codes)),
@@ -150,14 +150,14 @@ class Encoded:
             raise
         except MemoryError as error:
             raise TokensError(f"{name}: its codes do not fit into memory; keep fewer clips in a file") from error
-        except Exception as error:  # whatever a broken file makes a parser say
+        except Exception as error:  # the parsers raise many kinds of exceptions for broken files
             raise TokensError(f"{name}: not a token file of vocable; make one with `vocable encode`") from error
         if not encoded._fits():
             raise TokensError(f"{name}: the codes do not fit the header; encode the audio again")
         return encoded
 
     def _fits(self) -> bool:
-        """Whether codes, lengths, layers and gains go together, as `encode` leaves them."""
+        """Return whether codes, lengths, layers and gains are consistent."""
         shape = self.codes.shape
         if len(shape) != 3 or 0 in shape or not self.num_frames.shape == self.num_samples.shape == shape[:1]:
             return False
@@ -177,16 +177,16 @@ class Encoded:
 
 @dataclass(frozen=True, eq=False)
 class Decoded:
-    """A batch of clips as speech. Compare `waveform`: two of them are equal only if they are the same object."""
+    """A batch of clips as speech. Compare `waveform`: `==` is identity."""
 
-    waveform: Tensor  #: float32 [B, L], 0 behind a clip's end
+    waveform: Tensor  #: float32 [B, L], 0 after a clip's end
     num_samples: Tensor  #: int64 [B]
 
     def __len__(self) -> int:
         return len(self.waveform)
 
     def clips(self) -> list[Tensor]:
-        """Each clip at its own length: a list of float32 [L]."""
+        """Return each clip without padding: a list of float32 [L]."""
         return [w[:n] for w, n in zip(self.waveform, self.num_samples.tolist(), strict=True)]
 
 
@@ -219,20 +219,20 @@ def _load_safetensors(path: Path) -> tuple[dict[str, Any], np.ndarray]:
 
 
 def _parse_safetensors(data: bytes) -> tuple[dict[str, Any], np.ndarray]:
-    # The library reads metadata from files alone: a length, then so much JSON.
+    # The library reads metadata only from files. The format is the size of the header in 8 bytes, then the JSON header.
     size = int.from_bytes(data[:8], "little")
     metadata = json.loads(data[8 : 8 + size])["__metadata__"]
     return json.loads(metadata["vocable"]), safetensors.numpy.load(data)["codes"]
 
 
 def _save_npz(path: Path, header: dict[str, Any], codes: np.ndarray) -> None:
-    with open(path, "wb") as file:  # given a name, numpy may add a suffix to it
+    with open(path, "wb") as file:  # numpy may add a suffix to a path
         np.savez_compressed(file, codes=codes, header=np.array(json.dumps(header)))
 
 
 def _load_npz(path: Path) -> tuple[dict[str, Any], np.ndarray]:
     with np.load(path, allow_pickle=False) as file:
-        # A small file may unpack to any size: what the archive says of that is held against the header first.
+        # A small file may decompress to any size, so the sizes in the archive are first compared with the header.
         sizes = {member.filename: member.file_size for member in file.zip.infolist()}
         if sizes["header.npy"] > LARGEST_HEADER:
             raise ValueError("a header too long")
@@ -245,7 +245,7 @@ def _load_npz(path: Path) -> tuple[dict[str, Any], np.ndarray]:
 
 
 def _save_jsonl(path: Path, header: dict[str, Any], codes: np.ndarray) -> None:
-    """One clip a line: its header and its codes [K', T], without the padding."""
+    """Write one line per clip: its header and its codes [K', T] without padding."""
     with open(path, "w", encoding="utf-8") as file:
         for i, clip in enumerate(codes):
             frames = header["num_frames"][i]
@@ -259,7 +259,7 @@ def _load_jsonl(path: Path) -> tuple[dict[str, Any], np.ndarray]:
         [row.get(key) for key in ("version", "codec_id", "token_id", "layers")] + ["gain" in row] for row in rows
     ]
     if any(origin != origins[0] for origin in origins):
-        raise TokensError(f"{path}: the lines come from different codecs or layers; decode them apart")
+        raise TokensError(f"{path}: the lines come from different codecs or layers; decode them separately")
     header = rows[0] | {key: [row[key] for row in rows] for key in _PER_CLIP if key in rows[0]}
     clips = [_integers(np.array(row["codes"])) for row in rows]
     if any(clip.shape != (len(clips[0]), row["num_frames"]) for clip, row in zip(clips, rows, strict=True)):

@@ -1,18 +1,18 @@
-"""Weight norm in a state dict: folded into the weights for inference, and unfolded for training."""
+"""Fold weight norm into the weights of a state dict, for inference, and unfold it, for training."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-#: Names of the two tensors of weight norm in a state dict, behind the convolution's name.
+#: Names of the two tensors of weight norm in a state dict, after the prefix of the convolution.
 GAIN, DIRECTION = "parametrizations.weight.original0", "parametrizations.weight.original1"
 
 
 def fold(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """Return the state dict without weight norm: weight = g v / |v| (Salimans and Kingma 2016, eq. 2).
 
-    The tensors are removed from `tensors` one by one and changed in place, so that memory never holds both forms.
+    The tensors are removed from `tensors` and changed in place, so that memory never holds both versions.
     """
     folded = {}
     for key in sorted(tensors):
@@ -27,9 +27,9 @@ def fold(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def unfold(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return the state dict with weight norm, the inverse of `fold`, with v = weight.
+    """Return the state dict with weight norm, with v = weight: the inverse of `fold`.
 
-    Weight norm is on convolutions alone, whose weights have three axes. The tensors are removed from `tensors`.
+    Only convolutions, whose weights have three axes, have weight norm. The tensors are removed from `tensors`.
     """
     unfolded = {}
     for key in sorted(tensors):

@@ -81,7 +81,7 @@ def import_dataset(
     )
     with one_at_a_time(out), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # one for each recording of several channels
-        same_plan_or_refuse(out, plan, what="dataset or other options", parts="parts/*.json")
+        same_plan_or_refuse(out, plan, what="dataset or other options", results="parts/*.json")
         rows = _import_rows(stream, out, convert, progress)
         unreadable = [row for row in rows if isinstance(row, str)]
         if unreadable and len(unreadable) == len(rows):

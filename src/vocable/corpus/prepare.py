@@ -102,7 +102,7 @@ def folder(root: Path, speakers_from: str = "parent", language: str | None = Non
     skipped.pop(".txt", None)
     if skipped:
         others = ", ".join(f"{n} {suffix or 'without suffix'}" for suffix, n in sorted(skipped.items()))
-        warnings.warn(f"{root}: files without a suffix of an audio format were passed over: {others}", stacklevel=3)
+        warnings.warn(f"{root}: files without a suffix of an audio format were ignored: {others}", stacklevel=3)
 
 
 #: The function of each corpus, by the name that `vocable prepare` has for it.

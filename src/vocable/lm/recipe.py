@@ -34,11 +34,11 @@ class LMData(Section):
     dev_tokens: str  #: folder with the tokens to evaluate with
     dev: str  #: the manifest of these tokens
     cache: str  #: folder for symbols, aligner and timings; made if it is missing
-    front_end: Literal["phonemes", "characters"] = "phonemes"  #: reads the texts
-    language: str = "en"  #: ISO 639-1, of clips whose manifest names no language
-    longest: Positive = 16.0  #: seconds; longer clips are left out
-    batch_frames: Count = 4000  #: frames of a step, with prompts and padding
-    prompt: Positive = 3.0  #: seconds of the longest prompt
+    front_end: Literal["phonemes", "characters"] = "phonemes"  #: symbols of the texts
+    language: str = "en"  #: language, ISO 639-1, of clips without a language in the manifest
+    longest: Positive = 16.0  #: longest clips in seconds; longer ones are left out
+    batch_frames: Count = 4000  #: frames per step, with prompts and padding
+    prompt: Positive = 3.0  #: length of the longest prompt in seconds
     workers: Count = 1  #: threads that prepare batches
 
 
@@ -47,39 +47,39 @@ class AlignerRecipe(Section):
     """Training of the aligner, if the corpus has none yet."""
 
     steps: AlignerSteps = 800  #: training steps
-    batch_frames: Count = 8000  #: frames of a step, with padding
-    learning_rate: Positive = 2e-3  #: its largest value
+    batch_frames: Count = 8000  #: frames per step, with padding
+    learning_rate: Positive = 2e-3  #: largest learning rate
 
 
 @dataclass(frozen=True)
 class ModelRecipe(Section):
     """What AR and NAR have in common: the transformer."""
 
-    train: bool = True  #: false: this model is not trained
+    train: bool = True  #: whether this model is trained
     dim: Count = 256  #: channels of the transformer
-    layers: Count = 6  #: blocks
+    layers: Count = 6  #: transformer blocks
     heads: Count = 4  #: attention heads
-    hidden: Count = 704  #: channels within the feed-forward network
-    dropout: BelowOne = 0.1  #: in training
-    no_prompt: Fraction = 0.1  #: fraction of clips that have no prompt
+    hidden: Count = 704  #: hidden channels of the feed-forward networks
+    dropout: BelowOne = 0.1  #: dropout in training
+    no_prompt: Fraction = 0.1  #: fraction of clips without a prompt in training
 
 
 @dataclass(frozen=True)
 class ARRecipe(ModelRecipe):
     """AR: text to RVQ-1."""
 
-    timed: bool = True  #: repeat the symbols of the text in the speech, where they begin; false: as in the papers
-    look_ahead: bool = True  #: with each of these symbols, the next one of the text
-    all_layers: bool = False  #: read vectors of all layers of the prompt, as VALL-E's NAR does; false: RVQ-1 only
+    timed: bool = True  #: insert each symbol of the text before its frames; false: no symbols, as in the papers
+    look_ahead: bool = True  #: insert the next symbol of the text with each of these symbols
+    all_layers: bool = False  #: read the codes of all layers of the prompt; false: RVQ-1 only
 
 
 @dataclass(frozen=True)
 class NARRecipe(ModelRecipe):
     """NAR: RVQ-1 to the layers above."""
 
-    dim: Count = 320
-    heads: Count = 5
-    hidden: Count = 880
+    dim: Count = 320  #: channels of the transformer
+    heads: Count = 5  #: attention heads
+    hidden: Count = 880  #: hidden channels of the feed-forward networks
     no_symbols: Fraction = 0.3  #: fraction of clips without symbols, as in voice conversion without a text
 
 
@@ -87,20 +87,21 @@ class NARRecipe(ModelRecipe):
 class LMRecipe(Section):
     """One training run of AR, NAR or both."""
 
-    name: Name  #: of the run; its folder is runs/NAME
-    data: LMData
+    name: Name  #: name of the run; its folder is runs/NAME
+    data: LMData  #: the section `data`
     codec: str = "fast"  #: the codec of the tokens: a folder, a hub id, or encodec:ID
-    aligner: AlignerRecipe = field(default_factory=AlignerRecipe)
-    ar: ARRecipe = field(default_factory=ARRecipe)
-    nar: NARRecipe = field(default_factory=NARRecipe)
+    aligner: AlignerRecipe = field(default_factory=AlignerRecipe)  #: the section `aligner`
+    ar: ARRecipe = field(default_factory=ARRecipe)  #: the section `ar`
+    nar: NARRecipe = field(default_factory=NARRecipe)  #: the section `nar`
+    #: the section `optimizer`
     optimizer: Optimizer = field(default_factory=lambda: Optimizer(learning_rate=1e-3, betas=(0.9, 0.98)))
     init: str = ""  #: folder or hub id of models to start from; empty: random weights
     max_steps: Count = 100_000  #: training steps
-    seed: Seed = 0  #: of weights, batches and dropout
-    device: str = "cpu"  #: to train on: cpu, cuda, ...
-    precision: Literal["float32", "bfloat16", "float16"] = "bfloat16"  #: of matrix products in training
-    accumulate: Count = 1  #: micro-batches of a step
-    threads: Natural = 0  #: CPU threads; 0: as many as torch takes
+    seed: Seed = 0  #: seed of weights, batches and dropout
+    device: str = "cpu"  #: device to train on: cpu, cuda, ...
+    precision: Literal["float32", "bfloat16", "float16"] = "bfloat16"  #: number format of matrix products in training
+    accumulate: Count = 1  #: micro-batches per step
+    threads: Natural = 0  #: CPU threads; 0: torch's default
     save_every: Count = 500  #: steps between two checkpoints
     evaluate_every: Count = 1000  #: steps between two evaluations
     dev_clips: Count = 64  #: clips of the development set to evaluate with
