@@ -81,7 +81,7 @@ def test_forward_agrees_with_encode_and_decode(tiny: SpeechTokenizer, clip: torc
 
 
 def test_every_layer_commits() -> None:
-    """The gradient of each layer's commitment reaches the latents: 2 (residual - code vector), averaged (EnCodec issue 25)."""
+    """The commitment of each layer reaches the latents: its gradient is 2 (residual - code vector) / numel."""
     quantizer = make_tiny().quantizer
     latents = torch.randn(2, 5, 8, requires_grad=True)
     quantized = quantizer(latents)
