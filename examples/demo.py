@@ -47,7 +47,7 @@ def draw(waveform, decoded, codes, rate, seconds, path) -> None:  # type: ignore
     rows = {"original": waveform} | {f":{stop}": w.numpy() for stop, w in decoded.items()}
     figure, axes = plt.subplots(len(rows) + 1, 1, figsize=(11, 2 * len(rows) + 3), sharex=True, layout="constrained")
     for axis, (name, samples) in zip(axes, rows.items(), strict=False):
-        # A whisper of noise: digital silence has no logarithm.
+        # Faint noise, because the logarithm of digital silence is minus infinity.
         noise = np.random.default_rng(0).normal(0, 1e-5, len(samples))
         axis.specgram(samples + noise, NFFT=512, Fs=rate, noverlap=384, vmin=-110, vmax=-20, cmap="magma")
         axis.set_ylabel(f"{name}\nHz")

@@ -131,14 +131,14 @@ def test_what_it_refuses(codec: Encodec, folder: Path, speech: np.ndarray, tmp_p
         codec.encode(np.stack([speech, speech], 1))
     with pytest.raises(TokensError, match="the codes hold layers 1:2: choose layers among these, not 0:2"):
         codec.decode(codec.encode(speech, layers=slice(1, 2)), layers=slice(0, 2))
-    with pytest.raises(CheckpointError, match="no EnCodec there"):
+    with pytest.raises(CheckpointError, match="no EnCodec model in this folder"):
         load_codec(f"encodec:{tmp_path / 'nowhere'}")
     make_tiny().save_pretrained(tmp_path / "ours")
     transformers = pytest.importorskip("transformers")
     sizes = {"vocab_size": 20, "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
     transformers.BertModel(transformers.BertConfig(**sizes, intermediate_size=8)).save_pretrained(tmp_path / "bert")
     for other in ("ours", "bert"):
-        with pytest.raises(CheckpointError, match="no EnCodec there"):
+        with pytest.raises(CheckpointError, match="no EnCodec model in this folder"):
             load_codec(f"encodec:{tmp_path / other}")
     save_encodec(tmp_path, normalize=True)
     with pytest.raises(CheckpointError, match="use facebook/encodec_24khz"):

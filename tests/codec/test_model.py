@@ -139,7 +139,7 @@ def test_errors_name_the_axis_that_is_wrong(tiny: SpeechTokenizer, clip: torch.T
     assert len(tiny.encode(clip[:4, None])) == 4
     codes = tiny.encode(clip).codes
     for call in (tiny.decode, tiny.embed):
-        with pytest.raises(TokensError, match=r"\[K, B, T\], as the official package has it: give codes.transpose"):
+        with pytest.raises(TokensError, match=r"\[K, B, T\]: give codes.transpose"):
             call(codes.transpose(0, 1))
         with pytest.raises(TokensError, match=r"one clip is codes\[None\]"):
             call(codes[0])

@@ -133,4 +133,4 @@ def test_layers_on_the_command_line(tmp_path: Path, capfd: pytest.CaptureFixture
     capfd.readouterr()
     for wrong in ("nine", "1:3", "2,", "-1"):
         assert run_command(*call, "--layer", wrong, "-o", tmp_path / "x") == 2
-        assert "--layer is a number, several as 2,4,6, or avg" in capfd.readouterr().err
+        assert "--layer is a number, several numbers such as 2,4,6, or avg" in capfd.readouterr().err
