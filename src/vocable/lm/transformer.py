@@ -39,6 +39,8 @@ class TransformerConfig:
             raise ValueError(f"dim, layers, heads and hidden must be at least 1, and stages at least 0: {self}")
         if self.dim % self.heads or self.dim // self.heads % 2:
             raise ValueError(f"dim must be heads times an even number, not {self.dim} for {self.heads} heads")
+        if not 0 <= self.dropout < 1 or self.rope_theta <= 0:
+            raise ValueError(f"dropout must be 0 to less than 1, and rope_theta more than 0: {self}")
 
 
 class KVCache:
