@@ -97,7 +97,7 @@ def test_what_waits_is_encoded_in_one_batch_and_a_full_queue_refuses(settings: S
 
     async def scenario() -> None:
         async with running(settings) as engine:
-            engine._on_batch = sizes.append
+            engine.on_batch = sizes.append
             jobs = [engine.submit(Encode(file)) for file in files]
             with pytest.raises(Full, match="6 requests wait already"):
                 engine.submit(Encode(files[0]))

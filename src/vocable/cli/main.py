@@ -26,6 +26,7 @@ from vocable.cli import (
     prepare,
     reconstruct,
     semantic,
+    serve,
     tokenize,
     train,
     tts,
@@ -48,6 +49,7 @@ app.command()(tokenize.tokenize)
 app.command()(verify.verify)
 app.command()(convert.convert)
 app.command()(tts.tts)
+app.command()(serve.serve)
 app.command()(info.info)
 app.command()(official.import_official)
 app.command()(official.export_official)

@@ -37,6 +37,10 @@ class Results:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.cancel()
+
+    def cancel(self) -> None:
+        """Cancel the job, unless it has ended."""
         if not self._ended:
             self._ended = self.cancelled = True
             self._cancel(self)
@@ -66,15 +70,14 @@ class Results:
 class Engine:
     """Runs jobs in worker processes, each of which has its own models; replaces workers that die."""
 
-    def __init__(self, settings: Settings, *, on_batch: Callable[[int], None] = lambda size: None) -> None:
-        """on_batch: is called with the number of jobs of each batch that is begun."""
+    def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.loaded: Loaded | None = None  #: what the workers have loaded; None until the first is ready
         self.failure: str | None = None  #: why the models could not be loaded at the last attempt
         self.on_failure: Callable[[], None] = lambda: None  #: is called when `failure` is set
         self.restarts = 0  #: of workers that died
         self.waiting: Waiting[Results] = Waiting(settings.limits.waiting)
-        self._on_batch = on_batch
+        self.on_batch: Callable[[int], object] = lambda size: None  #: is called with the number of jobs of each batch
         self._workers: list[_Worker] = []
         self._tasks: list[asyncio.Task[None]] = []
         self._stopping = False
@@ -158,7 +161,7 @@ class Engine:
                 if died.done():
                     self.waiting.put_back(batch)
                     return
-                self._on_batch(len(batch))
+                self.on_batch(len(batch))
                 if not await process.do(batch):
                     return
         finally:

@@ -14,7 +14,7 @@ from vocable.codec.load import load_codec
 from vocable.codec.tokens import Encoded
 from vocable.conversion import VoiceConverter
 from vocable.lm.model import digest
-from vocable.lm.uslm import USLM
+from vocable.lm.uslm import BETWEEN_SENTENCES, USLM
 from vocable.lm.voice import prepare_voice
 from vocable.serve.jobs import Convert, Loaded, PrepareVoice, Refused, Result, Sound, Speak, Voice
 from vocable.serve.payloads import read_recording, refusals, tokens_of
@@ -49,18 +49,23 @@ class Models:
     loaded: Loaded
 
     def speak(self, job: Speak, cancelled: Callable[[], bool]) -> Iterator[Result]:
-        """Speak a text; yield its sentences. `cancelled` is asked between two sentences.
+        """Speak a text; yield its sentences, each with the pause before it. `cancelled` is asked between two sentences.
 
         Raises Refused for a text or a voice that cannot be used.
         """
         if self.uslm is None:
             raise Refused(f"this service does not speak: {self.loaded.missing}")
+        if job.speed != 1:
+            raise Refused("speed: these models speak at one speed, 1.0")
         with refusals():
             sentences = self.uslm.stream(
                 job.text, self._voice(job.voice), language=job.language, takes=job.takes, seed=job.seed
             )
-            for sentence in sentences:
-                yield Sound(sentence.waveform.numpy(), sentence.sample_rate, sentence.text, tuple(sentence.warnings))
+            for number, sentence in enumerate(sentences):
+                rate, waveform = sentence.sample_rate, sentence.waveform.numpy()
+                if number:
+                    waveform = np.pad(waveform, (round(BETWEEN_SENTENCES * rate), 0))
+                yield Sound(waveform, rate, sentence.text, tuple(sentence.warnings))
                 if cancelled():
                     return
 
