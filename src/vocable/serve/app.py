@@ -13,6 +13,7 @@ from vocable.serve.engine import Engine
 from vocable.serve.errors import add_handlers
 from vocable.serve.guard import Guard
 from vocable.serve.metrics import Measured, Metrics
+from vocable.serve.page import mount
 from vocable.serve.settings import Settings
 from vocable.serve.voices import VoiceStore
 
@@ -34,6 +35,8 @@ def build(settings: Settings) -> FastAPI:
     app.state.voices = VoiceStore(settings.voices, most=settings.limits.voices) if settings.voices else None
     for routes in (routes_speech, routes_codec, routes_service):
         app.include_router(routes.router)
+    if settings.page:
+        mount(app)
     add_handlers(app)
     app.add_middleware(Guard, settings=settings)
     app.add_middleware(Measured, metrics=app.state.metrics)  # the outermost, so that refusals are counted
