@@ -27,7 +27,7 @@ def client(settings: Settings) -> Iterator[TestClient]:
         yield client
 
 
-def wait_until(condition: Callable[[], object], seconds: float = 60.0) -> None:
+def wait_until(condition: Callable[[], object], seconds: float = 120.0) -> None:
     """Wait until a condition is true. Fails after `seconds`."""
     end = time.monotonic() + seconds
     while not condition():

@@ -47,7 +47,7 @@ async def running(settings: Settings) -> AsyncIterator[Engine]:
         await engine.stop()
 
 
-async def until(condition: Callable[[], object], seconds: float = 60.0) -> None:
+async def until(condition: Callable[[], object], seconds: float = 120.0) -> None:
     async def wait() -> None:
         while not condition():
             await asyncio.sleep(0.01)
@@ -127,7 +127,7 @@ def test_a_job_that_is_left_ends_between_two_sentences(settings: Settings) -> No
                 with engine.submit(Speak("waits.")) as waits:
                     assert len(engine.waiting) == 1
                 assert len(engine.waiting) == 0 and waits.cancelled
-            await asyncio.wait_for(engine.run(Encode(SPEECH.read_bytes())), 5)
+            await asyncio.wait_for(engine.run(Encode(SPEECH.read_bytes())), 60)
             assert engine.restarts == 0
 
     asyncio.run(scenario())
@@ -144,12 +144,12 @@ def test_a_worker_that_is_killed_is_replaced(settings: Settings) -> None:
                 with pytest.raises(Unavailable, match="died"):
                     while True:
                         await anext(results)
-            await until(lambda: not engine.ready, 5)
+            await until(lambda: not engine.ready)
             sound = await engine.run(Speak("two."))  # waits for the next worker
             assert isinstance(sound, Sound) and engine.restarts == 1
             [second] = engine.process_ids
             os.kill(second, signal.SIGKILL)  # while it is idle
-            await until(lambda: engine.restarts == 2, 5)
+            await until(lambda: engine.restarts == 2)
             assert isinstance(await engine.run(Speak("three.")), Sound)
 
     asyncio.run(scenario())
@@ -163,7 +163,7 @@ def test_models_that_are_missing_are_reported(tmp_path: Path) -> None:
         await engine.start()
         with pytest.raises(Unavailable, match="being loaded"):
             engine.submit(Speak("hello"))
-        await asyncio.wait_for(failed.wait(), 60)
+        await asyncio.wait_for(failed.wait(), 120)
         assert engine.failure and str(tmp_path) in engine.failure and not engine.ready
         await engine.stop()
 

@@ -1,4 +1,4 @@
-"""`vocable serve` as a process of its own: real clients, signals, deaths, and many requests. With the shipped models."""
+"""`vocable serve` as a process: real clients, signals, deaths, and many requests, with the shipped models."""
 
 from __future__ import annotations
 
@@ -26,7 +26,10 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(not (ROOT / "models" / "uslm").is_dir(), reason="the shipped language models are not here"),
 ]
+PATIENCE = 240.0  #: seconds for an answer: the machine may be busy
 TEXT = "The first sentence is short. The second one is here as well. And this is the third."
+SPOKEN = 'vocable_audio_seconds_total{kind="spoken"}'
+CANCELLED = 'vocable_requests_total{method="POST",route="/v1/audio/speech",status="499"}'
 
 
 class Service:
@@ -41,10 +44,10 @@ class Service:
             found = re.search(r"running on (http://\S+)", log.read_text())
             return found is not None or process.poll() is not None
 
-        wait_until(started)
+        wait_until(started, PATIENCE)
         assert found, log.read_text()
         self.url = found[1]
-        wait_until(lambda: httpx.get(f"{self.url}/health/ready").status_code == 200)
+        wait_until(lambda: httpx.get(f"{self.url}/health/ready", timeout=PATIENCE).status_code == 200, PATIENCE)
 
     def workers(self) -> list[psutil.Process]:
         """The worker processes."""
@@ -56,13 +59,15 @@ class Service:
 
     def metric(self, name: str) -> float:
         """The value of a metric."""
-        found = re.search(rf"^{re.escape(name)} (\S+)$", httpx.get(f"{self.url}/metrics").text, re.MULTILINE)
+        found = re.search(
+            rf"^{re.escape(name)} (\S+)$", httpx.get(f"{self.url}/metrics", timeout=PATIENCE).text, re.MULTILINE
+        )
         return float(found[1]) if found else 0.0
 
     def speak(self, **fields: object) -> httpx.Response:
         """Speak a text."""
         body = {"input": "Good morning.", "takes": 1, "response_format": "wav"} | fields
-        return httpx.post(f"{self.url}/v1/audio/speech", json=body, timeout=60)
+        return httpx.post(f"{self.url}/v1/audio/speech", json=body, timeout=PATIENCE)
 
 
 @contextmanager
@@ -106,27 +111,30 @@ def test_the_client_of_openai_creates_and_streams(service: Service, tmp_path: Pa
 def test_the_first_byte_comes_before_the_second_sentence_is_spoken(service: Service) -> None:
     body = {"input": TEXT, "takes": 4, "response_format": "pcm"}
     begun, times = time.monotonic(), []
-    with httpx.stream("POST", f"{service.url}/v1/audio/speech", json=body, timeout=60) as response:
+    with httpx.stream("POST", f"{service.url}/v1/audio/speech", json=body, timeout=PATIENCE) as response:
         for _ in response.iter_raw():
+            if not times:
+                spoken_at_first = service.metric(SPOKEN)
             times.append(time.monotonic() - begun)
-            if len(times) == 1:  # two sentences of the three are not spoken yet
-                assert service.metric('vocable_audio_seconds_total{kind="spoken"}') < 1e6
     assert times[0] < 0.6 * times[-1], times
+    assert service.metric(SPOKEN) > spoken_at_first, "a later sentence came after the first byte"
 
 
 def test_a_client_that_leaves_frees_the_worker(service: Service) -> None:
-    cancelled = service.metric('vocable_requests_total{method="POST",route="/v1/audio/speech",status="499"}')
-    with httpx.stream(
-        "POST", f"{service.url}/v1/audio/speech", json={"input": "Yes. " * 200, "takes": 1, "response_format": "pcm"}
-    ) as response:
+    assert service.speak(input="No.").status_code == 200
+    begun = time.monotonic()
+    assert service.speak(input="No.").status_code == 200
+    idle = time.monotonic() - begun
+    body = {"input": "Yes. " * 200, "takes": 1, "response_format": "pcm"}
+    with httpx.stream("POST", f"{service.url}/v1/audio/speech", json=body, timeout=PATIENCE) as response:
         next(response.iter_raw())
     begun = time.monotonic()
     assert service.speak(input="No.").status_code == 200
-    assert time.monotonic() - begun < 3, "the sentence that ran, and this one"
+    assert time.monotonic() - begun < 1 + 5 * idle, "the sentence that ran, and this one"
+    before = service.metric(CANCELLED)
     with pytest.raises(httpx.ReadTimeout):  # leaves before the first sentence is there
         httpx.post(f"{service.url}/v1/audio/speech", json={"input": TEXT, "takes": 16}, timeout=0.2)
-    name = 'vocable_requests_total{method="POST",route="/v1/audio/speech",status="499"}'
-    wait_until(lambda: service.metric(name) == cancelled + 1, 5)
+    wait_until(lambda: service.metric(CANCELLED) == before + 1)
     assert service.speak().status_code == 200
 
 
@@ -151,14 +159,14 @@ def test_sigterm_finishes_what_runs_and_takes_nothing_new(tmp_path: Path) -> Non
         with pytest.raises(httpx.ConnectError):
             service.speak()
         assert running.result().status_code == 200 and len(running.result().content) > 16_000
-        assert service.process.wait(20) == 143
+        assert service.process.wait(PATIENCE) == 143
         assert "Traceback" not in service.log.read_text()
 
 
 def test_models_that_are_missing_end_the_command(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "vocable", "serve", "--port", "0", "-m", str(tmp_path)]
     environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=PATIENCE)
     assert done.returncode == 2 and str(tmp_path) in done.stderr.splitlines()[-1], done.stderr
     assert "Traceback" not in done.stderr
 
@@ -170,7 +178,7 @@ def test_memory_stays_flat(service: Service) -> None:
     )
 
     def requests(count: int) -> None:
-        with httpx.Client(base_url=service.url, timeout=60) as client:
+        with httpx.Client(base_url=service.url, timeout=PATIENCE) as client:
             for i in range(count):
                 tokens = client.post("/v1/audio/tokens", files={"file": recording})
                 assert tokens.status_code == 200

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 from fastapi import FastAPI
 
@@ -32,7 +33,7 @@ def build(settings: Settings) -> FastAPI:
 
     app = FastAPI(title="vocable", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
     app.state.engine, app.state.settings, app.state.metrics = engine, settings, Metrics(engine)
-    app.state.voices = VoiceStore(settings.voices, most=settings.limits.voices) if settings.voices else None
+    app.state.voices = VoiceStore(Path(settings.voices), most=settings.limits.voices) if settings.voices else None
     for routes in (routes_speech, routes_codec, routes_service):
         app.include_router(routes.router)
     if settings.page:

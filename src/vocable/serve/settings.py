@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 from dataclasses import dataclass, field
-from pathlib import Path
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Settings:
     port: int = 8000
     model: str | None = None  #: the codec, as in `load_codec`; None: the embedded one
     models: str | None = None  #: the language models, as in `load_models`; None: the shipped ones, if any
-    voices: Path | None = None  #: folder of prepared voices; None: voices cannot be created
+    voices: str | os.PathLike[str] | None = None  #: folder of prepared voices; None: voices cannot be created
     device: str = "cpu"
     api_key: str | None = field(default=None, repr=False)  #: that clients must send; None: clients need no key
     no_auth: bool = False  #: allow other machines without a key
