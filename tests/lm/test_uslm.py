@@ -6,6 +6,7 @@ import dataclasses
 import inspect
 import json
 import shutil
+import threading
 import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +19,7 @@ import soundfile
 import torch
 
 from conftest import ROOT, SPEECH, make_tiny, run_command
-from vocable import audio
+from vocable import Cancelled, audio
 from vocable.audio import MADE_BY_MACHINE, AudioError
 from vocable.cli import evaluate
 from vocable.cli.tts import tts
@@ -151,6 +152,34 @@ def test_arguments_are_checked_at_the_call(uslm: USLM) -> None:
             uslm.generate(["abc", "de"], **options)  # type: ignore[call-overload]
     with pytest.raises(ValueError, match="nothing to say"):
         uslm.generate(["abc", "..."])
+
+
+def test_another_thread_cancels_between_two_steps(uslm: USLM) -> None:
+    """The call ends before the text does, and the models then speak as before."""
+    event, steps = threading.Event(), threading.Semaphore(0)
+
+    def cancelled() -> bool:
+        steps.release()
+        return event.is_set()
+
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(uslm.generate, "abc " * 10_000, takes=1, cancelled=cancelled)
+        assert all(steps.acquire(timeout=60) for _ in range(3))
+        event.set()
+        with pytest.raises(Cancelled, match="cancelled"):
+            running.result(timeout=60)
+    sentences = uslm.stream("a. b.", cancelled=event.is_set)
+    with pytest.raises(Cancelled):
+        next(sentences)
+    event.clear()
+    speech = uslm.generate("abc", takes=1, cancelled=event.is_set)
+    assert torch.equal(speech.codes, uslm.generate("abc", takes=1).codes)
+
+
+def test_cancelling_between_the_layers_of_nar(uslm: USLM) -> None:
+    answers = iter([False, False, True])
+    with pytest.raises(Cancelled):
+        uslm.nar.fill(torch.zeros(20, dtype=torch.int64), cancelled=lambda: next(answers))
 
 
 def test_another_language_is_warned_of_once_a_call(uslm: USLM) -> None:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from vocable.lm.ar import AR, ARConfig
+from vocable.lm.cancelling import IsCancelled, stop_if_cancelled
 from vocable.lm.sampling import Sampling, draw
 from vocable.lm.timing import PAUSE
 
@@ -57,6 +58,7 @@ def speak(
     takes: int = 1,
     judge: Judge | None = None,
     seed: int = 0,
+    cancelled: IsCancelled | None = None,
 ) -> list[Take]:
     """Write the codes of a text in several takes.
 
@@ -64,8 +66,8 @@ def speak(
     float32 [P, D], if the config has a dimension. takes: written as one batch, from one seed. judge: at regular
     intervals the worse half of the takes is replaced by copies of the better half (a particle filter: Gordon et al.
     1993), so that a good beginning and a good ending need not come from one take by chance. Models without timings
-    ignore the judge, because their takes do not show which symbols are finished. Raises ValueError for a text without
-    symbols.
+    ignore the judge, because their takes do not show which symbols are finished. cancelled: asked before each token.
+    Raises ValueError for a text without symbols, and `Cancelled`.
     """
     if not symbols:
         raise ValueError("there is nothing to say in a text without symbols")
@@ -77,6 +79,7 @@ def speak(
     hidden = model.transformer(embedded, causal=True, cache=cache)[:, -1].expand(takes, -1)
     states = [_TakeState(model, list(symbols), limits) for _ in range(takes)]
     for step in count(1):
+        stop_if_cancelled(cancelled)
         logits = model.head(hidden).float()
         allowed = torch.stack([state.allowed() for state in states]).to(logits.device)
         last = [_last_codes(state.take.codes, sampling.window) for state in states]

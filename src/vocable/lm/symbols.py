@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from vocable.lm.nearest_phone import base_letters, nearest_phone
 from vocable.lm.punctuation import MARKS
 
+MOST_SUBSTITUTES = 4096  #: that a table keeps, because texts may hold any number of unknown symbols
 _NO_STRESS = str.maketrans("", "", "ˈˌ")
 
 
@@ -62,12 +63,15 @@ class SymbolTable:
         """
         if symbol in self._ids:
             return symbol
-        if symbol not in self._substitutes:
+        kept = self._substitutes  # another thread may begin a new one
+        if symbol not in kept:
             letters = base_letters(symbol)
             same = (symbol.translate(_NO_STRESS), self._by_letters.get(letters), "c" if letters == "ç" else None)
             found = next((candidate for candidate in same if candidate in self._ids), None) if letters else None
-            self._substitutes[symbol] = found or nearest_phone(symbol, self._by_letters)
-        return self._substitutes[symbol]
+            kept[symbol] = found or nearest_phone(symbol, self._by_letters)
+            if len(kept) >= MOST_SUBSTITUTES:
+                self._substitutes = {}
+        return kept[symbol]
 
     def decode(self, ids: Iterable[int]) -> list[str]:
         """Convert ids to symbols. Raises ValueError for an id outside of the table."""

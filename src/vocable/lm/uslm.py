@@ -20,6 +20,7 @@ from vocable.codec.base import Codec
 from vocable.codec.clips import Waveforms
 from vocable.codec.load import load_codec
 from vocable.codec.tokens import Encoded
+from vocable.lm.cancelling import IsCancelled
 from vocable.lm.clarity import clarity
 from vocable.lm.model import LanguageModels, load_models
 from vocable.lm.nar import GUIDANCE, check_guidance
@@ -68,6 +69,7 @@ class _Options:
     guidance: float
     seed: int
     longest: int
+    cancelled: IsCancelled | None
 
     def __post_init__(self) -> None:
         check_guidance(self.guidance)
@@ -141,6 +143,7 @@ class USLM:
         guidance: float = GUIDANCE,
         seed: int = 0,
         longest: int = LONGEST_SENTENCE,
+        cancelled: IsCancelled | None = None,
     ) -> GeneratedSpeech: ...
     @overload
     def generate(
@@ -155,6 +158,7 @@ class USLM:
         guidance: float = GUIDANCE,
         seed: int = 0,
         longest: int = LONGEST_SENTENCE,
+        cancelled: IsCancelled | None = None,
     ) -> list[GeneratedSpeech]: ...
     def generate(
         self,
@@ -168,6 +172,7 @@ class USLM:
         guidance: float = GUIDANCE,
         seed: int = 0,
         longest: int = LONGEST_SENTENCE,
+        cancelled: IsCancelled | None = None,
     ) -> GeneratedSpeech | list[GeneratedSpeech]:
         """Speak a text, or each text of a list, in a voice.
 
@@ -179,11 +184,13 @@ class USLM:
         guidance: weight of the voice and the text in NAR, as in `NAR.fill`; 0 loses more words and sounds more natural.
         seed: the same seed gives the same speech.
         longest: characters that are spoken in one piece; longer sentences are split.
+        cancelled: asked between two steps of the models, in the thread that speaks. When it returns True, the call (or
+            the next sentence of `stream`) raises `Cancelled`. `threading.Event().is_set` is such a function.
 
         Raises ValueError, before anything is spoken, for a text that cannot be spoken, an option out of range, and a
         voice that is not for this codec. Warns if `language` is not that of the training texts.
         """
-        options = _Options(language, sampling, takes, scorer, guidance, seed, longest)
+        options = _Options(language, sampling, takes, scorer, guidance, seed, longest, cancelled)
         texts = [text] if isinstance(text, str) else text
         prompt = self._prompt(voice)
         plans = [self._sentences(one, options) for one in texts]
@@ -203,12 +210,13 @@ class USLM:
         guidance: float = GUIDANCE,
         seed: int = 0,
         longest: int = LONGEST_SENTENCE,
+        cancelled: IsCancelled | None = None,
     ) -> Iterator[GeneratedSpeech]:
         """Speak a text sentence by sentence; yields each one as soon as it is ready.
 
         Options, errors and warnings are those of `generate`; the arguments are checked at the call.
         """
-        options = _Options(language, sampling, takes, scorer, guidance, seed, longest)
+        options = _Options(language, sampling, takes, scorer, guidance, seed, longest, cancelled)
         prompt = self._prompt(voice)
         sentences = self._sentences(text, options)
         self.models.warn_of_language(language)
@@ -258,6 +266,7 @@ class USLM:
             takes=options.takes,
             judge=judge,
             seed=seed,
+            cancelled=options.cancelled,
         )
         if options.scorer is None:
             best = takes[rank(takes, judge or _mean_log_likelihood)[0]]
@@ -268,7 +277,13 @@ class USLM:
 
     def _decode(self, sentence: _Sentence, take: Take, prompt: Tensor | None, options: _Options) -> GeneratedSpeech:
         """Write the layers above RVQ-1 and decode the codes."""
-        codes = self.nar.fill(torch.tensor(take.codes), prompt, take.symbols or None, guidance=options.guidance)
+        codes = self.nar.fill(
+            torch.tensor(take.codes),
+            prompt,
+            take.symbols or None,
+            guidance=options.guidance,
+            cancelled=options.cancelled,
+        )
         waveform = self.codec.decode(codes[None]).waveform[0].cpu()
         return GeneratedSpeech(sentence.text, waveform, self.codec.sample_rate, codes.cpu(), take.warnings)
 
