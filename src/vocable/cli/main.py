@@ -23,6 +23,7 @@ from vocable.cli import (
     evaluate,
     info,
     official,
+    page,
     prepare,
     reconstruct,
     semantic,
@@ -50,6 +51,7 @@ app.command()(verify.verify)
 app.command()(convert.convert)
 app.command()(tts.tts)
 app.command()(serve.serve)
+app.command()(page.page)
 app.command()(info.info)
 app.command()(official.import_official)
 app.command()(official.export_official)

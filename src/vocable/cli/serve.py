@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
+
+if TYPE_CHECKING:
+    from vocable.serve import Settings
+
+CHECK_SECONDS = 0.1  #: between two checks whether the server has started
 
 
 def serve(
@@ -33,8 +42,7 @@ def serve(
     grace: float = typer.Option(30.0, min=0.0, help="Seconds that running requests have to finish after SIGTERM."),
 ) -> None:
     """Serve speech, voice conversion and the codec over HTTP."""
-    from vocable.extras import need
-    from vocable.serve import Limits, Settings, create_app
+    from vocable.serve import Limits, Settings
 
     settings = Settings(
         host=host,
@@ -57,18 +65,37 @@ def serve(
             waiting=max_waiting,
         ),
     )
+    run(settings)
+
+
+def run(settings: Settings, *, started: Callable[[str], object] = lambda url: None) -> None:
+    """Run the service until a signal ends it. started: is called in a thread, with the URL, when it listens.
+
+    Raises ValueError if the models cannot be loaded, typer.Exit if the server cannot start.
+    """
+    from vocable.extras import need
+    from vocable.serve import create_app
+
     uvicorn = need("uvicorn", "serve")
     app = create_app(settings)
-    server = uvicorn.Server(
-        uvicorn.Config(app, host=host, port=port, ws="none", timeout_graceful_shutdown=max(1, round(grace)))
-    )
+    grace = max(1, round(settings.grace))
+    config = uvicorn.Config(app, host=settings.host, port=settings.port, ws="none", timeout_graceful_shutdown=grace)
+    server = uvicorn.Server(config)
 
     def stop() -> None:
         """End the service if its models cannot be loaded at its start."""
         if app.state.engine.loaded is None:
             server.should_exit = True
 
+    def wait_for_start() -> None:
+        while not (server.started or server.should_exit):
+            time.sleep(CHECK_SECONDS)
+        if server.started:
+            port = server.servers[0].sockets[0].getsockname()[1]
+            started(f"http://{settings.host}:{port}")
+
     app.state.engine.on_failure = stop
+    threading.Thread(target=wait_for_start, daemon=True).start()
     server.run()
     if app.state.engine.loaded is None and app.state.engine.failure:
         raise ValueError(app.state.engine.failure)

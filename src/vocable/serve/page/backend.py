@@ -57,7 +57,8 @@ class Recording:
         return Sound(self.waveform, self.sample_rate)
 
     def first_layers(self, count: int) -> Encoded:
-        """Return the tokens of the first `count` layers."""
+        """Return the tokens of the first `count` layers, or of all if there are fewer."""
+        count = min(count, len(self.codes))
         return replace(self.encoded, codes=self.encoded.codes[:, :count], layers=slice(0, count))
 
 

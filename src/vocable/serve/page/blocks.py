@@ -43,7 +43,9 @@ def mount_blocks(app: FastAPI) -> None:
 
 def _blocks(backend: Backend) -> gr.Blocks:
     """Return the page."""
-    with gr.Blocks(title="vocable", analytics_enabled=False, delete_cache=(_KEEP_SECONDS, _KEEP_SECONDS)) as page:
+    with gr.Blocks(
+        title="vocable", analytics_enabled=False, fill_width=True, delete_cache=(_KEEP_SECONDS, _KEEP_SECONDS)
+    ) as page:
         head = gr.HTML(_head("loading the models …"), elem_id="head")
         with gr.Tabs():
             decoded_layers = tokens.add_tab(backend)

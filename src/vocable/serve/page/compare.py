@@ -30,7 +30,7 @@ def add_tab(backend: Backend) -> None:
         players, guesses = [], []
         with gr.Row():
             for letter in LETTERS:
-                with gr.Column(min_width=240):
+                with gr.Column(min_width=190):
                     players.append(player(f"Version {letter}", f"compare-{letter}"))
                     guesses.append(gr.Radio(CHOICES, label=f"{letter} is", elem_id=f"compare-guess-{letter}"))
         reveal = gr.Button("Reveal", interactive=False, elem_id="compare-reveal")

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from vocable.evaluation.metrics.spectral import HOP, magnitude
 
-_WIDTH, _DPI = 9.2, 140  # inches, and dots per inch
+_DPI = 150
 _TEXT = "#7c8594"  # is readable on white and on black
 _RANGE = 75  # dB that a spectrogram shows
 
@@ -23,7 +23,7 @@ def tokens(speech: np.ndarray, decoded: np.ndarray, sample_rate: int, codes: np.
 
     speech, decoded: float32 [L]. codes: int [K, T]. layers: the number of layers that are decoded; the others are pale.
     """
-    figure = _figure(6.4)
+    figure = _figure(7.0, 6.4)
     above, matrix, below = figure.subplots(3, 1, sharex=True)
     top = _spectrogram(above, speech, sample_rate)
     _codes(matrix, codes, np.arange(len(codes)) < layers, len(speech) / sample_rate)
@@ -39,7 +39,7 @@ def origins(rows: Mapping[str, tuple[np.ndarray, np.ndarray]], seconds: float) -
 
     rows: name -> codes int [K, T], and bool [K]: the layers that are not pale.
     """
-    figure = _figure(1.35 * len(rows) + 0.3)
+    figure = _figure(11.0, 1.5 * len(rows) + 0.3)
     panels = figure.subplots(len(rows), 1, sharex=True, squeeze=False)[:, 0]
     for axes, (name, (codes, strong)) in zip(panels, rows.items(), strict=True):
         _codes(axes, codes, strong, seconds)
@@ -68,8 +68,8 @@ def _codes(axes: Axes, codes: np.ndarray, strong: np.ndarray, seconds: float) ->
     axes.set_ylabel("layer")
 
 
-def _figure(height: float) -> Figure:
-    return Figure(figsize=(_WIDTH, height), dpi=_DPI, layout="constrained", facecolor="none")
+def _figure(width: float, height: float) -> Figure:
+    return Figure(figsize=(width, height), dpi=_DPI, layout="constrained", facecolor="none")
 
 
 def _image(figure: Figure, description: str) -> str:

@@ -40,7 +40,7 @@ def add_tab(backend: Backend) -> gr.Slider:
         a, b = await asyncio.gather(backend.encode(one), backend.encode(other))
         mixed, reverse = mix(a.encoded, b.encoded, count), mix(b.encoded, a.encoded, count)
         sound, opposite = await asyncio.gather(backend.decode(mixed), backend.decode(reverse))
-        picture = await asyncio.to_thread(_draw, a, mixed, count)
+        picture = await asyncio.to_thread(_draw, a, b, count)
         return playable(sound), playable(opposite), picture
 
     swap.click(exchange, [first, second, kept], [forward, backward, shown], show_progress_on=[forward], **EVENT)
@@ -53,9 +53,12 @@ def mix(content: Encoded, voice: Encoded, kept: int) -> Encoded:
     return replace(content, codes=torch.cat([content.codes[:, :kept], voice.codes[:, kept:, repeated]], 1))
 
 
-def _draw(a: Recording, mixed: Encoded, kept: int) -> str:
-    """Draw the codes of A, those of B as they are used, and the mixed ones."""
-    codes = mixed.codes[0].numpy()
-    from_a = np.arange(len(codes)) < kept
-    rows = {"A": (a.codes, from_a), "mixed": (codes, np.ones(len(codes), bool))}
+def _draw(a: Recording, b: Recording, kept: int) -> str:
+    """Draw the codes of A, those of B as long as A, and the mixed ones. Codes that are not used are pale."""
+    used = np.arange(len(a.codes)) < kept
+    rows = {
+        "A": (a.codes, used),
+        "B": (mix(a.encoded, b.encoded, 0).codes[0].numpy(), ~used),
+        "mixed": (mix(a.encoded, b.encoded, kept).codes[0].numpy(), np.ones_like(used)),
+    }
     return origins(rows, len(a.waveform) / a.sample_rate)

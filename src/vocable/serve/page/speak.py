@@ -13,13 +13,14 @@ import gradio as gr
 import numpy as np
 import soundfile
 
-from vocable.lm.uslm import BETWEEN_SENTENCES, TAKES
+from vocable.lm.uslm import TAKES
 from vocable.serve.jobs import Sound, Voice
 from vocable.serve.page.backend import Backend
 from vocable.serve.page.parts import EVENT, busy, messages, note, playable, player, recorder
 
 INVENTED, RECORDED = "invented by the model", "of my recording"
 _EXAMPLE = "The quick brown fox jumps over the lazy dog. Every word is written as codes, and then spoken."
+_NOTHING: dict[str, Any] = {"sentences": [], "done": True}  #: value of the component that `speech.js` runs
 _SCRIPT = Path(__file__).with_name("speech.js")
 
 
@@ -36,7 +37,7 @@ def add_tab(backend: Backend) -> gr.Dropdown:
                     stop = gr.Button("Stop", variant="stop", interactive=False, elem_id="speak-stop")
                 status = gr.HTML(elem_id="speak-status")
                 speech = gr.HTML(
-                    {"sentences": []},
+                    _NOTHING,
                     html_template=_TEMPLATE,
                     js_on_load=_SCRIPT.read_text(encoding="utf-8"),
                     elem_id="speak-speech",
@@ -64,7 +65,7 @@ def add_tab(backend: Backend) -> gr.Dropdown:
         if not words.strip():
             raise gr.Error("write a text first", print_exception=False)
         prepared = await chosen_voice(choice, path)
-        yield gr.Button(interactive=False), gr.Button(interactive=True), busy("Speaking"), {"sentences": []}, None
+        yield gr.Button(interactive=False), gr.Button(interactive=True), busy("Speaking"), _NOTHING, None
         sounds: list[Sound] = []
         sentences: list[dict[str, Any]] = []
         async for sound in backend.speak(words, prepared, takes=int(number), seed=int(first or 0)):
@@ -72,10 +73,11 @@ def add_tab(backend: Backend) -> gr.Dropdown:
             sentences.append(await asyncio.to_thread(_sentence, sound))
             done = sum(len(s.text) for s in sounds) / len(words)
             message = busy(f"Speaking: {min(done, 1):.0%} of the text")
-            yield gr.skip(), gr.skip(), message, {"sentences": sentences.copy()}, gr.skip()
+            yield gr.skip(), gr.skip(), message, {"sentences": sentences.copy(), "done": False}, gr.skip()
         warnings = tuple(f"{s.text}: {warning}" for s in sounds for warning in s.warnings)
-        joined = playable(_joined(sounds)) if sounds else None
-        yield gr.Button(interactive=True), gr.Button(interactive=False), messages(warnings), gr.skip(), joined
+        joined = Sound(np.concatenate([s.waveform for s in sounds]), sounds[0].sample_rate)
+        ended = {"sentences": sentences, "done": True}
+        yield gr.Button(interactive=True), gr.Button(interactive=False), messages(warnings), ended, playable(joined)
 
     def idle() -> tuple[object, ...]:
         return gr.Button(interactive=True), gr.Button(interactive=False), ""
@@ -98,20 +100,13 @@ def _sentence(sound: Sound) -> dict[str, Any]:
     file = io.BytesIO()
     soundfile.write(file, sound.waveform, sound.sample_rate, format="FLAC")
     audio = f"data:audio/flac;base64,{base64.b64encode(file.getvalue()).decode()}"
-    return {"text": sound.text, "audio": audio, "words": None}
-
-
-def _joined(sounds: list[Sound]) -> Sound:
-    """Join sentences, with silence between them."""
-    rate = sounds[0].sample_rate
-    silence = np.zeros(round(BETWEEN_SENTENCES * rate), np.float32)
-    parts = [part for sound in sounds for part in (silence, sound.waveform)]
-    return Sound(np.concatenate(parts[1:]), rate)
+    words = None if sound.words is None else [[word.text, word.start, word.end] for word in sound.words]
+    return {"text": sound.text, "audio": audio, "words": words}
 
 
 _TEMPLATE = """
 <div class="speech">
-  <button type="button" class="play" aria-label="play or pause" disabled>▶</button>
+  <button type="button" class="play" aria-label="play or pause" disabled></button>
   <div class="words" aria-live="polite"></div>
 </div>
 """

@@ -1,6 +1,5 @@
 // Plays the sentences of the tab "Speak" one after another, as they arrive, and lights the word that is spoken.
-// props.value.sentences: [{text, audio, words: [[word, start, end], ...] or null}, ...], times in seconds.
-const GAP = 150; // milliseconds of silence between two sentences
+// props.value: {sentences: [{text, audio, words: [[word, start, end], ...] or null}, ...], done}, times in seconds.
 const audio = new Audio(); // outside of the document, because the document is rendered again at each change
 let playing = false; // whether the listener wants to hear the speech
 let current = 0; // index of the sentence that is played, or of the one that is waited for
@@ -34,7 +33,7 @@ function render() {
 }
 
 function light() {
-  button().textContent = playing ? "❚❚" : "▶";
+  button().classList.toggle("playing", playing);
   element.querySelectorAll(".sentence").forEach((line, index) => {
     for (const word of line.querySelectorAll(".word")) {
       const heard = index === loaded && audio.currentTime >= word.dataset.start && audio.currentTime < word.dataset.end;
@@ -66,7 +65,7 @@ function pause() {
 
 audio.addEventListener("ended", () => {
   current = loaded + 1;
-  if (current < sentences().length) setTimeout(() => playing && audio.ended && play(current), GAP);
+  if (current < sentences().length) play(current);
   else if (props.value?.done) playing = false;
 });
 

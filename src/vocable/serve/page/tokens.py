@@ -7,8 +7,8 @@ import asyncio
 import gradio as gr
 from gradio.processing_utils import save_bytes_to_cache
 
-from vocable.serve.page.backend import Backend, Recording
 from vocable.serve.page import figures
+from vocable.serve.page.backend import Backend, Recording
 from vocable.serve.page.parts import EVENT, facts, note, playable, player, recorder
 
 PCM_BITS = 16  #: of a sample of uncompressed audio, which the tokens are compared with
@@ -48,7 +48,7 @@ def add_tab(backend: Backend) -> gr.Slider:
             "speech": f"{len(speech.waveform) / speech.sample_rate:.1f} s",
             "codes": f"{count} x {speech.codes.shape[1]}",
             "bit/s": f"{bits:.0f}",
-            "times below 16-bit audio": f"{speech.sample_rate * PCM_BITS / bits:.0f}",
+            "of 16-bit audio": f"1/{speech.sample_rate * PCM_BITS / bits:.0f}",
             "token file": f"{len(data) / 1000:.1f} kB",
         }
         file = await asyncio.to_thread(save_bytes_to_cache, data, "tokens.safetensors", download.GRADIO_CACHE)
@@ -62,4 +62,4 @@ def add_tab(backend: Backend) -> gr.Slider:
     return layers
 
 
-_EMPTY = '<div class="empty">Record a sentence, or upload a recording: its tokens are shown here.</div>'
+_EMPTY = '<div class="placeholder">Record a sentence, or upload a recording: its tokens are shown here.</div>'
