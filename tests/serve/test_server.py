@@ -44,7 +44,8 @@ class Service:
         wait_until(started, PATIENCE)
         assert found, log.read_text()
         self.url = found[1]
-        wait_until(lambda: httpx.get(f"{self.url}/health/ready", timeout=PATIENCE).status_code == 200, PATIENCE)
+        self.client = httpx.Client(base_url=self.url, timeout=PATIENCE)
+        wait_until(lambda: self.client.get("/health/ready").status_code == 200, PATIENCE)
 
     def workers(self) -> list[psutil.Process]:
         """The worker processes."""
@@ -56,15 +57,13 @@ class Service:
 
     def metric(self, name: str) -> float:
         """The value of a metric."""
-        found = re.search(
-            rf"^{re.escape(name)} (\S+)$", httpx.get(f"{self.url}/metrics", timeout=PATIENCE).text, re.MULTILINE
-        )
+        found = re.search(rf"^{re.escape(name)} (\S+)$", self.client.get("/metrics").text, re.MULTILINE)
         return float(found[1]) if found else 0.0
 
     def speak(self, **fields: object) -> httpx.Response:
         """Speak a text."""
         body = {"input": "Good morning.", "takes": 1, "response_format": "wav"} | fields
-        return httpx.post(f"{self.url}/v1/audio/speech", json=body, timeout=PATIENCE)
+        return self.client.post("/v1/audio/speech", json=body)
 
 
 @contextmanager
