@@ -1,10 +1,9 @@
-"""`vocable serve` as a process: real clients, signals, deaths, and many requests, with the shipped models."""
+"""`vocable serve` as a process: real clients, signals, deaths, and many requests."""
 
 from __future__ import annotations
 
 import os
 import re
-import signal
 import subprocess
 import sys
 import time
@@ -22,13 +21,11 @@ import soundfile
 from conftest import ROOT, SPEECH
 from serve.conftest import wait_until
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(not (ROOT / "models" / "uslm").is_dir(), reason="the shipped language models are not here"),
-]
+pytestmark = pytest.mark.slow
 PATIENCE = 240.0  #: seconds for an answer: the machine may be busy
 TEXT = "The first sentence is short. The second one is here as well. And this is the third."
 SPOKEN = 'vocable_audio_seconds_total{kind="spoken"}'
+BATCHES = "vocable_batch_jobs_count"
 CANCELLED = 'vocable_requests_total{method="POST",route="/v1/audio/speech",status="499"}'
 
 
@@ -47,7 +44,8 @@ class Service:
         wait_until(started, PATIENCE)
         assert found, log.read_text()
         self.url = found[1]
-        wait_until(lambda: httpx.get(f"{self.url}/health/ready", timeout=PATIENCE).status_code == 200, PATIENCE)
+        self.client = httpx.Client(base_url=self.url, timeout=PATIENCE)
+        wait_until(lambda: self.client.get("/health/ready").status_code == 200, PATIENCE)
 
     def workers(self) -> list[psutil.Process]:
         """The worker processes."""
@@ -59,15 +57,13 @@ class Service:
 
     def metric(self, name: str) -> float:
         """The value of a metric."""
-        found = re.search(
-            rf"^{re.escape(name)} (\S+)$", httpx.get(f"{self.url}/metrics", timeout=PATIENCE).text, re.MULTILINE
-        )
+        found = re.search(rf"^{re.escape(name)} (\S+)$", self.client.get("/metrics").text, re.MULTILINE)
         return float(found[1]) if found else 0.0
 
     def speak(self, **fields: object) -> httpx.Response:
         """Speak a text."""
         body = {"input": "Good morning.", "takes": 1, "response_format": "wav"} | fields
-        return httpx.post(f"{self.url}/v1/audio/speech", json=body, timeout=PATIENCE)
+        return self.client.post("/v1/audio/speech", json=body)
 
 
 @contextmanager
@@ -85,16 +81,24 @@ def serving(folder: Path, *options: object) -> Iterator[Service]:
 
 
 @pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+def service(uslm_folders: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """A service with tiny models."""
+    models, codec = uslm_folders
     folder = tmp_path_factory.mktemp("service")
-    with serving(folder, "--voices", folder / "voices") as service:
+    with serving(folder, "-m", codec, "--models", models, "--voices", folder / "voices") as service:
         yield service
 
 
-def test_the_client_of_openai_creates_and_streams(service: Service, tmp_path: Path) -> None:
+@pytest.mark.skipif(not (ROOT / "models" / "uslm").is_dir(), reason="the shipped language models are not here")
+def test_the_client_of_openai_creates_and_streams(tmp_path: Path) -> None:
+    with serving(tmp_path) as service:
+        create_and_stream(service, tmp_path)
+
+
+def create_and_stream(service: Service, tmp_path: Path) -> None:
     client = openai.OpenAI(base_url=f"{service.url}/v1", api_key="none")
     model = next(m.id for m in client.models.list() if m.id.startswith("uslm"))
-    asked = {"model": model, "voice": "default", "input": TEXT, "extra_body": {"takes": 1}}
+    asked = {"model": model, "voice": "default", "input": TEXT, "timeout": PATIENCE, "extra_body": {"takes": 1}}
     whole = client.audio.speech.create(**asked, response_format="wav")
     whole.write_to_file(tmp_path / "whole.wav")
     with client.audio.speech.with_streaming_response.create(**asked, response_format="wav") as response:
@@ -139,25 +143,31 @@ def test_a_client_that_leaves_frees_the_worker(service: Service) -> None:
 
 
 def test_a_worker_that_is_killed_is_replaced(service: Service) -> None:
+    batches = service.metric(BATCHES)
+    [worker] = service.workers()
     with ThreadPoolExecutor() as pool:
-        long = pool.submit(service.speak, input="This sentence takes a while to speak, " * 4, takes=16)
-        time.sleep(1)
-        [worker] = service.workers()
-        worker.send_signal(signal.SIGKILL)
-        answer = long.result()
+        worker.suspend()  # so that the request is in flight when the worker dies
+        running = pool.submit(service.speak)
+        wait_until(lambda: service.metric(BATCHES) > batches)
+        worker.kill()
+        answer = running.result()
     assert answer.status_code == 503 and answer.headers["retry-after"], answer.text
     assert service.speak().status_code == 200, "it waits for the next worker"
     assert service.metric("vocable_worker_restarts") == 1
 
 
-def test_sigterm_finishes_what_runs_and_takes_nothing_new(tmp_path: Path) -> None:
-    with serving(tmp_path) as service, ThreadPoolExecutor() as pool:
+def test_sigterm_finishes_what_runs_and_takes_nothing_new(uslm_folders: tuple[Path, Path], tmp_path: Path) -> None:
+    models, codec = uslm_folders
+    with serving(tmp_path, "-m", codec, "--models", models) as service, ThreadPoolExecutor() as pool:
+        [worker] = service.workers()
+        worker.suspend()
         running = pool.submit(service.speak, input=TEXT)
-        time.sleep(1)
+        wait_until(lambda: service.metric(BATCHES) == 1)
         service.process.terminate()
-        time.sleep(0.3)
+        wait_until(lambda: "Shutting down" in service.log.read_text())
         with pytest.raises(httpx.ConnectError):
             service.speak()
+        worker.resume()
         assert running.result().status_code == 200 and len(running.result().content) > 16_000
         assert service.process.wait(PATIENCE) == 143
         assert "Traceback" not in service.log.read_text()
