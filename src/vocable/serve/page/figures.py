@@ -23,7 +23,7 @@ def tokens(speech: np.ndarray, decoded: np.ndarray, sample_rate: int, codes: np.
 
     speech, decoded: float32 [L]. codes: int [K, T]. layers: the number of layers that are decoded; the others are pale.
     """
-    figure = _figure(7.0, 6.4)
+    figure = _figure(7.0, 5.8)
     above, matrix, below = figure.subplots(3, 1, sharex=True)
     top = _spectrogram(above, speech, sample_rate)
     _codes(matrix, codes, np.arange(len(codes)) < layers, len(speech) / sample_rate)
