@@ -72,10 +72,9 @@ def test_jobs_give_what_the_package_gives(settings: Settings, uslm: USLM, tmp_pa
             with engine.submit(Speak("one. two.", Voice(voice.data, is_recording=False), seed=4, takes=2)) as results:
                 sounds = [sound async for sound in results]
             prompt = uslm.prepare_voice(np.concatenate(list(audio.read_blocks(SPEECH, 16_000))))
-            expected = list(uslm.stream("one. two.", prompt, seed=4, takes=2))
             assert [sound.text for sound in sounds] == ["one.", "two."]
-            for sound, one in zip(sounds, expected, strict=True):
-                np.testing.assert_array_equal(sound.waveform, one.waveform)
+            spoken = np.concatenate([sound.waveform for sound in sounds])
+            np.testing.assert_array_equal(spoken, uslm.generate("one. two.", prompt, seed=4, takes=2).waveform)
             for job, message in [
                 (Encode(b"no audio"), "not readable as audio"),
                 (Encode(SPEECH.read_bytes(), slice(0, 9)), "layers"),
@@ -119,7 +118,7 @@ def wav(waveform: np.ndarray) -> bytes:
     return file.getvalue()
 
 
-def test_a_job_that_is_left_ends_between_two_sentences(settings: Settings) -> None:
+def test_a_job_that_is_left_ends(settings: Settings) -> None:
     async def scenario() -> None:
         async with running(settings) as engine:
             with engine.submit(Speak("one. " * 500)) as results:

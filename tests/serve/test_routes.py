@@ -65,6 +65,11 @@ def test_raw_samples_have_the_rate_of_openai(client: TestClient, uslm: USLM) -> 
     assert abs(len(response.content) / 2 - len(expected) * 1.5) <= 2
 
 
+def test_speed(client: TestClient, uslm: USLM) -> None:
+    expected = uslm.generate("one. two.", takes=1, seed=3, rate=2.0).waveform
+    assert len(speech(client, response_format="wav", speed=2)) == 44 + 2 * len(expected)
+
+
 def test_events(client: TestClient) -> None:
     response = client.post("/v1/audio/speech", json=SPOKEN | {"response_format": "wav", "stream_format": "sse"})
     assert response.headers["content-type"].startswith("text/event-stream")

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from vocable.lm.generated import Word
 from vocable.lm.uslm import TAKES
 
 #: Formats of tokens: a line of a .jsonl token file, a .safetensors token file, or codes alone as uint16 [K', T].
@@ -85,6 +86,8 @@ class Sound:
     sample_rate: int  #: Hz
     text: str = ""  #: the sentence that is spoken
     warnings: tuple[str, ...] = ()  #: problems found while it was made
+    #: Words of the sentence, with times from the start of the job's speech; None if the models cannot time them.
+    words: tuple[Word, ...] | None = None
 
     @property
     def seconds(self) -> float:

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException
 
+from vocable.lm.uslm import FASTEST, SLOWEST
 from vocable.serve.encoders import AudioFormat
 from vocable.serve.errors import ApiError, first_error
 from vocable.serve.jobs import Voice
@@ -44,7 +45,7 @@ class SpeechRequest(BaseModel):
     model: str | None = Field(None, description="An id of /v1/models")
     voice: str | VoiceId = Field("default", description="A prepared voice; `default` is invented by the model")
     response_format: AudioFormat = "mp3"
-    speed: float = Field(1.0, ge=0.25, le=4.0)
+    speed: float = Field(1.0, ge=SLOWEST, le=FASTEST)
     stream_format: Literal["audio", "sse"] = "audio"
     seed: int = Field(0, ge=0, lt=2**63, description="The same seed gives the same speech")
     takes: int | None = Field(None, ge=1, description="Versions written of each sentence; the clearest is spoken")

@@ -13,8 +13,10 @@ from vocable.codec.base import Codec
 from vocable.codec.load import load_codec
 from vocable.codec.tokens import Encoded
 from vocable.conversion import VoiceConverter
+from vocable.lm.cancelling import Cancelled
+from vocable.lm.generated import later, with_starts
 from vocable.lm.model import digest
-from vocable.lm.uslm import BETWEEN_SENTENCES, USLM
+from vocable.lm.uslm import USLM
 from vocable.lm.voice import prepare_voice
 from vocable.serve.jobs import Convert, Loaded, PrepareVoice, Refused, Result, Sound, Speak, Voice
 from vocable.serve.payloads import read_recording, refusals, tokens_of
@@ -49,25 +51,30 @@ class Models:
     loaded: Loaded
 
     def speak(self, job: Speak, cancelled: Callable[[], bool]) -> Iterator[Result]:
-        """Speak a text; yield its sentences, each with the pause before it. `cancelled` is asked between two sentences.
+        """Speak a text; yield its sentences, each with the pause before it.
 
-        Raises Refused for a text or a voice that cannot be used.
+        cancelled: asked between two steps of the models; if it returns True, the speech ends. Raises Refused for a text
+        or a voice that cannot be used.
         """
         if self.uslm is None:
             raise Refused(f"this service does not speak: {self.loaded.missing}")
-        if job.speed != 1:
-            raise Refused("speed: these models speak at one speed, 1.0")
-        with refusals():
+        with refusals(), contextlib.suppress(Cancelled):
             sentences = self.uslm.stream(
-                job.text, self._voice(job.voice), language=job.language, takes=job.takes, seed=job.seed
+                job.text,
+                self._voice(job.voice),
+                language=job.language,
+                takes=job.takes,
+                seed=job.seed,
+                rate=job.speed,
+                cancelled=cancelled,
             )
-            for number, sentence in enumerate(sentences):
-                rate, waveform = sentence.sample_rate, sentence.waveform.numpy()
-                if number:
-                    waveform = np.pad(waveform, (round(BETWEEN_SENTENCES * rate), 0))
-                yield Sound(waveform, rate, sentence.text, tuple(sentence.warnings))
-                if cancelled():
-                    return
+            samples = 0
+            for start, sentence in with_starts(sentences):
+                rate = sentence.sample_rate
+                waveform = np.pad(sentence.waveform.numpy(), (round(start * rate) - samples, 0))
+                samples += len(waveform)
+                words = None if sentence.words is None else tuple(later(sentence.words, start))
+                yield Sound(waveform, rate, sentence.text, tuple(sentence.warnings), words)
 
     def convert(self, job: Convert) -> Sound:
         """Convert a recording. Raises Refused if a recording, the text or the voice cannot be used."""
