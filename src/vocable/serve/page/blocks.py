@@ -43,9 +43,10 @@ def mount_blocks(app: FastAPI) -> None:
 
 def _blocks(backend: Backend) -> gr.Blocks:
     """Return the page."""
-    with gr.Blocks(
+    page = gr.Blocks(
         title="vocable", analytics_enabled=False, fill_width=True, delete_cache=(_KEEP_SECONDS, _KEEP_SECONDS)
-    ) as page:
+    )
+    with page:
         head = gr.HTML(_head("loading the models …"), elem_id="head")
         with gr.Tabs():
             decoded_layers = tokens.add_tab(backend)

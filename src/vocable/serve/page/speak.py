@@ -69,8 +69,9 @@ def add_tab(backend: Backend) -> gr.Dropdown:
         sounds: list[Sound] = []
         sentences: list[dict[str, Any]] = []
         async for sound in backend.speak(words, prepared, takes=int(number), seed=int(first or 0)):
+            before = sum(one.seconds for one in sounds)
             sounds.append(sound)
-            sentences.append(await asyncio.to_thread(_sentence, sound))
+            sentences.append(await asyncio.to_thread(_sentence, sound, before))
             done = sum(len(s.text) for s in sounds) / len(words)
             message = busy(f"Speaking: {min(done, 1):.0%} of the text")
             yield gr.skip(), gr.skip(), message, {"sentences": sentences.copy(), "done": False}, gr.skip()
@@ -95,12 +96,17 @@ async def voice_choices(backend: Backend) -> list[str]:
     return [INVENTED, RECORDED, *await backend.voice_names()]
 
 
-def _sentence(sound: Sound) -> dict[str, Any]:
-    """Return a sentence for `speech.js`: its text, its audio, and [word, start, end] in seconds, or None."""
+def _sentence(sound: Sound, before: float) -> dict[str, Any]:
+    """Return a sentence for `speech.js`: its text, its audio, and [word, start, end] in seconds, or None.
+
+    before: seconds of the speech before the sentence.
+    """
     file = io.BytesIO()
     soundfile.write(file, sound.waveform, sound.sample_rate, format="FLAC")
     audio = f"data:audio/flac;base64,{base64.b64encode(file.getvalue()).decode()}"
-    words = None if sound.words is None else [[word.text, word.start, word.end] for word in sound.words]
+    words = (
+        None if sound.words is None else [[word.text, word.start - before, word.end - before] for word in sound.words]
+    )
     return {"text": sound.text, "audio": audio, "words": words}
 
 
