@@ -204,7 +204,6 @@ def test_a_text_is_spoken_and_its_words_are_lit(window: Window) -> None:
     page.get_by_role("spinbutton", name="Takes").fill("2")
     page.locator("#speak-start").click()
     page.locator("#speak-speech .word.lit").first.wait_for()
-    window.picture("speak")
     assert 1 < window.hear("speak-whole") < 20
     page.locator("#speak-speech .play:not(.playing)").wait_for()  # it ends with the last sentence
     spoken = page.locator("#speak-speech .word").all_inner_texts()
@@ -212,6 +211,8 @@ def test_a_text_is_spoken_and_its_words_are_lit(window: Window) -> None:
     assert page.locator("#speak-speech .word.spoken").count() == len(spoken)
     page.locator("#speak-speech .word").nth(4).click()
     page.locator("#speak-speech .word.lit").get_by_text("Good").wait_for()
+    page.locator("#speak-speech .play").click()  # a pause
+    window.picture("speak")
 
 
 @on_the_page

@@ -37,7 +37,7 @@ function light() {
   element.querySelectorAll(".sentence").forEach((line, index) => {
     for (const word of line.querySelectorAll(".word")) {
       const heard = index === loaded && audio.currentTime >= word.dataset.start && audio.currentTime < word.dataset.end;
-      word.classList.toggle("lit", playing && heard && !audio.ended);
+      word.classList.toggle("lit", heard && !audio.ended);
       word.classList.toggle("spoken", index < loaded || (index === loaded && audio.currentTime >= word.dataset.end));
     }
   });
