@@ -113,7 +113,7 @@ def test_large_corpora() -> None:
     run_page("docs/how-to/corpus.md")
 
 
-@pytest.mark.parametrize("page", ["docs/tutorials/speak.md", "docs/tutorials/convert.md"])
+@pytest.mark.parametrize("page", ["docs/tutorials/speak.md", "docs/tutorials/convert.md", "docs/how-to/speak.md"])
 def test_speech(page: str) -> None:
     pytest.importorskip("phonemizer")
     record("voice.wav", "source.wav")
