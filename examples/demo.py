@@ -40,6 +40,8 @@ def main(source: str, out: Path) -> None:
 
     draw(waveform, decoded, encoded.codes[0], rate, seconds, out / "demo.png")
     print(f"drawn   {out / 'demo.png'}")
+    print("page    .venv/bin/pip install -e '.[serve,tts]' && .venv/bin/vocable page")
+    print("        opens a page in the browser: record, see and hear tokens, convert voices, speak texts")
 
 
 def draw(waveform, decoded, codes, rate, seconds, path) -> None:  # type: ignore[no-untyped-def]

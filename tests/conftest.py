@@ -148,13 +148,13 @@ def real_clips(shared: Path) -> list[Path]:
 LETTERS = [*"abcdefghijklmnopqrstuvwxyz", ".", ","]
 
 
-def make_tiny_uslm() -> USLM:
+def make_tiny_uslm(timed: bool = True) -> USLM:
     """A tiny codec of four layers and language models that read characters, all of random weights."""
     codec = make_tiny(num_quantizers=4)
     codec.quantizer.codebooks.copy_(torch.randn(4, 32, 8, generator=torch.Generator().manual_seed(0)))
     torch.manual_seed(0)
     sizes = {"dim": 16, "layers": 1, "heads": 2, "hidden": 16}
-    ar = AR(ARConfig(32, len(LETTERS), TransformerConfig(**sizes)))
+    ar = AR(ARConfig(32, len(LETTERS), TransformerConfig(**sizes), timed=timed))
     nar = NAR(NARConfig(4, 32, 8, len(LETTERS), TransformerConfig(**sizes, stages=3)), codec.quantizer.codebooks)
     aligner = Aligner(AlignerConfig(8, len(LETTERS), 16)).eval()
     for parameter in (*ar.parameters(), *nar.parameters()):

@@ -22,6 +22,7 @@ FLOORS = [
     {"lm"},
     {"conversion"},
     {"evaluation"},
+    {"serve"},
     {"cli", "__main__"},
 ]
 SOURCE = Path(vocable.__file__).parent

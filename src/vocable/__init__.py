@@ -12,12 +12,14 @@ if TYPE_CHECKING:
     from vocable.codec.tokens import TokensError as TokensError
     from vocable.conversion import VoiceConverter as VoiceConverter
     from vocable.conversion import swap_layers as swap_layers
+    from vocable.lm.cancelling import Cancelled as Cancelled
     from vocable.lm.uslm import USLM as USLM
 
 __version__ = "0.1.0"
 __all__ = [
     "USLM",
     "AudioError",
+    "Cancelled",
     "CheckpointError",
     "SpeechTokenizer",
     "TokensError",
@@ -28,6 +30,7 @@ __all__ = [
 
 _MODULES = {
     "AudioError": "vocable.audio",
+    "Cancelled": "vocable.lm.cancelling",
     "CheckpointError": "vocable.codec.checkpoint",
     "SpeechTokenizer": "vocable.codec.model",
     "TokensError": "vocable.codec.tokens",

@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conftest import ROOT
+from vocable.lm import symbols as symbols_module
 from vocable.lm.front_ends import read_text
 from vocable.lm.symbols import SymbolTable
 
@@ -47,6 +48,13 @@ def test_symbols_that_are_not_in_the_table() -> None:
             table.decode([0, wrong])
     with pytest.raises(ValueError, match="each symbol once"):
         SymbolTable(["a", "b", "a"])
+
+
+def test_a_table_keeps_a_bounded_number_of_substitutes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(symbols_module, "MOST_SUBSTITUTES", 4)
+    table = SymbolTable(["a", "ɪ"])
+    for tone in range(40):
+        assert table.substitute(f"a{tone}") == "a" and len(table._substitutes) < 4
 
 
 ENGLISH = json.loads((ROOT / "models" / "uslm" / "config.json").read_text(encoding="utf-8"))["symbols"]

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vocable.lm.timing import PAUSE, best_path, timing_of_path
+from vocable.lm.timing import PAUSE, Timing, best_path, change_rate, timing_of_path
 
 
 def paths(symbols: list[int], frames: int) -> list[list[int]]:
@@ -72,3 +72,18 @@ def test_limits_are_seconds_whatever_the_frame_rate() -> None:
     at_100 = timing_of_path(np.array(path).repeat(2), [7, 8, 9], 100.0)
     assert at_100.symbols == at_50.symbols
     assert max(abs(a - 2 * b) for a, b in zip(at_100.frames, at_50.frames, strict=True)) <= 1
+
+
+def test_intervals_are_those_of_symbols_not_of_pauses() -> None:
+    assert Timing([PAUSE, 3, 3, PAUSE, 5], [2, 1, 4, 3, 1]).intervals() == [(2, 3), (3, 7), (10, 11)]
+
+
+@given(st.lists(st.integers(1, 30), min_size=1, max_size=20), st.floats(0.5, 2.0))
+def test_a_rate_divides_runs_and_keeps_their_order(frames: list[int], rate: float) -> None:
+    assert change_rate(frames, 1.0) == (frames, list(range(sum(frames))))
+    changed, sources = change_rate(frames, rate)
+    assert len(sources) == sum(changed) and sources == sorted(sources) and min(changed) >= 1
+    runs = np.repeat(np.arange(len(frames)), frames)
+    assert runs[sources].tolist() == np.repeat(np.arange(len(frames)), changed).tolist()
+    if min(frames) > 2 * rate:
+        assert sum(changed) == pytest.approx(sum(frames) / rate, abs=0.51)

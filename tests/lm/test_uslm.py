@@ -6,6 +6,7 @@ import dataclasses
 import inspect
 import json
 import shutil
+import threading
 import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,8 +18,8 @@ import pytest
 import soundfile
 import torch
 
-from conftest import ROOT, SPEECH, make_tiny, run_command
-from vocable import audio
+from conftest import ROOT, SPEECH, make_tiny, make_tiny_uslm, run_command
+from vocable import Cancelled, audio
 from vocable.audio import MADE_BY_MACHINE, AudioError
 from vocable.cli import evaluate
 from vocable.cli.tts import tts
@@ -142,6 +143,8 @@ def test_arguments_are_checked_at_the_call(uslm: USLM) -> None:
         ({"takes": 0}, "takes must be at least 1"),
         ({"guidance": -1.0}, "guidance must be 0 or more"),
         ({"guidance": float("nan")}, "guidance must be 0 or more"),
+        ({"rate": 0.4}, "rate must be 0.5 to 2"),
+        ({"rate": float("nan")}, "rate must be 0.5 to 2"),
         ({"seed": -1}, "seed must be at least 0"),
         ({"voice": "voice.wav"}, "a voice is what prepare_voice returns"),
     ):
@@ -151,6 +154,115 @@ def test_arguments_are_checked_at_the_call(uslm: USLM) -> None:
             uslm.generate(["abc", "de"], **options)  # type: ignore[call-overload]
     with pytest.raises(ValueError, match="nothing to say"):
         uslm.generate(["abc", "..."])
+
+
+def test_words_are_timed(uslm: USLM) -> None:
+    """By the frames that AR wrote for their symbols, from the first to the last that is no mark."""
+    speech = uslm.generate('"One," — two  tens.', seed=2)
+    assert speech.words and speech.symbols
+    assert [word.text for word in speech.words] == ['"One,"', "two", "tens."]
+    assert "".join(symbol.text for symbol in speech.symbols) == "one,twotens."
+    seconds = len(speech.waveform) / speech.sample_rate
+    for parts in (speech.words, speech.symbols):
+        times = [time for part in parts for time in (part.start, part.end)]
+        assert times == sorted(times) and times[0] >= 0 and times[-1] <= seconds
+        assert all(part.end - part.start >= 0.0199 for part in parts)
+    spans = {word.text: (word.start, word.end) for word in speech.words}
+    first, last = speech.symbols[4], speech.symbols[6]
+    assert spans["two"] == (first.start, last.end) and spans["tens."][1] == speech.symbols[-2].end
+
+
+def test_words_of_joined_sentences(uslm: USLM) -> None:
+    text = "one. two! [pause 0.5s] three."
+    parts, whole = list(uslm.stream(text)), uslm.generate(text)
+    assert [part.text for part in parts] == ["one.", "two!", "", "three."]
+    assert [part.is_pause for part in parts] == [False, False, True, False]
+    assert whole.words and [word.text for word in whole.words] == ["one.", "two!", "three."]
+    lengths = [len(part.waveform) for part in parts]
+    assert lengths[2] == 8000 and len(whole.waveform) == sum(lengths) + 2400
+    starts = [0, lengths[0] + 2400, sum(lengths[:3]) + 2400]
+    for word, start, part in zip(whole.words, starts, (parts[0], parts[1], parts[3]), strict=True):
+        assert part.words and word.start == pytest.approx(part.words[0].start + start / 16_000)
+        assert torch.equal(whole.waveform[start : start + len(part.waveform)], part.waveform)
+    assert not whole.waveform[starts[2] - 8000 : starts[2]].any()
+
+
+def test_pauses_at_the_ends_and_pauses_alone(uslm: USLM) -> None:
+    speech = uslm.generate("[pause 1s] abc [pause 2s]", seed=1)
+    alone = uslm.generate("abc", seed=1)
+    assert torch.equal(speech.codes, alone.codes) and len(speech.waveform) == len(alone.waveform) + 3 * 16_000
+    assert torch.equal(speech.waveform[16_000:-32_000], alone.waveform)
+    with pytest.raises(ValueError, match="nothing to say"):
+        uslm.generate("[pause 1s]")
+
+
+def make_untimed() -> USLM:
+    uslm = make_tiny_uslm(timed=False)
+    with torch.no_grad():
+        uslm.ar.head.weight[uslm.ar.end_id] = 0  # so that speech does not end at once
+    return uslm
+
+
+def test_without_timings_the_aligner_times_the_words(uslm: USLM) -> None:
+    untimed = make_untimed()
+    speech = untimed.generate("one two. six.", seed=1)
+    assert untimed.has_timings and speech.words and [w.text for w in speech.words] == ["one", "two.", "six."]
+    deaf = USLM(untimed.codec, dataclasses.replace(untimed.models, aligner=None))
+    assert not deaf.has_timings
+    same = deaf.generate("one two. six.", seed=1)
+    assert same.words is None and same.symbols is None
+
+
+@pytest.mark.parametrize("timed", [True, False])
+def test_the_rate_divides_durations(timed: bool, uslm: USLM) -> None:
+    speaker = uslm if timed else make_untimed()
+    text, options = "a few words that last", {"takes": 1, "sampling": Sampling(1.0), "seed": 1}
+    usual = speaker.generate(text, **options)  # type: ignore[call-overload]
+    for rate in (0.5, 0.8, 1.25, 2.0):
+        speech = speaker.generate(text, rate=rate, **options)  # type: ignore[call-overload]
+        ratio = usual.codes.shape[1] / speech.codes.shape[1]
+        assert ratio == pytest.approx(rate, rel=0.02) if rate < 1 or not timed else 1 < ratio <= rate * 1.02
+        assert usual.words and speech.words and len(speech.words) == 5
+        if rate < 1:
+            for one, other in zip(usual.words, speech.words, strict=True):
+                assert not timed or other.start == pytest.approx(one.start / rate, abs=0.03)
+
+
+def test_pronunciations_need_phonemes(uslm: USLM) -> None:
+    for call in (
+        lambda: uslm.generate("[abc](/a/)"),
+        lambda: uslm.generate("abc", lexicon={"abc": "a"}),
+    ):
+        with pytest.raises(ValueError, match="these models read characters, and pronunciations need models that read"):
+            call()
+
+
+def test_another_thread_cancels_between_two_steps(uslm: USLM) -> None:
+    """The call ends before the text does, and the models then speak as before."""
+    event, steps = threading.Event(), threading.Semaphore(0)
+
+    def cancelled() -> bool:
+        steps.release()
+        return event.is_set()
+
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(uslm.generate, "abc " * 10_000, takes=1, cancelled=cancelled)
+        assert all(steps.acquire(timeout=60) for _ in range(3))
+        event.set()
+        with pytest.raises(Cancelled, match="cancelled"):
+            running.result(timeout=60)
+    sentences = uslm.stream("a. b.", cancelled=event.is_set)
+    with pytest.raises(Cancelled):
+        next(sentences)
+    event.clear()
+    speech = uslm.generate("abc", takes=1, cancelled=event.is_set)
+    assert torch.equal(speech.codes, uslm.generate("abc", takes=1).codes)
+
+
+def test_cancelling_between_the_layers_of_nar(uslm: USLM) -> None:
+    answers = iter([False, False, True])
+    with pytest.raises(Cancelled):
+        uslm.nar.fill(torch.zeros(20, dtype=torch.int64), cancelled=lambda: next(answers))
 
 
 def test_another_language_is_warned_of_once_a_call(uslm: USLM) -> None:
@@ -389,6 +501,45 @@ def test_the_command(
     ):
         assert run_command(*call, *bad, "-o", tmp_path / "no.wav") == 2
         assert why in capsys.readouterr().err and not (tmp_path / "no.wav").exists()
+
+
+def test_the_command_writes_times_of_words(
+    uslm_folders: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    models, codec = uslm_folders
+    call = [
+        "tts",
+        "--models",
+        models,
+        "-m",
+        codec,
+        "--takes",
+        1,
+        "one two. [pause 1s] three.",
+        "-o",
+        tmp_path / "a.wav",
+    ]
+    for suffix in ("srt", "vtt", "json", "TextGrid"):
+        assert run_command(*call, "--timings", tmp_path / f"a.{suffix}") == 0
+    content = json.loads((tmp_path / "a.json").read_text())
+    assert [word["text"] for word in content["words"]] == ["one", "two.", "three."]
+    assert content["duration"] == pytest.approx(soundfile.info(tmp_path / "a.wav").duration, abs=1e-3)
+    assert content["words"][2]["start"] - content["words"][1]["end"] >= 1
+    assert run_command(*call, "--rate", 0.5, "--timings", tmp_path / "b.json") == 0
+    slow = json.loads((tmp_path / "b.json").read_text())
+    assert slow["duration"] - 1 == pytest.approx(2 * (content["duration"] - 1), rel=0.05)
+    (tmp_path / "words.txt").write_text("one\tж\n", encoding="utf-8")
+    capsys.readouterr()
+    for bad, why in (
+        (["--timings", tmp_path / "a.txt"], "a.txt: name the file of timings .srt, .vtt, .json or .TextGrid"),
+        (["--timings", tmp_path / "words.json", "--lexicon", tmp_path / "words.json"], "is an input or the output"),
+        (["--rate", 3], "rate must be 0.5 to 2"),
+        (["--lexicon", tmp_path / "words.txt"], "words.txt, line 1: 'ж' in /ж/ is not a phone of IPA"),
+        (["--lexicon", tmp_path / "none.txt"], "none.txt: No such file"),
+    ):
+        assert run_command(*call, *bad) == 2
+        error = capsys.readouterr().err
+        assert why in error and error.count("\n") == 1
 
 
 def test_the_shipped_models_are_found(

@@ -23,9 +23,11 @@ from vocable.cli import (
     evaluate,
     info,
     official,
+    page,
     prepare,
     reconstruct,
     semantic,
+    serve,
     tokenize,
     train,
     tts,
@@ -48,6 +50,8 @@ app.command()(tokenize.tokenize)
 app.command()(verify.verify)
 app.command()(convert.convert)
 app.command()(tts.tts)
+app.command()(serve.serve)
+app.command()(page.page)
 app.command()(info.info)
 app.command()(official.import_official)
 app.command()(official.export_official)

@@ -18,7 +18,10 @@ from typing import Any
 
 from vocable.extras import need
 from vocable.lm.normalization import is_speakable, normalize
+from vocable.lm.passage import PLACEHOLDER, Passage
 from vocable.lm.punctuation import MARKS, split_marks
+
+STAND_IN = "tick"  #: is read in place of a word with a pronunciation
 
 
 def read_text(text: str, language: str, front_end: str) -> list[str]:
@@ -28,20 +31,60 @@ def read_text(text: str, language: str, front_end: str) -> list[str]:
     marks only the strongest stays, and marks at the start are dropped. Raises ValueError for a text without a letter or
     digit, and for an unknown language or front end.
     """
-    if front_end not in FRONT_ENDS:
-        raise ValueError(f"the front end must be one of {', '.join(FRONT_ENDS)}, not {front_end!r}")
+    symbols = read_passage(Passage(text), language, front_end) if is_speakable(text) else []
+    if not symbols:
+        _check_front_end(front_end)
+        raise ValueError(f"there is nothing to say in {text!r}: a text needs a letter or a digit")
+    return symbols
+
+
+def read_passage(passage: Passage, language: str, front_end: str) -> list[str]:
+    """Convert a passage to symbols, as `read_text` does; words with pronunciations become their phones.
+
+    The passage may be a part of a text that is not spoken alone, such as a sign; the list may be empty. Raises
+    ValueError too for a pronunciation within markup.
+    """
+    _check_front_end(front_end)
     language = language.lower()
-    prepared = normalize(text, language) if is_speakable(text) else ""
+    words = iter(passage.pronounced)
+    # A letter before the placeholder, in the case of the word: rules for short forms look at the word after them.
+    initials = iter("X" if word.word[0].isupper() else "x" for word in passage.pronounced)
+    prepared = normalize(re.sub(PLACEHOLDER, lambda m: next(initials) + m[0], passage.marked), language)
+    if prepared.count(PLACEHOLDER) < len(passage.pronounced):
+        raise ValueError("a pronunciation is within markup that is not spoken: move it out")
     symbols: list[str] = []
     for piece, mark in split_marks(prepared):
-        symbols += FRONT_ENDS[front_end](piece, language) if any(map(str.isalnum, piece)) else []
+        *before, last = re.split(f"[Xx]{PLACEHOLDER}", piece)
+        for part in before:
+            symbols += _read_before_word(part, language, front_end)
+            symbols += next(words).phones
+        symbols += _read_part(last, language, front_end)
         if mark and symbols and symbols[-1] in MARKS:
             symbols[-1] = max(symbols[-1], mark, key=MARKS.index)
         elif mark and symbols:
             symbols.append(mark)
-    if not symbols:
-        raise ValueError(f"there is nothing to say in {text!r}: a text needs a letter or a digit")
     return symbols
+
+
+def _read_part(part: str, language: str, front_end: str) -> list[str]:
+    """Return the symbols of a normalized text without marks."""
+    return FRONT_ENDS[front_end](part, language) if any(map(str.isalnum, part)) else []
+
+
+def _read_before_word(part: str, language: str, front_end: str) -> list[str]:
+    """Return the symbols of a normalized text before a word with a pronunciation.
+
+    The text is read with another word after it, whose symbols are removed: before a word, espeak-ng reads "a" as the
+    article, at the end as a letter.
+    """
+    word = _read_part(STAND_IN, language, front_end)
+    symbols = _read_part(f"{part} {STAND_IN}", language, front_end)
+    return symbols[: -len(word)] if symbols[-len(word) :] == word else _read_part(part, language, front_end)
+
+
+def _check_front_end(front_end: str) -> None:
+    if front_end not in FRONT_ENDS:
+        raise ValueError(f"the front end must be one of {', '.join(FRONT_ENDS)}, not {front_end!r}")
 
 
 #: espeak-ng and num2words keep state in globals, so only one thread at a time may use them.

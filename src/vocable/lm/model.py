@@ -24,8 +24,10 @@ from vocable.codec.base import Codec
 from vocable.files import atomic_path
 from vocable.lm.aligner import Aligner, AlignerConfig
 from vocable.lm.ar import AR, ARConfig
-from vocable.lm.front_ends import FRONT_ENDS, read_text
+from vocable.lm.front_ends import FRONT_ENDS, read_passage, read_text
 from vocable.lm.nar import NAR, NARConfig, codebooks_of
+from vocable.lm.passage import Passage
+from vocable.lm.pronunciation import read_ipa
 from vocable.lm.recipe import LMRecipe, ModelRecipe
 from vocable.lm.symbols import SymbolTable
 from vocable.lm.transformer import TransformerConfig
@@ -64,6 +66,18 @@ class LanguageModels:
         Raises ValueError for a text without letters or digits, and for one without a symbol that the models know.
         """
         return self.table.encode(read_text(text, language or self.language, self.front_end))
+
+    def passage_symbols(self, passage: Passage, language: str | None = None) -> list[int]:
+        """Convert a passage to symbol ids; errors are those of `symbols_of`."""
+        if not passage.pronounced:
+            return self.symbols_of(passage.marked, language)
+        return self.table.encode(read_passage(passage, language or self.language, self.front_end))
+
+    def phones_of(self, ipa: str, language: str | None = None) -> list[str]:
+        """Convert IPA to phones, as `read_ipa` does. Raises ValueError too if the models read characters."""
+        if self.front_end != "phonemes":
+            raise ValueError(f"these models read {self.front_end}, and pronunciations need models that read phonemes")
+        return read_ipa(ipa, self.table.symbols, language or self.language)
 
     def warn_of_language(self, language: str | None) -> None:
         """Warn if `language` is not that of the training texts. Regions ("en-GB") are not compared."""

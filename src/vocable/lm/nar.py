@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from vocable.codec.base import Codec
+from vocable.lm.cancelling import IsCancelled, stop_if_cancelled
 from vocable.lm.sampling import Sampling, draw
 from vocable.lm.transformer import Transformer, TransformerConfig
 
@@ -131,13 +132,15 @@ class NAR(nn.Module):
         guidance: float = GUIDANCE,
         sampling: Sampling = Sampling(temperature=0.0),
         seed: int = 0,
+        cancelled: IsCancelled | None = None,
     ) -> Tensor:
         """Write all layers of a clip of any length, chunk by chunk: RVQ-1 int64 [T] -> int64 [K, T].
 
         prompt: codes of the voice, int64 [K, P]. symbols: of each frame, PAUSE among them; None if unknown.
         guidance: weight of classifier-free guidance (arXiv 2207.12598): logits are moved by it away from those without
         prompt and symbols, which training also uses. 0 takes half the time; without symbols there is no guidance.
-        Raises ValueError unless it is 0 or more and finite.
+        cancelled: asked before each layer of each chunk. Raises ValueError unless guidance is 0 or more and finite, and
+        `Cancelled`.
         """
         check_guidance(guidance)
         device, layers = self.codebooks.device, self.config.num_quantizers
@@ -157,6 +160,7 @@ class NAR(nn.Module):
                 guidance=guidance,
                 sampling=sampling,
                 generator=generator,
+                cancelled=cancelled,
             )
             chunks.append(codes[:, start - begin : stop - begin])
         return torch.cat(chunks, 1)
@@ -170,11 +174,13 @@ class NAR(nn.Module):
         guidance: float,
         sampling: Sampling,
         generator: torch.Generator,
+        cancelled: IsCancelled | None,
     ) -> Tensor:
         """Write all layers: RVQ-1 and symbols int64 [T], codes of the voice int64 [K, P] -> int64 [K, T]."""
         codes = semantic.repeat(self.config.num_quantizers, 1)  # layers above the stage are not read
         unknown = torch.full_like(symbols, UNKNOWN)
         for stage in range(self.config.num_quantizers - 1):
+            stop_if_cancelled(cancelled)
             logits = self._clip_logits(voice, codes, symbols, stage)
             if guidance:
                 logits += guidance * (logits - self._clip_logits(voice[:, :0], codes, unknown, stage))

@@ -106,6 +106,16 @@ def nearest_phone(phone: str, by_letters: Mapping[str, str]) -> str | None:
     return by_letters[min(others, key=lambda letters: _distance(wanted, others[letters]))]
 
 
+def has_sound(phone: str) -> bool:
+    """Return whether any letter of a phone is in the charts."""
+    return bool(_sounds(phone))
+
+
+def is_vowel(phone: str) -> bool:
+    """Return whether a phone holds a vowel."""
+    return any(_SOUNDS[sound][0] for sound in _sounds(phone))
+
+
 def _sounds(phone: str) -> str:
     """Return the sounds of a phone that are in the charts. A doubled sound (a long one of espeak-ng) counts once."""
     letters = "".join(_READ_AS.get(c, c) for c in base_letters(phone).lower()).replace("əʊ", "oʊ")  # British goat

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from vocable.lm.ar import AR, ARConfig
+from vocable.lm.cancelling import IsCancelled, stop_if_cancelled
 from vocable.lm.sampling import Sampling, draw
-from vocable.lm.timing import PAUSE
+from vocable.lm.timing import PAUSE, Timing
 
 LONGEST_SYMBOL = 0.8  #: seconds after which a symbol ends
 #: Seconds that a symbol of the text lasts on average: with less, speech stopped early; with more, it is cut off.
@@ -31,7 +32,7 @@ class Take:
     """One version of a text's speech, as AR wrote it."""
 
     codes: list[int] = field(default_factory=list)  #: RVQ-1
-    symbols: list[int] = field(default_factory=list)  #: of each frame, PAUSE among them; empty without timings
+    timing: Timing = field(default_factory=lambda: Timing([], []))  #: of its symbols; empty without timings
     #: Symbols of the text that are spoken to their end; without timings 0 until the end, then all.
     num_finished: int = 0
     finished_frames: int = 0  #: frames up to the end of these symbols
@@ -40,6 +41,16 @@ class Take:
     judge_state: Tensor | None = None
     log_likelihood: float = 0.0  #: of all tokens that the model chose, in nats
     warnings: list[str] = field(default_factory=list)  #: problems found in decoding
+
+    @property
+    def symbols(self) -> list[int]:
+        """The symbol of each frame, PAUSE among them; empty without timings."""
+        return self.timing.by_frame()
+
+    def copy(self) -> Take:
+        """Return a copy that can be continued independently."""
+        timing = Timing(self.timing.symbols.copy(), self.timing.frames.copy())
+        return replace(self, codes=self.codes.copy(), timing=timing, warnings=self.warnings.copy())
 
 
 #: Scores takes, also unfinished ones; higher is better.
@@ -57,6 +68,7 @@ def speak(
     takes: int = 1,
     judge: Judge | None = None,
     seed: int = 0,
+    cancelled: IsCancelled | None = None,
 ) -> list[Take]:
     """Write the codes of a text in several takes.
 
@@ -64,8 +76,8 @@ def speak(
     float32 [P, D], if the config has a dimension. takes: written as one batch, from one seed. judge: at regular
     intervals the worse half of the takes is replaced by copies of the better half (a particle filter: Gordon et al.
     1993), so that a good beginning and a good ending need not come from one take by chance. Models without timings
-    ignore the judge, because their takes do not show which symbols are finished. Raises ValueError for a text without
-    symbols.
+    ignore the judge, because their takes do not show which symbols are finished. cancelled: asked before each token.
+    Raises ValueError for a text without symbols, and `Cancelled`.
     """
     if not symbols:
         raise ValueError("there is nothing to say in a text without symbols")
@@ -77,6 +89,7 @@ def speak(
     hidden = model.transformer(embedded, causal=True, cache=cache)[:, -1].expand(takes, -1)
     states = [_TakeState(model, list(symbols), limits) for _ in range(takes)]
     for step in count(1):
+        stop_if_cancelled(cancelled)
         logits = model.head(hidden).float()
         allowed = torch.stack([state.allowed() for state in states]).to(logits.device)
         last = [_last_codes(state.take.codes, sampling.window) for state in states]
@@ -150,9 +163,9 @@ class _TakeState:
         self.frames_since_new = 0  # since a code that the last second did not have
 
     def copy(self) -> _TakeState:
-        """Return a copy that can continue independently."""
-        twin, take = copy.copy(self), self.take
-        twin.take = replace(take, codes=take.codes.copy(), symbols=take.symbols.copy(), warnings=take.warnings.copy())
+        """Return a copy that can be continued independently."""
+        twin = copy.copy(self)
+        twin.take = self.take.copy()
         return twin
 
     def allowed(self) -> Tensor:
@@ -198,6 +211,8 @@ class _TakeState:
             self.symbol = PAUSE if token == self.model.pause_id else self.text[self.position + 1]
             self.position += token != self.model.pause_id
             self.frames = 0
+            self.take.timing.symbols.append(self.symbol)
+            self.take.timing.frames.append(0)
             self.must_look_ahead = self.model.config.look_ahead
 
     def _append_code(self, code: int) -> None:
@@ -206,8 +221,7 @@ class _TakeState:
         take.codes.append(code)
         self.frames += 1
         if self.model.config.timed:
-            assert self.symbol is not None
-            take.symbols.append(self.symbol)
+            take.timing.frames[-1] += 1
             if self.frames == limits.symbol and self.symbol != PAUSE:
                 take.warnings.append(f"symbol {self.position + 1} of {len(self.text)} was held for too long")
         elif self.frames_since_new == limits.loop:

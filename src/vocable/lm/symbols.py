@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from vocable.lm.nearest_phone import base_letters, nearest_phone
 from vocable.lm.punctuation import MARKS
 
+MOST_SUBSTITUTES = 4096  #: that a table keeps, because texts may hold any number of unknown symbols
 _NO_STRESS = str.maketrans("", "", "ˈˌ")
 
 
@@ -40,15 +41,19 @@ class SymbolTable:
         A symbol that is not in the table is replaced by its `substitute`; where it has none, it is left out with a
         warning. Marks that are not in the table are left out. Raises ValueError if no symbol but marks is left.
         """
-        symbols = [symbol for symbol in symbols if symbol in self._ids or symbol not in MARKS]
-        unknown = self.unknown(symbols)
-        known = [found for symbol in symbols if (found := self.substitute(symbol)) is not None]
+        symbols = list(symbols)
+        unknown, known = self.unknown(symbols), self.known(symbols)
         if unknown:
             names = ", ".join(map(repr, unknown))
-            if all(symbol in MARKS for symbol in known):
+            if all(self.symbols[i] in MARKS for i in known):
                 raise ValueError(f"the models know no symbol similar to {names}: write the text without it")
             warnings.warn(f"the models know no symbol similar to {names}: left out", stacklevel=2)
-        return [self._ids[symbol] for symbol in known]
+        return known
+
+    def known(self, symbols: Iterable[str]) -> list[int]:
+        """Convert the symbols that are in the table or have a substitute there to ids; others are left out."""
+        spoken = (symbol for symbol in symbols if symbol in self._ids or symbol not in MARKS)
+        return [self._ids[found] for symbol in spoken if (found := self.substitute(symbol)) is not None]
 
     def unknown(self, symbols: Iterable[str]) -> list[str]:
         """Return the symbols without a substitute, each once. Marks are not counted."""
@@ -62,12 +67,15 @@ class SymbolTable:
         """
         if symbol in self._ids:
             return symbol
-        if symbol not in self._substitutes:
+        kept = self._substitutes  # another thread may begin a new one
+        if symbol not in kept:
             letters = base_letters(symbol)
             same = (symbol.translate(_NO_STRESS), self._by_letters.get(letters), "c" if letters == "ç" else None)
             found = next((candidate for candidate in same if candidate in self._ids), None) if letters else None
-            self._substitutes[symbol] = found or nearest_phone(symbol, self._by_letters)
-        return self._substitutes[symbol]
+            kept[symbol] = found or nearest_phone(symbol, self._by_letters)
+            if len(kept) >= MOST_SUBSTITUTES:
+                self._substitutes = {}
+        return kept[symbol]
 
     def decode(self, ids: Iterable[int]) -> list[str]:
         """Convert ids to symbols. Raises ValueError for an id outside of the table."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,9 +26,32 @@ class Timing:
         """Return the symbol of each frame."""
         return [s for s, n in zip(self.symbols, self.frames, strict=True) for _ in range(n)]
 
+    def intervals(self) -> list[tuple[int, int]]:
+        """Return the first frame of each symbol and the frame after its last one, without pauses."""
+        ends = np.cumsum([0, *self.frames]).tolist()
+        spans = zip(self.symbols, ends[:-1], ends[1:], strict=True)
+        return [(start, end) for symbol, start, end in spans if symbol != PAUSE]
+
     def spoken_symbols(self) -> list[int]:
         """Return the symbols without pauses."""
         return [symbol for symbol in self.symbols if symbol != PAUSE]
+
+
+def change_rate(frames: Sequence[int], rate: float) -> tuple[list[int], list[int]]:
+    """Divide the duration of runs of frames by `rate`; every run keeps at least one frame.
+
+    frames: of each run. Returns the new number of frames of each run, and for each new frame the frame it is copied
+    from.
+    """
+    ends = np.rint(np.cumsum([0, *frames]) / rate)
+    changed = [max(1, int(n)) for n in np.diff(ends)]
+    starts = np.cumsum([0, *frames[:-1]]).tolist()
+    sources = [
+        start + int((i + 0.5) * before / after)
+        for start, before, after in zip(starts, frames, changed, strict=True)
+        for i in range(after)
+    ]
+    return changed, sources
 
 
 def best_path(scores: np.ndarray, symbols: list[int]) -> np.ndarray:

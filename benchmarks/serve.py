@@ -1,0 +1,141 @@
+"""How fast is `vocable serve`? Clients of this machine against a service of this machine.
+
+    python benchmarks/serve.py
+
+Speech: 1, 4 and 16 clients send a text of three sentences again and again. p50 and p95 of the time to the first byte
+and to the last, and requests a second. Codec: eight clips at once, which the service encodes in batches, against the
+same clips one after another; the ratio of the times is the gain. The best of several repetitions counts, because other
+work of the machine can only slow a repetition.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+
+from script import cpu_name, publish, versions
+
+TEXT = "The boat came back in the evening. Nobody had waited for it. The harbour was dark."
+CLIENTS = (1, 4, 16)
+CLIPS = 8
+PATIENCE = 600.0  #: seconds for an answer
+HERE = Path(__file__).parent
+MARK = "serve: written by benchmarks/serve.py"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--requests", type=int, default=48, help="of each number of clients")
+    parser.add_argument("--repetitions", type=int, default=5, help="of the codec's measurement")
+    parser.add_argument("--takes", type=int, default=1)
+    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--clip", type=Path, default=HERE.parent / "examples" / "speech.flac")
+    parser.add_argument("--out", type=Path, default=HERE / "results" / "serve.json")
+    parser.add_argument("--page", type=Path, default=HERE.parent / "docs" / "how-to" / "serve.md")
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        process, url = start(Path(folder, "log"), args.workers)
+        try:
+            with httpx.Client(base_url=url, timeout=PATIENCE) as client:
+                speech = [load(client, clients, args.requests, args.takes) for clients in CLIENTS]
+                codec = batching(client, args.clip.read_bytes(), args.repetitions)
+        finally:
+            process.terminate()
+            process.wait()
+    setup = {"workers": args.workers, "takes": args.takes, "text": TEXT, "cpu": cpu_name()}
+    report = {"setup": setup | versions("torch", "fastapi", "uvicorn"), "speech": speech, "codec": codec}
+    publish(report, args.out, args.page, MARK, table(report))
+
+
+def start(log: Path, workers: int) -> tuple[subprocess.Popen[bytes], str]:
+    """Start a service; return it and its address when it is ready."""
+    command = [sys.executable, "-m", "vocable", "serve", "--port", "0", "--no-page", "--workers", str(workers)]
+    with open(log, "w") as file:
+        process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT)
+    while not (found := re.search(r"running on (http://\S+)", log.read_text())):
+        if process.poll() is not None:
+            raise SystemExit(log.read_text())
+        time.sleep(0.1)
+    while f"vocable_workers {workers}.0" not in httpx.get(f"{found[1]}/metrics", timeout=PATIENCE).text:
+        time.sleep(0.1)
+    return process, found[1]
+
+
+def load(client: httpx.Client, clients: int, requests: int, takes: int) -> dict[str, Any]:
+    """Speak the text `requests` times, with so many clients at a time."""
+
+    def speak(seed: int) -> tuple[float, float]:
+        begun, first = time.perf_counter(), 0.0
+        body = {"input": TEXT, "takes": takes, "response_format": "pcm", "seed": seed}
+        with client.stream("POST", "/v1/audio/speech", json=body) as response:
+            response.raise_for_status()
+            for _ in response.iter_raw():
+                first = first or time.perf_counter() - begun
+        return first, time.perf_counter() - begun
+
+    begun = time.perf_counter()
+    with ThreadPoolExecutor(clients) as pool:
+        times = np.array(list(pool.map(speak, range(requests))))
+    seconds = time.perf_counter() - begun
+    p50, p95 = np.quantile(times, [0.5, 0.95], axis=0).tolist()
+    return {
+        "clients": clients,
+        "requests": requests,
+        "first_byte": {"p50": p50[0], "p95": p95[0]},
+        "whole": {"p50": p50[1], "p95": p95[1]},
+        "requests_per_second": requests / seconds,
+    }
+
+
+def batching(client: httpx.Client, clip: bytes, repetitions: int) -> dict[str, Any]:
+    """Encode the clip CLIPS times, one after another and at once."""
+
+    def encode(_: int) -> None:
+        client.post("/v1/audio/tokens", files={"file": clip}, data={"format": "npy"}).raise_for_status()
+
+    def timed(clients: int) -> float:
+        begun = time.perf_counter()
+        with ThreadPoolExecutor(clients) as pool:
+            list(pool.map(encode, range(CLIPS)))
+        return time.perf_counter() - begun
+
+    timed(CLIPS)  # connections, and torch's first calls
+    pairs = [(timed(1), timed(CLIPS)) for _ in range(repetitions)]
+    one, all_at_once = (min(times) for times in zip(*pairs, strict=True))
+    return {"clips": CLIPS, "one_after_another": one, "at_once": all_at_once, "gain": one / all_at_once}
+
+
+def table(report: dict[str, Any]) -> str:
+    """Return the figures as Markdown."""
+    setup, codec = report["setup"], report["codec"]
+    workers = f"{setup['workers']} worker{'s' * (setup['workers'] > 1)}"
+    lines = [
+        f"{setup['cpu']}, {workers} of one thread; a text of three sentences, takes={setup['takes']}.",
+        "",
+        "| clients | first byte, p50 | p95 | whole, p50 | p95 | requests per second |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for row in report["speech"]:
+        times = [row[part][p] for part in ("first_byte", "whole") for p in ("p50", "p95")]
+        cells = [str(row["clients"]), *(f"{t:.2f} s" for t in times), f"{row['requests_per_second']:.2f}"]
+        lines.append(f"| {' | '.join(cells)} |")
+    lines += [
+        "",
+        f"{codec['clips']} clips to tokens: {codec['one_after_another']:.2f} s one after another, "
+        f"{codec['at_once']:.2f} s at once ({codec['gain']:.1f} times as fast).",
+    ]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,44 @@
+"""The application: its routes and its engine, which lives as long as the server runs it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from fastapi import FastAPI
+
+from vocable import __version__
+from vocable.serve import routes_codec, routes_service, routes_speech
+from vocable.serve.engine import Engine
+from vocable.serve.errors import add_handlers
+from vocable.serve.guard import Guard
+from vocable.serve.metrics import Measured, Metrics
+from vocable.serve.page import mount
+from vocable.serve.settings import Settings
+from vocable.serve.voices import VoiceStore
+
+
+def build(settings: Settings) -> FastAPI:
+    """Return the application. Its state holds `engine`, `settings`, `metrics` and `voices` (None: none are kept)."""
+    engine = Engine(settings)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        await engine.start()
+        try:
+            yield
+        finally:
+            await engine.stop()
+
+    app = FastAPI(title="vocable", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
+    app.state.engine, app.state.settings, app.state.metrics = engine, settings, Metrics(engine)
+    app.state.voices = VoiceStore(Path(settings.voices), most=settings.limits.voices) if settings.voices else None
+    for routes in (routes_speech, routes_codec, routes_service):
+        app.include_router(routes.router)
+    if settings.page:
+        mount(app)
+    add_handlers(app)
+    app.add_middleware(Guard, settings=settings)
+    app.add_middleware(Measured, metrics=app.state.metrics)  # the outermost, so that refusals are counted
+    return app

@@ -1,0 +1,28 @@
+"""The browser page of the service.
+
+`blocks.py` puts the page together; each tab has a file: `tokens.py`, `layers.py`, `convert.py`, `speak.py` and
+`compare.py`. `backend.py` gives them the jobs of the engine, `parts.py` the components that they share, `figures.py`
+the pictures. `style.css` and `speech.js` are sent to the browser.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from vocable.extras import need
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+
+def mount(app: FastAPI) -> None:
+    """Serve the page at /. Call it after all routes are added, because the page answers all other paths.
+
+    app: the service; its state holds `engine`, `settings` and `voices`. Raises ImportError if the extra `serve` is not
+    installed.
+    """
+    need("gradio", "serve")
+    need("matplotlib", "serve")
+    from vocable.serve.page.blocks import mount_blocks  # imported here, because gradio takes seconds
+
+    mount_blocks(app)

@@ -1,0 +1,113 @@
+"""The models of a worker process, and the jobs that it does with them."""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from vocable.codec.base import Codec
+from vocable.codec.load import load_codec
+from vocable.codec.tokens import Encoded
+from vocable.conversion import VoiceConverter
+from vocable.lm.cancelling import Cancelled
+from vocable.lm.generated import later, with_starts
+from vocable.lm.model import digest
+from vocable.lm.uslm import USLM
+from vocable.lm.voice import prepare_voice
+from vocable.serve.jobs import Convert, Loaded, PrepareVoice, Refused, Result, Sound, Speak, Voice
+from vocable.serve.payloads import read_recording, refusals, tokens_of
+from vocable.serve.settings import Limits, Settings
+
+
+def load(settings: Settings) -> Models:
+    """Load the codec and the language models.
+
+    Raises what the loaders raise; but if no language models were named and the shipped ones are missing or belong to
+    another codec, the codec serves alone.
+    """
+    try:
+        uslm = USLM.from_pretrained(settings.models, codec=settings.model, device=settings.device)
+    except ValueError as error:
+        if settings.models is not None:
+            raise
+        codec = load_codec(settings.model, device=settings.device)
+        return Models(settings.limits, codec, None, None, Loaded(codec.describe(), None, None, str(error)))
+    loaded = Loaded(uslm.codec.describe(), f"uslm-{digest(uslm.models)}", uslm.models.language, None)
+    return Models(settings.limits, uslm.codec, uslm, VoiceConverter(uslm.codec, uslm.models), loaded)
+
+
+@dataclass(frozen=True)
+class Models:
+    """The models that a worker has loaded."""
+
+    limits: Limits
+    codec: Codec
+    uslm: USLM | None
+    converter: VoiceConverter | None
+    loaded: Loaded
+
+    def speak(self, job: Speak, cancelled: Callable[[], bool]) -> Iterator[Result]:
+        """Speak a text; yield its sentences, each with the pause before it.
+
+        cancelled: asked between two steps of the models; if it returns True, the speech ends. Raises Refused for a text
+        or a voice that cannot be used.
+        """
+        if self.uslm is None:
+            raise Refused(f"this service does not speak: {self.loaded.missing}")
+        with refusals(), contextlib.suppress(Cancelled):
+            sentences = self.uslm.stream(
+                job.text,
+                self._voice(job.voice),
+                language=job.language,
+                takes=job.takes,
+                seed=job.seed,
+                rate=job.speed,
+                cancelled=cancelled,
+            )
+            samples = 0
+            for start, sentence in with_starts(sentences):
+                rate = sentence.sample_rate
+                waveform = np.pad(sentence.waveform.numpy(), (round(start * rate) - samples, 0))
+                samples += len(waveform)
+                words = None if sentence.words is None else tuple(later(sentence.words, start))
+                yield Sound(waveform, rate, sentence.text, tuple(sentence.warnings), words)
+
+    def convert(self, job: Convert) -> Sound:
+        """Convert a recording. Raises Refused if a recording, the text or the voice cannot be used."""
+        if self.converter is None:
+            raise Refused(f"this service does not convert voices: {self.loaded.missing}")
+        with refusals(), _caught() as messages:
+            voice = self._voice(job.voice)
+            assert voice is not None
+            decoded = self.converter.convert(self._recording(job.source), voice, text=job.text, language=job.language)
+            return Sound(decoded.clips()[0].cpu().numpy(), self.codec.sample_rate, warnings=tuple(messages))
+
+    def prepare(self, job: PrepareVoice) -> Result:
+        """Prepare a voice. Raises Refused if the recording cannot be used."""
+        with refusals(), _caught() as messages:
+            encoded = prepare_voice(self.codec, self._recording(job.recording))
+            return tokens_of(encoded, "safetensors", tuple(messages))
+
+    def _recording(self, data: bytes) -> np.ndarray:
+        return read_recording(data, sample_rate=self.codec.sample_rate, longest=self.limits.seconds)
+
+    def _voice(self, voice: Voice | None) -> Encoded | None:
+        if voice is None:
+            return None
+        if voice.is_recording:
+            return prepare_voice(self.codec, self._recording(voice.data))
+        return Encoded.from_bytes(voice.data, "the voice")
+
+
+@contextlib.contextmanager
+def _caught() -> Iterator[list[str]]:
+    """Collect the messages of warnings, as they are issued."""
+    messages: list[str] = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        warnings.showwarning = lambda message, *_, **__: messages.append(str(message))
+        yield messages
