@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 from collections import Counter
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ import httpx
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, given, settings
+from hypothesis.errors import Unsatisfiable
 from schemathesis.generation import GenerationMode
 
 from conftest import SPEECH
@@ -88,7 +90,7 @@ def test_requests_by_the_schema(service: Service) -> None:
     seen = Counter[str]()
     for found in schema.get_all_operations():
         operation = found.ok()
-        for mode in (GenerationMode.POSITIVE, GenerationMode.NEGATIVE):
+        for mode in GenerationMode:
 
             @given(case=operation.as_strategy(generation_mode=mode))
             @settings(max_examples=EXAMPLES, deadline=None, database=None, suppress_health_check=list(HealthCheck))
@@ -97,6 +99,7 @@ def test_requests_by_the_schema(service: Service) -> None:
                 seen[f"{case.method} {case.path} {answer.status_code}"] += 1
                 assert answer.status_code < 500, (case.path, case.body, answer.text)
 
-            check()
+            with contextlib.suppress(Unsatisfiable):  # such as malformed parameters of a route that has none
+                check()
     print(seen)
-    assert sum(seen.values()) > 200 and service.speak().status_code == 200
+    assert sum(seen.values()) > 300 and service.speak().status_code == 200
