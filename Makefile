@@ -16,7 +16,7 @@ test: .venv/dev lint core
 
 # A browser and a Ray cluster of this machine take part; where apt's chromium is missing, its test is skipped.
 check: test
-	.venv/bin/$(PIP) -c .venv/constraints.txt playwright 'ray[data]'
+	.venv/bin/$(PIP) -c .venv/constraints.txt playwright 'ray[data,serve]'
 	.venv/bin/python -m pytest -m slow
 
 lint: .venv/dev

@@ -13,13 +13,15 @@ from vocable.serve import Settings
 
 @pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed")
-def test_two_replicas(settings: Settings) -> None:
+def test_two_replicas(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("READY", "HEALTH"):  # seconds for Ray's own processes to start on a busy machine
+        monkeypatch.setenv(f"RAY_SERVE_PROXY_{name}_CHECK_TIMEOUT_S", "200")
     serve = pytest.importorskip("ray.serve")
     import ray
 
     from vocable.serve.ray_serve import deployment
 
-    ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False)
+    ray.init(num_cpus=3, include_dashboard=False, log_to_driver=False)
     try:
         serve.start(http_options={"host": "127.0.0.1", "port": 8377})
         serve.run(deployment(settings, replicas=2))
