@@ -30,7 +30,7 @@ def serve(
     api_key: str = typer.Option(
         None, envvar="VOCABLE_API_KEY", show_envvar=True, help="The key that clients must send."
     ),
-    no_auth: bool = typer.Option(False, help="Serve other machines without a key."),
+    no_auth: bool = typer.Option(False, "--no-auth", help="Serve other machines without a key."),
     page: bool = typer.Option(True, help="Serve the browser page at /."),
     workers: int = typer.Option(1, min=1, help="Processes, each with its own models."),
     threads: int = typer.Option(1, min=1, help="torch threads of each worker."),
