@@ -132,6 +132,7 @@ def test_a_job_that_is_left_ends(settings: Settings) -> None:
     asyncio.run(scenario())
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="kills as POSIX systems do")
 def test_a_worker_that_is_killed_is_replaced(settings: Settings) -> None:
     async def scenario() -> None:
