@@ -18,7 +18,9 @@ from vocable.codec.base import Codec
 from vocable.lm.batching import draw_similar_lengths
 from vocable.lm.recipe import AlignerRecipe
 from vocable.lm.timing import Timing, best_path, timing_of_path
+from vocable.lm.transformer import Size
 from vocable.training.precision import autocast
+from vocable.training.recipe_file import Section
 
 LAYERS, KERNEL, DROPOUT = 5, 7, 0.1
 RECEPTIVE_FIELD = LAYERS * (KERNEL // 2)  #: frames to each side of a frame that its scores depend on
@@ -26,12 +28,12 @@ CLIP_NORM = 1.0  #: largest norm of the gradient in training
 
 
 @dataclass(frozen=True)
-class AlignerConfig:
+class AlignerConfig(Section):
     """Sizes of an aligner."""
 
-    dimension: int  #: channels of the codec's vectors
-    num_symbols: int  #: size of the symbol table
-    hidden: int = 256  #: channels of the convolutions
+    dimension: Size  #: channels of the codec's vectors
+    num_symbols: Size  #: size of the symbol table
+    hidden: Size = 256  #: channels of the convolutions
 
 
 class Aligner(nn.Module):

@@ -28,20 +28,21 @@ from torch import Tensor, nn
 
 from vocable.lm.llama import export_llama
 from vocable.lm.timing import PAUSE, Timing
-from vocable.lm.transformer import IGNORED, Transformer, TransformerConfig
+from vocable.lm.transformer import IGNORED, Size, SizeOrNone, Transformer, TransformerConfig
+from vocable.training.recipe_file import Positive, Section
 
 
 @dataclass(frozen=True)
-class ARConfig:
+class ARConfig(Section):
     """Sizes and sequence format of an AR."""
 
-    codebook_size: int  #: number of RVQ-1 codes
-    num_symbols: int  #: size of the symbol table
+    codebook_size: Size  #: number of RVQ-1 codes
+    num_symbols: Size  #: size of the symbol table
     transformer: TransformerConfig
     timed: bool = True  #: the speech holds the symbols of the text
     look_ahead: bool = False  #: each symbol in the speech is followed by the next one of the text
-    dimension: int = 0  #: channels of the vectors that describe a voice beside its codes; 0: no vectors
-    frame_rate: float = 50.0  #: frames per second of the codec
+    dimension: SizeOrNone = 0  #: channels of the vectors that describe a voice beside its codes; 0: no vectors
+    frame_rate: Positive = 50.0  #: frames per second of the codec
 
 
 class AR(nn.Module):

@@ -6,7 +6,6 @@ import dataclasses
 import hashlib
 import importlib.util
 import json
-import math
 import os
 import warnings
 from collections.abc import Callable
@@ -224,18 +223,18 @@ def load_models(
             if network in values and values[network]["num_symbols"] != len(table):
                 raise ValueError(f"its {network} is not for the {len(table)} symbols")
         if "ar" in values:
-            ar = _build(ARConfig, values["ar"])
+            ar = ARConfig(**values["ar"])
             _check_frame_rate(ar.frame_rate, codec)
             models.ar = _load(folder / "ar.safetensors", ar.transformer, lambda: AR(ar))
         if "nar" in values:
-            nar, codebooks = _build(NARConfig, values["nar"]), codebooks_of(codec)
+            nar, codebooks = NARConfig(**values["nar"]), codebooks_of(codec)
             _check_frame_rate(nar.frame_rate, codec)
             if codebooks.shape != (nar.num_quantizers, nar.codebook_size, nar.dimension):
                 raise ValueError(f"its NAR is for codebooks {nar.num_quantizers, nar.codebook_size, nar.dimension}")
             models.nar = _load(folder / "nar.safetensors", nar.transformer, lambda: NAR(nar, codebooks.to("meta")))
             models.nar.set_codebooks(codebooks)
         if "aligner" in values:
-            aligner = _build(AlignerConfig, values["aligner"])
+            aligner = AlignerConfig(**values["aligner"])
             models.aligner = _load(folder / "aligner.safetensors", None, lambda: Aligner(aligner))
     except (OSError, KeyError, TypeError, ValueError, RuntimeError, safetensors.SafetensorError) as error:
         raise ValueError(f"{folder}: no language models that can be used here ({error})") from error
@@ -262,30 +261,6 @@ def _load(path: Path, transformer: TransformerConfig | None, build: Callable[[],
     tensors = safetensors.torch.load_file(path)
     model.load_state_dict({key: tensor.float() for key, tensor in tensors.items()}, assign=True)
     return model.eval()
-
-
-Config = TypeVar("Config")
-LARGEST = 1 << 20  #: integer of a config: no real model has more of anything
-#: Whether a value of a config is of a field's type and in its range.
-_VALID: dict[str, Callable[[Any], bool]] = {
-    "bool": lambda value: isinstance(value, bool),
-    "int": lambda value: type(value) is int and 0 <= value <= LARGEST,
-    "float": lambda value: type(value) in (int, float) and math.isfinite(value),
-}
-
-
-def _build(kind: type[Config], values: dict[str, Any]) -> Config:
-    """Build a config from JSON values. Raises ValueError for an invalid value, TypeError for an unknown field."""
-    values = dict(values)
-    for field in dataclasses.fields(kind):  # type: ignore[arg-type]
-        if field.name not in values:
-            continue
-        value = values[field.name]
-        if field.type == "TransformerConfig":
-            values[field.name] = _build(TransformerConfig, value)
-        elif not _VALID[str(field.type)](value):
-            raise ValueError(f"its {field.name} cannot be {value!r}")
-    return kind(**values)
 
 
 def _check_frame_rate(frame_rate: float, codec: Codec) -> None:

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from vocable.codec.base import Codec
 from vocable.lm.cancelling import IsCancelled, stop_if_cancelled
 from vocable.lm.sampling import Sampling, draw
-from vocable.lm.transformer import Transformer, TransformerConfig
+from vocable.lm.transformer import Size, Transformer, TransformerConfig
+from vocable.training.recipe_file import Positive, Section
 
 #: Seconds that are written at once, and seconds of context on both sides: together no more than training clips have.
 CHUNK, CONTEXT = 12.0, 1.0
@@ -42,15 +43,15 @@ def check_guidance(guidance: float) -> None:
 
 
 @dataclass(frozen=True)
-class NARConfig:
+class NARConfig(Section):
     """Sizes of a NAR."""
 
-    num_quantizers: int  #: layers K of the codec
-    codebook_size: int  #: codes N of each layer
-    dimension: int  #: channels D of the codec's vectors
-    num_symbols: int  #: size of the symbol table
+    num_quantizers: Size  #: layers K of the codec
+    codebook_size: Size  #: codes N of each layer
+    dimension: Size  #: channels D of the codec's vectors
+    num_symbols: Size  #: size of the symbol table
     transformer: TransformerConfig  #: with K - 1 stages
-    frame_rate: float = 50.0  #: frames per second of the codec
+    frame_rate: Positive = 50.0  #: frames per second of the codec
 
 
 class NAR(nn.Module):

@@ -7,13 +7,19 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vocable.training.recipe_file import BelowOne, Bound, Positive, Section
+
 NORM_EPSILON = 1e-5
 IGNORED = -100  #: a target that no loss is computed for
+LARGEST = 1 << 20  #: the largest size in a config: no real model has more of anything
+Size = Annotated[int, Bound(f"1 to {LARGEST}", lambda n: 1 <= n <= LARGEST)]
+SizeOrNone = Annotated[int, Bound(f"0 to {LARGEST}", lambda n: 0 <= n <= LARGEST)]
 
 
 def cross_entropy(scores: Tensor, targets: Tensor) -> Tensor:
@@ -23,24 +29,21 @@ def cross_entropy(scores: Tensor, targets: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class TransformerConfig:
+class TransformerConfig(Section):
     """Sizes of a transformer. Raises ValueError for impossible ones."""
 
-    dim: int  #: channels D of an activation
-    layers: int  #: number of blocks
-    heads: int  #: attention heads of a block
-    hidden: int  #: channels within the feed-forward network
-    dropout: float = 0.0  #: of the outputs of attention and feed-forward network, in training
-    rope_theta: float = 10_000.0  #: base of the rotary frequencies
-    stages: int = 0  #: number of stages: every norm has one gain vector per stage; 0: no stages, one gain vector
+    dim: Size  #: channels D of an activation
+    layers: Size  #: number of blocks
+    heads: Size  #: attention heads of a block
+    hidden: Size  #: channels within the feed-forward network
+    dropout: BelowOne = 0.0  #: of the outputs of attention and feed-forward network, in training
+    rope_theta: Positive = 10_000.0  #: base of the rotary frequencies
+    stages: SizeOrNone = 0  #: number of stages: every norm has one gain vector per stage; 0: no stages, one gain vector
 
     def __post_init__(self) -> None:
-        if min(self.dim, self.layers, self.heads, self.hidden) < 1 or self.stages < 0:
-            raise ValueError(f"dim, layers, heads and hidden must be at least 1, and stages at least 0: {self}")
+        super().__post_init__()
         if self.dim % self.heads or self.dim // self.heads % 2:
             raise ValueError(f"dim must be heads times an even number, not {self.dim} for {self.heads} heads")
-        if not 0 <= self.dropout < 1 or self.rope_theta <= 0:
-            raise ValueError(f"dropout must be 0 to less than 1, and rope_theta more than 0: {self}")
 
 
 class KVCache:
