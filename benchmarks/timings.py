@@ -25,7 +25,8 @@ from rich.console import Console
 from rich.progress import track
 
 from script import cpu_name, fail, publish, quartiles, versions
-from vocable import USLM, audio
+from speaking import at_16_khz, voice_of
+from vocable import USLM
 from vocable.corpus.manifest import read_manifest, spread
 from vocable.evaluation.metrics import Judges
 from vocable.evaluation.metrics.words import normalizer, recogniser
@@ -68,11 +69,10 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     errors = {rate: np.zeros(2) for rate in RATES}
     for number, pair in enumerate(track(pairs, "texts", console=console)):
         text = " ".join(str(pair.source.text).split()[: args.words])
-        recording, rate = audio.read(pair.reference.path)
-        voice = uslm.prepare_voice(recording, sample_rate=rate)
+        voice = voice_of(uslm, pair.reference)
         for rate in RATES if number < args.rated else (1.0,):
             speech = uslm.generate(text, voice, takes=args.takes, rate=rate)
-            waveform = audio.resample(speech.waveform.numpy(), speech.sample_rate, 16_000)
+            waveform = at_16_khz(speech.waveform, speech.sample_rate)
             if number < args.rated:
                 seconds[rate] += len(waveform) / 16_000
                 errors[rate] += word_errors(text, hear(waveform, "en"))

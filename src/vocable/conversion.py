@@ -52,9 +52,17 @@ def swap_layers(
     frames = int(voice.num_frames[0])
     if frames < SHORTEST * codec.frame_rate:
         raise ValueError(f"the reference lasts {frames / codec.frame_rate:.1f} s: give a second or more")
-    repeated = torch.arange(content.codes.shape[2], device=voice.codes.device) % frames
-    codes = torch.cat([content.codes, voice.codes[:, start:, repeated]], 1)
+    codes = swap_codes(content.codes, voice.codes, start)
     return codec.decode(codes, num_samples=content.num_samples, layers=slice(0, stop))
+
+
+def swap_codes(content: torch.Tensor, voice: torch.Tensor, kept: int) -> torch.Tensor:
+    """Return the first `kept` layers of `content` with the layers of `voice` above them, repeated or cut to fit.
+
+    content: int64 [B, K, T], or its first `kept` layers. voice: int64 [B, K, U]. Returns int64 [B, K, T].
+    """
+    repeated = torch.arange(content.shape[2], device=voice.device) % voice.shape[2]
+    return torch.cat([content[:, :kept], voice[:, kept:, repeated]], 1)
 
 
 class VoiceConverter:

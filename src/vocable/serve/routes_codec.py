@@ -10,7 +10,7 @@ from vocable.serve.encoders import AudioFormat
 from vocable.serve.errors import ApiError
 from vocable.serve.jobs import Decode, Encode, TokenFormat
 from vocable.serve.responses import audio_file, sound_of, tokens_of
-from vocable.serve.schemas import LAYERS, Layers, layer_slice
+from vocable.serve.schemas import LAYERS, Layers, layer_slice, media_type
 
 router = APIRouter(prefix="/v1/audio")
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
@@ -48,7 +48,7 @@ async def decode(
     layers: Annotated[Layers | None, Query(description=LAYERS)] = None,
 ) -> Response:
     """Decode tokens to speech: JSON as `/v1/audio/tokens` gives it, or a .safetensors token file."""
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    kind = media_type(request)
     if kind not in ("application/json", "application/octet-stream"):
         raise ApiError(415, "send application/json, or a .safetensors file as application/octet-stream")
     body = await request.body()

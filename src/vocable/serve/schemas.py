@@ -91,9 +91,14 @@ SPEECH_BODY: dict[str, Any] = {
 }
 
 
+def media_type(request: Request) -> str:
+    """Return the media type of a request's body, without its parameters; "" if none is named."""
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
 async def speech_request(request: Request) -> SpeechRequest:
     """Read a `SpeechRequest` from JSON, or from a form whose `ref_audio` is a file."""
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    kind = media_type(request)
     try:
         if kind == "application/json":
             return SpeechRequest.model_validate_json(await request.body())

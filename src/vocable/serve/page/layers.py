@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import gradio as gr
 import numpy as np
-import torch
 
 from vocable.codec.tokens import Encoded
+from vocable.conversion import swap_codes
 from vocable.serve.page.backend import Backend, Recording
 from vocable.serve.page.figures import origins
 from vocable.serve.page.parts import EVENT, note, playable, player, recorder
@@ -48,9 +48,8 @@ def add_tab(backend: Backend) -> gr.Slider:
 
 
 def mix(content: Encoded, voice: Encoded, kept: int) -> Encoded:
-    """Return the tokens of `content` with the layers above the first `kept` from `voice`, repeated or cut to fit."""
-    repeated = torch.arange(content.codes.shape[2]) % voice.codes.shape[2]
-    return replace(content, codes=torch.cat([content.codes[:, :kept], voice.codes[:, kept:, repeated]], 1))
+    """Return the tokens of `content` with the layers above the first `kept` from `voice`, as `swap_codes` does."""
+    return replace(content, codes=swap_codes(content.codes, voice.codes, kept))
 
 
 def _draw(a: Recording, b: Recording, kept: int) -> str:

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import io
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 import numpy as np
-import soundfile
 
 from vocable.lm.uslm import TAKES
+from vocable.serve.encoders import MEDIA_TYPES, encode_file
 from vocable.serve.jobs import Sound, Voice
 from vocable.serve.page.backend import Backend
 from vocable.serve.page.parts import EVENT, busy, messages, note, playable, player, recorder
@@ -101,9 +100,8 @@ def _sentence(sound: Sound, before: float) -> dict[str, Any]:
 
     before: seconds of the speech before the sentence.
     """
-    file = io.BytesIO()
-    soundfile.write(file, sound.waveform, sound.sample_rate, format="FLAC")
-    audio = f"data:audio/flac;base64,{base64.b64encode(file.getvalue()).decode()}"
+    file = encode_file(sound.waveform, sound.sample_rate, "flac")
+    audio = f"data:{MEDIA_TYPES['flac']};base64,{base64.b64encode(file).decode()}"
     words = (
         None if sound.words is None else [[word.text, word.start - before, word.end - before] for word in sound.words]
     )
