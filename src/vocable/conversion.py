@@ -18,6 +18,7 @@ from vocable.codec.base import Codec
 from vocable.codec.clips import Waveforms, layer_range
 from vocable.codec.load import load_codec
 from vocable.codec.tokens import Decoded, Encoded
+from vocable.lm.cancelling import IsCancelled
 from vocable.lm.model import LanguageModels, load_models
 from vocable.lm.nar import GUIDANCE
 from vocable.lm.voice import SHORTEST, prepare_voice, voice_codes
@@ -103,6 +104,7 @@ class VoiceConverter:
         text: str | None = None,
         language: str | None = None,
         guidance: float = GUIDANCE,
+        cancelled: IsCancelled | None = None,
     ) -> Decoded:
         """Convert a source to the voice of a reference. The result is as long as the source.
 
@@ -110,6 +112,7 @@ class VoiceConverter:
         it is used again. sample_rate, reference_sample_rate: rates of the recordings in Hz (None: the codec's). text:
         text of the source, if it is known. language: language of the text, ISO 639-1 (None: that of the models'
         training texts). guidance: weight of voice and text, as in `NAR.fill`; it has no effect without a text.
+        cancelled: asked between two steps of the model, as in `USLM.generate`; the call then raises `Cancelled`.
 
         Raises ValueError for a text that the models cannot read or that is too long for the clip, and for several
         sources; TokensError for a voice of another codec; AudioError for an invalid waveform. Warns if `language` is
@@ -126,5 +129,5 @@ class VoiceConverter:
         if text is not None:
             symbols = self.models.align(self.codec, codes, text, language)
             self.models.warn_of_language(language)
-        filled = self.nar.fill(codes[0], prompt, symbols, guidance=guidance)
+        filled = self.nar.fill(codes[0], prompt, symbols, guidance=guidance, cancelled=cancelled)
         return self.codec.decode(filled[None], num_samples=encoded.num_samples)

@@ -18,9 +18,11 @@ import soundfile
 from conftest import SPEECH
 from vocable import audio
 from vocable.codec.tokens import Encoded
+from vocable.lm.cancelling import Cancelled
 from vocable.lm.uslm import USLM
 from vocable.serve import Limits, Settings
-from vocable.serve.engine import Engine
+from vocable.serve.batches import decode, encode
+from vocable.serve.engine import Engine, Results
 from vocable.serve.jobs import (
     Decode,
     Encode,
@@ -34,6 +36,7 @@ from vocable.serve.jobs import (
     Unavailable,
     Voice,
 )
+from vocable.serve.waiting import Waiting
 
 
 @asynccontextmanager
@@ -110,6 +113,33 @@ def test_what_waits_is_encoded_in_one_batch_and_a_full_queue_refuses(settings: S
 
     asyncio.run(scenario())
     assert sizes == [6, 1, 1, 1, 1, 1]
+
+
+def test_a_batch_leaves_the_other_workers_their_part() -> None:
+    async def scenario() -> list[int]:
+        waiting: Waiting[Results] = Waiting(20)
+        for _ in range(8):
+            waiting.add(Results(Encode(b""), lambda results: None))
+        return [len(await waiting.take(workers=2)) for _ in range(4)]
+
+    assert asyncio.run(scenario()) == [4, 2, 1, 1]
+
+
+@pytest.mark.parametrize("clips", [1, 3], ids=["blocks of one clip", "batches of clips"])
+def test_encoding_and_decoding_stop_when_nobody_waits(uslm: USLM, clips: int) -> None:
+    recording = wav(np.random.default_rng(0).normal(size=16_000 * 62) * 0.1)  # three blocks; one batch for each clip
+    answers = iter([False] * 2)
+
+    def cancelled() -> bool:
+        return next(answers, True)
+
+    with pytest.raises(Cancelled):
+        encode(uslm.codec, [Encode(recording)] * clips, longest=100, cancelled=cancelled)
+    [tokens] = encode(uslm.codec, [Encode(recording)], longest=100, cancelled=lambda: False)
+    assert isinstance(tokens, Tokens)
+    answers = iter([False])
+    with pytest.raises(Cancelled):
+        decode(uslm.codec, [Decode(tokens.data)] * clips, longest=100, cancelled=cancelled)
 
 
 def wav(waveform: np.ndarray) -> bytes:

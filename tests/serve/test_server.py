@@ -173,6 +173,19 @@ def test_sigterm_finishes_what_runs_and_takes_nothing_new(uslm_folders: tuple[Pa
         assert "Traceback" not in service.log.read_text()
 
 
+def test_sigterm_does_not_wait_for_open_pages(uslm_folders: tuple[Path, Path], tmp_path: Path) -> None:
+    pytest.importorskip("gradio", reason="pip install 'vocable[serve]'")
+    models, codec = uslm_folders
+    with (
+        serving(tmp_path, "-m", codec, "--models", models, "--page", "--grace", 120) as service,
+        httpx.stream("GET", f"{service.url}/gradio_api/heartbeat/page", timeout=PATIENCE) as connection,
+    ):
+        next(connection.iter_raw())
+        service.process.terminate()
+        assert service.process.wait(60) == 143
+    assert "Traceback" not in service.log.read_text()
+
+
 def test_models_that_are_missing_end_the_command(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "vocable", "serve", "--port", "0", "-m", str(tmp_path)]
     environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}

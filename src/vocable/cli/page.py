@@ -30,5 +30,5 @@ def page(
         if browser:
             webbrowser.open(url)
 
-    # An open page keeps connections, which would delay the end.
+    # Ctrl-C ends running work too: whoever waits for it is at this machine.
     run(Settings(port=port, model=model, models=models, voices=voices, device=device, grace=1.0), started=show)

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING
 
 import typer
@@ -80,7 +81,13 @@ def run(settings: Settings, *, started: Callable[[str], object] = lambda url: No
     app = create_app(settings)
     grace = max(1, round(settings.grace))
     config = uvicorn.Config(app, host=settings.host, port=settings.port, ws="none", timeout_graceful_shutdown=grace)
-    server = uvicorn.Server(config)
+
+    class Server(uvicorn.Server):  # type: ignore[misc, name-defined]
+        def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+            app.state.close_page()
+            super().handle_exit(sig, frame)
+
+    server = Server(config)
 
     def stop() -> None:
         """End the service if its models cannot be loaded at its start."""

@@ -20,7 +20,11 @@ from vocable.serve.voices import VoiceStore
 
 
 def build(settings: Settings) -> FastAPI:
-    """Return the application. Its state holds `engine`, `settings`, `metrics` and `voices` (None: none are kept)."""
+    """Return the application.
+
+    Its state holds `engine`, `settings`, `metrics`, `voices` (None: none are kept) and `close_page`, a function that a
+    server calls before it waits for its connections to end.
+    """
     engine = Engine(settings)
 
     @asynccontextmanager
@@ -36,8 +40,7 @@ def build(settings: Settings) -> FastAPI:
     app.state.voices = VoiceStore(Path(settings.voices), most=settings.limits.voices) if settings.voices else None
     for routes in (routes_speech, routes_codec, routes_service):
         app.include_router(routes.router)
-    if settings.page:
-        mount(app)
+    app.state.close_page = mount(app) if settings.page else lambda: None
     add_handlers(app)
     app.add_middleware(Guard, settings=settings)
     app.add_middleware(Measured, metrics=app.state.metrics)  # the outermost, so that refusals are counted

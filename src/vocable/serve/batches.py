@@ -3,29 +3,36 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from vocable.codec.base import Codec
 from vocable.codec.clips import layer_range
+from vocable.codec.long import blocks_of
 from vocable.codec.tokens import Encoded, TokensError
 from vocable.corpus.batches import padded_batches
+from vocable.lm.cancelling import IsCancelled, stop_if_cancelled
 from vocable.serve.jobs import Decode, Encode, Refused, Result, Sound, TooLarge
 from vocable.serve.payloads import read_recording, read_tokens, refusals, tokens_of
 
-#: Seconds of audio in a batch, with padding. A clip that is alone in its batch is computed in chunks.
-BATCH_SECONDS = 120.0
+#: Seconds of audio in a batch, with padding: about a second of work. A clip that is alone in its batch is computed in
+#: chunks. Between two batches or chunks, the work can be cancelled.
+BATCH_SECONDS = 40.0
 
 Clip = TypeVar("Clip")
 JobKind = TypeVar("JobKind")
 Outcome = Result | Refused
 
 
-def encode(codec: Codec, jobs: Sequence[Encode], *, longest: float) -> list[Outcome]:
-    """Encode the recordings of jobs that ask for the same layers; a recording lasts at most `longest` seconds."""
+def encode(codec: Codec, jobs: Sequence[Encode], *, longest: float, cancelled: IsCancelled) -> list[Outcome]:
+    """Encode the recordings of jobs that ask for the same layers; a recording lasts at most `longest` seconds.
+
+    cancelled: asked between two batches of clips or two blocks of a long one. Raises `Cancelled`.
+    """
     layers = jobs[0].layers
 
     def read(job: Encode) -> np.ndarray:
@@ -34,15 +41,17 @@ def encode(codec: Codec, jobs: Sequence[Encode], *, longest: float) -> list[Outc
 
     def compute(batch: Mapping[int, np.ndarray]) -> list[Result]:
         clips = list(batch.values())
-        alone = len(clips) == 1
-        encoded = codec.encode_long(clips[0], layers=layers) if alone else codec.encode(clips, layers=layers)
+        if len(clips) == 1:
+            encoded = codec.encode_long(_Blocks(clips[0], cancelled), layers=layers)
+        else:
+            encoded = codec.encode(clips, layers=layers)
         return [tokens_of(one, jobs[i].format) for i, one in zip(batch, encoded.clips(), strict=True)]
 
-    return _in_batches(jobs, read, lambda clip: len(clip) / codec.sample_rate, compute)
+    return _in_batches(jobs, read, lambda clip: len(clip) / codec.sample_rate, compute, cancelled)
 
 
-def decode(codec: Codec, jobs: Sequence[Decode], *, longest: float) -> list[Outcome]:
-    """Decode the tokens of jobs; each clip lasts at most `longest` seconds."""
+def decode(codec: Codec, jobs: Sequence[Decode], *, longest: float, cancelled: IsCancelled) -> list[Outcome]:
+    """Decode the tokens of jobs; each clip lasts at most `longest` seconds. cancelled: as in `encode`."""
 
     def seconds(clip: Encoded) -> float:
         return int(clip.num_samples) / codec.sample_rate
@@ -63,12 +72,16 @@ def decode(codec: Codec, jobs: Sequence[Decode], *, longest: float) -> list[Outc
     def compute(batch: Mapping[int, Encoded]) -> list[Result]:
         clips = list(batch.values())
         if len(clips) == 1:
-            waveforms = [torch.cat(list(codec.decode_long(clips[0])))]
+            chunks = []
+            for chunk in codec.decode_long(clips[0]):
+                stop_if_cancelled(cancelled)
+                chunks.append(chunk)
+            waveforms = [torch.cat(chunks)]
         else:
             waveforms = codec.decode(_padded(clips)).clips()
         return [Sound(waveform.cpu().numpy(), codec.sample_rate) for waveform in waveforms]
 
-    return _in_batches(jobs, read, seconds, compute)
+    return _in_batches(jobs, read, seconds, compute, cancelled)
 
 
 def _in_batches(
@@ -76,6 +89,7 @@ def _in_batches(
     read: Callable[[JobKind], Clip],
     seconds: Callable[[Clip], float],
     compute: Callable[[Mapping[int, Clip]], Sequence[Result]],
+    cancelled: IsCancelled,
 ) -> list[Outcome]:
     """Read the clip of each job, and compute their results in batches of clips of similar length.
 
@@ -92,6 +106,7 @@ def _in_batches(
     longest_first = sorted(clips, key=lambda number: -seconds(clips[number]))
     batches = list(padded_batches(longest_first, length=lambda number: seconds(clips[number]), limit=BATCH_SECONDS))
     while batches:
+        stop_if_cancelled(cancelled)
         batch = batches.pop()
         try:
             with refusals():
@@ -102,6 +117,19 @@ def _in_batches(
             else:
                 batches += [[number] for number in batch]
     return [outcomes[number] for number in range(len(jobs))]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Blocks:
+    """The blocks of a clip, which raise `Cancelled` when the work is to stop."""
+
+    clip: np.ndarray
+    cancelled: IsCancelled
+
+    def __iter__(self) -> Iterator[Tensor | np.ndarray]:
+        for block in blocks_of(self.clip):
+            stop_if_cancelled(self.cancelled)
+            yield block
 
 
 def _padded(clips: Sequence[Encoded]) -> Encoded:

@@ -153,7 +153,7 @@ class Engine:
         take: asyncio.Task[list[Results]] | None = None
         try:
             while not died.done():
-                take = asyncio.create_task(self.waiting.take())
+                take = asyncio.create_task(self.waiting.take(len(self._workers)))
                 await asyncio.wait({take, died}, return_when=asyncio.FIRST_COMPLETED)
                 if not take.done():
                     return

@@ -56,13 +56,17 @@ class Waiting(Generic[E]):
         self._entries.clear()
         return entries
 
-    async def take(self) -> list[E]:
-        """Wait for a job; return the oldest, and with it those that can be done in one batch with it."""
+    async def take(self, workers: int = 1) -> list[E]:
+        """Wait for a job; return the oldest, and with it those that can be done in one batch with it.
+
+        workers: the number of workers that share the waiting jobs: a batch leaves the others their part.
+        """
         while not self._entries:
             self._added.clear()
             await self._added.wait()
         first = self._entries.popleft()
-        batch = [first, *(e for e in self._entries if same_batch(first.job, e.job))][:LARGEST_BATCH]
+        batch = [first, *(e for e in self._entries if same_batch(first.job, e.job))]
+        batch = batch[: min(LARGEST_BATCH, -(-len(batch) // workers))]
         for entry in batch[1:]:
             self._entries.remove(entry)
         return batch

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +13,7 @@ from vocable.codec.base import Codec
 from vocable.codec.load import load_codec
 from vocable.codec.tokens import Encoded
 from vocable.conversion import VoiceConverter
-from vocable.lm.cancelling import Cancelled
+from vocable.lm.cancelling import IsCancelled
 from vocable.lm.generated import later, with_starts
 from vocable.lm.model import digest
 from vocable.lm.uslm import USLM
@@ -50,15 +50,15 @@ class Models:
     converter: VoiceConverter | None
     loaded: Loaded
 
-    def speak(self, job: Speak, cancelled: Callable[[], bool]) -> Iterator[Result]:
+    def speak(self, job: Speak, cancelled: IsCancelled) -> Iterator[Result]:
         """Speak a text; yield its sentences, each with the pause before it.
 
-        cancelled: asked between two steps of the models; if it returns True, the speech ends. Raises Refused for a text
+        cancelled: asked between two steps of the models. Raises `Cancelled`, and Refused for a text
         or a voice that cannot be used.
         """
         if self.uslm is None:
             raise Refused(f"this service does not speak: {self.loaded.missing}")
-        with refusals(), contextlib.suppress(Cancelled):
+        with refusals():
             sentences = self.uslm.stream(
                 job.text,
                 self._voice(job.voice),
@@ -76,14 +76,15 @@ class Models:
                 words = None if sentence.words is None else tuple(later(sentence.words, start))
                 yield Sound(waveform, rate, sentence.text, tuple(sentence.warnings), words)
 
-    def convert(self, job: Convert) -> Sound:
-        """Convert a recording. Raises Refused if a recording, the text or the voice cannot be used."""
+    def convert(self, job: Convert, cancelled: IsCancelled) -> Sound:
+        """Convert a recording. Raises `Cancelled`, and Refused if a recording, the text or the voice cannot be used."""
         if self.converter is None:
             raise Refused(f"this service does not convert voices: {self.loaded.missing}")
         with refusals(), _caught() as messages:
             voice = self._voice(job.voice)
             assert voice is not None
-            decoded = self.converter.convert(self._recording(job.source), voice, text=job.text, language=job.language)
+            source = self._recording(job.source)
+            decoded = self.converter.convert(source, voice, text=job.text, language=job.language, cancelled=cancelled)
             return Sound(decoded.clips()[0].cpu().numpy(), self.codec.sample_rate, warnings=tuple(messages))
 
     def prepare(self, job: PrepareVoice) -> Result:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import cast
@@ -17,6 +17,7 @@ from typing import cast
 import torch
 
 from vocable.corpus.parallel import end_with_parent
+from vocable.lm.cancelling import Cancelled, IsCancelled
 from vocable.serve.batches import decode, encode
 from vocable.serve.jobs import Convert, Decode, Encode, Failed, Job, PrepareVoice, Refused, Result, Speak
 from vocable.serve.settings import Settings
@@ -66,12 +67,14 @@ def main(connection: Connection, settings: Settings) -> None:
         connection.send(IDLE)
 
 
-def _do(models: Models, jobs: Sequence[Job], cancelled: Callable[[], bool]) -> Iterator[Output | End]:
+def _do(models: Models, jobs: Sequence[Job], cancelled: IsCancelled) -> Iterator[Output | End]:
     """Do a batch of jobs. While it runs, the service sends nothing but CANCEL."""
     try:
         for index, outcome in _outcomes(models, jobs, cancelled):
             yield End(index, outcome) if isinstance(outcome, Refused) else Output(index, outcome)
         ends: list[End] = [End(index, None) for index in range(len(jobs))]
+    except Cancelled:
+        ends = [End(index, None) for index in range(len(jobs))]
     except Refused as error:
         ends = [End(0, error)]
     except Exception:
@@ -80,19 +83,19 @@ def _do(models: Models, jobs: Sequence[Job], cancelled: Callable[[], bool]) -> I
     yield from ends
 
 
-def _outcomes(
-    models: Models, jobs: Sequence[Job], cancelled: Callable[[], bool]
-) -> Iterator[tuple[int, Result | Refused]]:
+def _outcomes(models: Models, jobs: Sequence[Job], cancelled: IsCancelled) -> Iterator[tuple[int, Result | Refused]]:
     """Yield results and refusals with the index of their job. Jobs of a batch are of one kind."""
     longest = models.limits.seconds
     match jobs[0]:
         case Encode():
-            yield from enumerate(encode(models.codec, cast(Sequence[Encode], jobs), longest=longest))
+            encodes = cast(Sequence[Encode], jobs)
+            yield from enumerate(encode(models.codec, encodes, longest=longest, cancelled=cancelled))
         case Decode():
-            yield from enumerate(decode(models.codec, cast(Sequence[Decode], jobs), longest=longest))
+            decodes = cast(Sequence[Decode], jobs)
+            yield from enumerate(decode(models.codec, decodes, longest=longest, cancelled=cancelled))
         case Speak() as job:
             yield from ((0, sound) for sound in models.speak(job, cancelled))
         case Convert() as job:
-            yield 0, models.convert(job)
+            yield 0, models.convert(job, cancelled)
         case PrepareVoice() as job:
             yield 0, models.prepare(job)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+from collections.abc import Callable
 from pathlib import Path
 
 import gradio as gr
@@ -19,8 +20,8 @@ _SANS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"]
 _MONOSPACE = ["ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace"]
 
 
-def mount_blocks(app: FastAPI) -> None:
-    """Mount the page at / of the service."""
+def mount_blocks(app: FastAPI) -> Callable[[], None]:
+    """Mount the page at / of the service; return a function that ends the connections which open pages keep."""
     backend = Backend(app.state.engine, app.state.settings, app.state.voices)
     gr.mount_gradio_app(
         app,
@@ -39,6 +40,8 @@ def mount_blocks(app: FastAPI) -> None:
         theme=gr.themes.Soft(primary_hue="violet", neutral_hue="slate", font=_SANS, font_mono=_MONOSPACE),
         css_paths=_STYLE,
     )
+    mounted = app.routes[-1].app  # type: ignore[attr-defined]
+    return lambda: mounted.stop_event.set()
 
 
 def _blocks(backend: Backend) -> gr.Blocks:
