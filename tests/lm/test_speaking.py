@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,7 +13,8 @@ import torch
 from lm.test_ar import SIZE, SYMBOLS, make
 from vocable.lm.ar import AR, ARConfig
 from vocable.lm.sampling import Sampling
-from vocable.lm.speaking import Take, speak
+from vocable.lm.speaking import Utterance, speak
+from vocable.lm.takes import Take
 from vocable.lm.timing import PAUSE, Timing
 from vocable.lm.transformer import IGNORED, TransformerConfig, cross_entropy
 
@@ -20,12 +22,17 @@ GREEDY = Sampling(temperature=0.0)
 LONGEST_SYMBOL, MOST_FRAMES = 40, 15  # frames, at 50 frames per second
 
 
+def write(model: AR, symbols: Sequence[int], **options: Any) -> list[Take]:
+    """Write the takes of one text."""
+    return speak(model, [Utterance(symbols, **options)])[0]
+
+
 @pytest.mark.parametrize("look_ahead", [False, True])
 @pytest.mark.parametrize("seed", range(4))
 def test_a_timed_model_says_every_symbol_once_and_ends(seed: int, look_ahead: bool) -> None:
     """Whatever its weights: random ones here."""
     symbols = torch.randint(SYMBOLS, (7,), generator=torch.Generator().manual_seed(seed)).tolist()
-    for take in speak(make(True, seed, look_ahead), symbols, sampling=Sampling(1.0, top_p=1.0), takes=3, seed=seed):
+    for take in write(make(True, seed, look_ahead), symbols, sampling=Sampling(1.0, top_p=1.0), takes=3, seed=seed):
         assert len(take.codes) == len(take.symbols) and all(0 <= code < SIZE for code in take.codes)
         runs = [(symbol, len(list(run))) for symbol, run in groupby(take.symbols)]
         said = [symbol for symbol, _ in runs if symbol != PAUSE]
@@ -38,7 +45,7 @@ def test_a_timed_model_says_every_symbol_once_and_ends(seed: int, look_ahead: bo
 def test_its_likelihood_is_that_of_the_full_forward(timed: bool, look_ahead: bool) -> None:
     """What it adds up step by step, with a cache, from what it may choose."""
     model, symbols, prompt = make(timed, 0, look_ahead), [2, 0, 5], torch.tensor([1, 1, 4])
-    (take,) = speak(model, symbols, prompt=prompt, sampling=Sampling(1.0, top_p=1.0, repeats=0), seed=3)
+    (take,) = write(model, symbols, prompt=prompt, sampling=Sampling(1.0, top_p=1.0, repeats=0), seed=3)
     if timed:
         runs = [(symbol, len(list(run))) for symbol, run in groupby(take.symbols)]
         if [s for s, _ in runs if s != PAUSE] != symbols:
@@ -57,7 +64,7 @@ def test_its_likelihood_is_that_of_the_full_forward(timed: bool, look_ahead: boo
 
 def test_one_seed_repeats_and_takes_differ() -> None:
     model, symbols = make(), [0, 1, 2, 3]
-    first, again = (speak(model, symbols, takes=3, seed=5, sampling=Sampling(1.0)) for _ in range(2))
+    first, again = (write(model, symbols, takes=3, seed=5, sampling=Sampling(1.0)) for _ in range(2))
     assert [take.codes for take in first] == [take.codes for take in again]
     assert first[0].codes != first[1].codes
 
@@ -74,7 +81,7 @@ def test_a_judge_lets_the_better_takes_go_on() -> None:
             assert take.num_finished == ended and begun - take.num_finished in (0, 1)
         return [-sum(take.codes) / len(take.codes) for take in takes]
 
-    alone, judged = (speak(model, symbols, sampling=Sampling(1.0), takes=8, judge=j, seed=3) for j in (None, low))
+    alone, judged = (write(model, symbols, sampling=Sampling(1.0), takes=8, judge=j, seed=3) for j in (None, low))
     assert sum(low(judged)) > sum(low(alone)) + 8 * 0.5
     assert len({tuple(take.codes[:10]) for take in judged}) < 4 < len({tuple(take.codes) for take in judged})
     assert len({tuple(take.codes[:10]) for take in alone}) == 8
@@ -85,6 +92,23 @@ def test_a_judge_lets_the_better_takes_go_on() -> None:
         inputs, targets = model.example(symbols, torch.tensor(take.codes), timing, None)
         full = -cross_entropy(model(inputs[None]), targets[None]) * (targets != IGNORED).sum()
         assert float(full) - 1e-2 <= take.log_likelihood
+
+
+def test_texts_in_a_batch_are_those_of_each_alone() -> None:
+    def low(takes: Sequence[Take]) -> list[float]:
+        return [-sum(take.codes) / len(take.codes) for take in takes]
+
+    model = make(seed=2)
+    texts = [
+        Utterance([0, 1, 2, 3] * 8, sampling=Sampling(1.0), takes=4, judge=low, seed=1),
+        Utterance([4, 0], prompt=torch.tensor([1, 1, 4]), sampling=Sampling(0.7), seed=2),
+        Utterance([5, 3, 1], sampling=GREEDY),
+        Utterance([0, 1, 2, 3], sampling=Sampling(1.0), takes=2, seed=1),
+    ]
+    for text, takes in zip(texts, speak(model, texts), strict=True):
+        [alone] = speak(model, [text])
+        assert [take.codes for take in takes] == [take.codes for take in alone]
+        assert [take.log_likelihood for take in takes] == pytest.approx([take.log_likelihood for take in alone])
 
 
 def test_it_learns_clips_by_heart() -> None:
@@ -107,7 +131,7 @@ def test_it_learns_clips_by_heart() -> None:
         optimizer.step()
     model.eval()
     for symbols, codes, timing in clips:
-        (take,) = speak(model, symbols, sampling=Sampling(temperature=0.0, longest_pause=1.2))
+        (take,) = write(model, symbols, sampling=Sampling(temperature=0.0, longest_pause=1.2))
         assert take.codes == codes.tolist() and take.symbols == timing.by_frame() and not take.warnings
 
 
@@ -115,21 +139,21 @@ def test_what_goes_wrong_is_named() -> None:
     untimed = make(timed=False)
     with torch.no_grad():
         untimed.head.weight.zero_()
-    (take,) = speak(untimed, [0] * 6, sampling=GREEDY)  # all scores are equal: code 0, for ever
+    (take,) = write(untimed, [0] * 6, sampling=GREEDY)  # all scores are equal: code 0, for ever
     assert len(take.codes) == MOST_FRAMES * 6
     assert take.warnings == ["a loop from frame 1 on", "did not come to an end"]
     timed = make()
     with torch.no_grad():
         timed.head.weight.zero_()
-    (take,) = speak(timed, [0, 1], sampling=GREEDY)
+    (take,) = write(timed, [0, 1], sampling=GREEDY)
     assert len(take.codes) == 2 * LONGEST_SYMBOL and len(take.warnings) == 2
     assert take.warnings[0] == "symbol 1 of 2 was held for too long"
-    (take,) = speak(timed, [0] * 40, sampling=GREEDY)  # the first 20 take all the time that there is
+    (take,) = write(timed, [0] * 40, sampling=GREEDY)  # the first 20 take all the time that there is
     most = MOST_FRAMES * 40 + 2 * LONGEST_SYMBOL
     assert take.warnings[-1] == "did not come to an end" and take.num_finished == 40
     assert len(take.codes) == most + 40 - most // LONGEST_SYMBOL
     with pytest.raises(ValueError, match="nothing to say"):
-        speak(timed, [])
+        write(timed, [])
     for wrong in ({"temperature": -1.0}, {"top_k": -1}, {"top_p": 0.0}, {"longest_pause": 0}):
         with pytest.raises(ValueError, match=next(iter(wrong))):
             Sampling(**wrong)
@@ -142,7 +166,7 @@ def test_staying_is_one_choice_however_many_codes_share_it() -> None:
         model.head.weight.zero_()
     frames = []
     for seed in range(60):
-        for take in speak(model, [0, 1, 2], sampling=Sampling(0.1), takes=4, seed=seed):
+        for take in write(model, [0, 1, 2], sampling=Sampling(0.1), takes=4, seed=seed):
             frames.append(len(take.codes))
     # A symbol has one frame, and then geometrically many; so has each pause.
     assert 6 < sum(frames) / len(frames) < 12, "a low temperature does not hurry"
@@ -162,7 +186,7 @@ def test_a_voice_may_be_vectors_of_all_layers() -> None:
     padded = torch.nn.functional.pad(voice, (0, 0, 0, 2))  # beside a longer voice; the text stands where it ends
     torch.testing.assert_close(model(ids, padded[None]), scores)
     first, again, other = (
-        speak(model, [3, 1], prompt=prompt, voice=v, seed=1)[0].codes for v in (voice, voice, -voice)
+        write(model, [3, 1], prompt=prompt, voice=v, seed=1)[0].codes for v in (voice, voice, -voice)
     )
     assert first == again != other
     with pytest.raises(ValueError, match="cannot be exported"):
@@ -176,5 +200,5 @@ def test_limits_are_seconds_whatever_the_frame_rate(frame_rate: float, longest: 
         model = AR(ARConfig(SIZE, SYMBOLS, sizes, timed, frame_rate=frame_rate)).eval()
         with torch.no_grad():
             model.head.weight.zero_()
-        (take,) = speak(model, [0, 1], sampling=GREEDY)  # all scores are equal: code 0 for as long as it may
+        (take,) = write(model, [0, 1], sampling=GREEDY)  # all scores are equal: code 0 for as long as it may
         assert len(take.codes) == 2 * (longest if timed else most)

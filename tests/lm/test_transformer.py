@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from vocable.lm.cache import Caches
 from vocable.lm.llama import export_llama
 from vocable.lm.transformer import Transformer, TransformerConfig
 
@@ -41,6 +42,28 @@ def test_the_cached_pass_is_the_full_pass(splits: list[int], batch: int, room: i
     parts = [model(part, causal=True, cache=cache) for part in torch.split(x, splits, 1)]
     same(torch.cat(parts, 1), model(x, causal=True))
     assert cache.length == sum(splits)
+
+
+@settings(max_examples=30, deadline=None)
+@given(begun=st.lists(st.tuples(st.integers(1, 3), st.integers(0, 6)), min_size=1, max_size=4), steps=st.integers(1, 4))
+@torch.no_grad()
+def test_a_pass_over_several_caches_is_that_of_each(begun: list[tuple[int, int]], steps: int) -> None:
+    """begun: rows and positions of each cache."""
+    model = tiny()
+    texts = [torch.randn(rows, length + steps, 24) for rows, length in begun]
+    caches = [model.cache(len(x), x.shape[1]) for x in texts]
+    for x, cache in zip(texts, caches, strict=True):
+        if x.shape[1] > steps:
+            model(x[:, :-steps], causal=True, cache=cache)
+    for step in range(-steps, 0):
+        together = torch.cat([x[:, step, None] for x in texts])
+        parts = model(together, causal=True, cache=Caches(caches)).split([len(x) for x in texts])
+        for x, part in zip(texts, parts, strict=True):
+            same(part[:, 0], model(x, causal=True)[:, step])
+    with pytest.raises(ValueError, match="1 position of"):
+        model(together.expand(-1, 2, -1), causal=True, cache=Caches(caches))
+    with pytest.raises(ValueError, match="too small"):
+        model(together, causal=True, cache=Caches(caches))
 
 
 @torch.no_grad()

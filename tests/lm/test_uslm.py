@@ -26,11 +26,15 @@ from vocable.cli.tts import tts
 from vocable.codec.model import SpeechTokenizer
 from vocable.codec.tokens import Encoded, TokensError
 from vocable.lm import model as lm_model
+from vocable.lm.ar import AR
 from vocable.lm.clarity import clarity
+from vocable.lm.generated import GeneratedSpeech
 from vocable.lm.nar import GUIDANCE
 from vocable.lm.sampling import Sampling
-from vocable.lm.speaking import Take, speak
-from vocable.lm.uslm import LONGEST_SENTENCE, TAKES, USLM
+from vocable.lm.speaking import Utterance, speak
+from vocable.lm.synthesis import LARGEST_BATCH, LONGEST_SENTENCE, TAKES, SpeechRequest
+from vocable.lm.takes import Take
+from vocable.lm.uslm import USLM
 from vocable.lm.voice import LEVEL
 
 LETTERS = [*"abcdefghijklmnopqrstuvwxyz", ".", ","]
@@ -61,6 +65,27 @@ def test_long_texts_are_spoken_by_sentences(uslm: USLM) -> None:
     assert [speech.text for speech in uslm.generate(["one.", "two."])] == ["one.", "two."]
 
 
+def test_texts_of_a_batch_have_their_own_voices_and_options(uslm: USLM) -> None:
+    voice = uslm.prepare_voice(noise(4.0))
+    requests = [
+        SpeechRequest("one. two three. [pause 0.2s]", voice, seed=3, takes=2),
+        SpeechRequest("[pause 0.1s] four.", rate=1.5, takes=LARGEST_BATCH),
+        SpeechRequest("five, six. seven. eight.", guidance=0.0, seed=7, takes=1),
+    ]
+    spoken: list[list[GeneratedSpeech]] = [[] for _ in requests]
+    order = []
+    for index, speech in uslm.speak([uslm.plan(request) for request in requests]):
+        spoken[index].append(speech)
+        order.append(index)
+    assert order == [0, 0, 0, 1, 1, 2, 2, 2], "the second has more takes than a batch: it waits for the first"
+    for request, parts in zip(requests, spoken, strict=True):
+        alone = [speech for _, speech in uslm.speak([uslm.plan(request)])]
+        assert [part.text for part in parts] == [part.text for part in alone]
+        assert all(torch.equal(a.codes, b.codes) for a, b in zip(parts, alone, strict=True))
+    order = [index for index, _ in uslm.speak([uslm.plan(requests[i]) for i in (0, 2)])]
+    assert order == [0, 1, 0, 1, 0, 1], "one sentence of each at a time"
+
+
 def test_pieces_that_say_nothing_are_left_out(uslm: USLM) -> None:
     assert [part.text for part in uslm.stream("... well, hello.")] == ["well, hello."]
 
@@ -69,11 +94,11 @@ def test_an_invented_voice_stays(uslm: USLM, monkeypatch: pytest.MonkeyPatch) ->
     """The prompt of each sentence is what was spoken before it, three seconds at most."""
     prompts: list[torch.Tensor | None] = []
 
-    def recorded(*arguments: Any, prompt: torch.Tensor | None, **options: Any) -> list[Take]:
-        prompts.append(prompt)
-        return speak(*arguments, prompt=prompt, **options)
+    def recorded(model: AR, texts: Sequence[Utterance], **options: Any) -> list[list[Take]]:
+        prompts.extend(text.prompt for text in texts)
+        return speak(model, texts, **options)
 
-    monkeypatch.setattr("vocable.lm.uslm.speak", recorded)
+    monkeypatch.setattr("vocable.lm.synthesis.speak", recorded)
     first, second, _ = uslm.stream("one. two. three.", seed=3)
     assert prompts[0] is None and prompts[1] is not None and prompts[2] is not None
     assert torch.equal(prompts[1], first.codes[0, :150])
@@ -95,7 +120,7 @@ def test_the_best_take_by_a_scorer(uslm: USLM) -> None:
 def test_the_take_in_which_the_aligner_hears_the_text_best(uslm: USLM) -> None:
     """In RVQ-1; and without an aligner, the take that AR finds likeliest."""
     symbols = [0, 1, 2]
-    written = speak(uslm.ar, symbols, takes=4, sampling=Sampling(1.0), seed=0)
+    [written] = speak(uslm.ar, [Utterance(symbols, takes=4, sampling=Sampling(1.0))])
     assert uslm.models.aligner
     clear, likely = [], []
     for take in written:
@@ -126,7 +151,7 @@ def test_a_take_is_heard_alike_bit_by_bit_and_all_at_once(uslm: USLM) -> None:
         assert anew == pytest.approx(judged[-1], abs=1e-4)
         return judged[-1]
 
-    hear(speak(uslm.ar, symbols, takes=6, judge=hear, sampling=Sampling(1.0)))
+    hear(speak(uslm.ar, [Utterance(symbols, takes=6, judge=hear, sampling=Sampling(1.0))])[0])
     assert len(judged) > 4
 
 

@@ -115,6 +115,31 @@ def test_what_waits_is_encoded_in_one_batch_and_a_full_queue_refuses(settings: S
     assert sizes == [6, 1, 1, 1, 1, 1]
 
 
+def test_texts_that_wait_are_spoken_in_one_batch_but_those_with_a_seed_alone(settings: Settings) -> None:
+    texts = ["one. two. three.", "...", "four."]
+    sizes: list[int] = []
+    ended: list[int] = []
+
+    async def scenario() -> None:
+        async with running(settings) as engine:
+            engine.on_batch = sizes.append
+            jobs = [engine.submit(Speak(text, takes=2)) for text in texts]
+            seeded = engine.submit(Speak("five.", seed=1))
+
+            async def read(index: int) -> list[str]:
+                sounds = [sound.text async for sound in jobs[index] if isinstance(sound, Sound)]
+                ended.append(index)
+                return sounds
+
+            spoken, refused, short = await asyncio.gather(*map(read, range(3)), return_exceptions=True)
+            assert spoken == ["one.", "two.", "three."] and short == ["four."]
+            assert isinstance(refused, Refused)
+            assert [sound.text async for sound in seeded if isinstance(sound, Sound)] == ["five."]
+
+    asyncio.run(scenario())
+    assert ended == [2, 0] and sizes == [3, 1]
+
+
 def test_a_batch_leaves_the_other_workers_their_part() -> None:
     async def scenario() -> list[int]:
         waiting: Waiting[Results] = Waiting(20)

@@ -30,7 +30,8 @@ from vocable.evaluation.summary import ENGLISH, exclusions, figure_cell, languag
 from vocable.lm.model import digest
 from vocable.lm.nar import GUIDANCE
 from vocable.lm.sampling import Sampling
-from vocable.lm.uslm import TAKES, USLM
+from vocable.lm.synthesis import TAKES
+from vocable.lm.uslm import USLM
 from vocable.page import Cell, Table
 
 #: Metrics that need no reference of the same length. Speaker similarity is to the prompt.

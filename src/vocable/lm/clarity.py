@@ -10,7 +10,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from vocable.codec.base import Codec
 from vocable.lm.aligner import RECEPTIVE_FIELD, Aligner
-from vocable.lm.speaking import Take
+from vocable.lm.takes import Take
 
 
 @torch.inference_mode()

@@ -58,21 +58,37 @@ def later(parts: Iterable[Part], seconds: float) -> list[Part]:
     return [replace(part, start=part.start + seconds, end=part.end + seconds) for part in parts]
 
 
+class Timeline:
+    """The sentences of a text one after another, with silence between two sentences, but none beside a pause."""
+
+    def __init__(self) -> None:
+        self.samples = 0  #: of all sentences and silences so far
+        self._after_pause = True  #: no silence at the start
+
+    def add(self, sentence: GeneratedSpeech) -> int:
+        """Add a sentence; return the number of samples of silence before it."""
+        silent = self._after_pause or sentence.is_pause
+        silence = 0 if silent else round(BETWEEN_SENTENCES * sentence.sample_rate)
+        self.samples += silence + len(sentence.waveform)
+        self._after_pause = sentence.is_pause
+        return silence
+
+
 def with_pauses(sentences: Iterable[GeneratedSpeech]) -> Iterator[Tensor]:
     """Yield the waveforms of sentences, with silence between them."""
-    for silence, sentence in _with_silences(sentences):
-        if silence:
+    timeline = Timeline()
+    for sentence in sentences:
+        if silence := timeline.add(sentence):
             yield torch.zeros(silence)
         yield sentence.waveform
 
 
 def with_starts(sentences: Iterable[GeneratedSpeech]) -> Iterator[tuple[float, GeneratedSpeech]]:
     """Yield the second at which each sentence starts in the speech that `with_pauses` makes, and the sentence."""
-    samples = 0
-    for silence, sentence in _with_silences(sentences):
-        samples += silence
-        yield samples / sentence.sample_rate, sentence
-        samples += len(sentence.waveform)
+    timeline = Timeline()
+    for sentence in sentences:
+        start = timeline.samples + timeline.add(sentence)
+        yield start / sentence.sample_rate, sentence
 
 
 def join(text: str, sentences: Sequence[GeneratedSpeech]) -> GeneratedSpeech:
@@ -92,12 +108,3 @@ def join(text: str, sentences: Sequence[GeneratedSpeech]) -> GeneratedSpeech:
         words=tuple(words) if timed else None,
         symbols=tuple(symbols) if timed else None,
     )
-
-
-def _with_silences(sentences: Iterable[GeneratedSpeech]) -> Iterator[tuple[int, GeneratedSpeech]]:
-    """Yield the samples of silence before each sentence, none beside a pause, and the sentence."""
-    after_pause = True  # no silence at the start
-    for sentence in sentences:
-        silence = 0 if after_pause or sentence.is_pause else round(BETWEEN_SENTENCES * sentence.sample_rate)
-        yield silence, sentence
-        after_pause = sentence.is_pause

@@ -36,6 +36,9 @@ class Sampling:
             )
 
 
+DEFAULT_SAMPLING = Sampling()
+
+
 def draw(logits: Tensor, sampling: Sampling, generator: torch.Generator, last: Tensor | None = None) -> Tensor:
     """Draw one token per row: logits [B, V], -inf for tokens that are not allowed, -> int64 [B].
 

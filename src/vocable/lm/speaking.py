@@ -1,240 +1,118 @@
-"""Decoding of AR: write the RVQ-1 codes of a text, in several takes, with a particle filter.
+"""Decoding of AR: write the RVQ-1 codes of texts, each in several takes, with a particle filter.
 
-`speak` is the loop, `_draw` draws one token per take, and `_TakeState` decides which tokens may come next.
+`speak` is the loop over the tokens, `_Writer` writes the takes of one text, and `_draw` draws a token for each take.
 """
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
-from itertools import count
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from vocable.lm.ar import AR, ARConfig
+from vocable.lm.ar import AR
+from vocable.lm.cache import Caches
 from vocable.lm.cancelling import IsCancelled, stop_if_cancelled
-from vocable.lm.sampling import Sampling, draw
-from vocable.lm.timing import PAUSE, Timing
+from vocable.lm.sampling import DEFAULT_SAMPLING, Sampling, draw
+from vocable.lm.takes import Judge, Limits, Take, TakeState, rank
 
-LONGEST_SYMBOL = 0.8  #: seconds after which a symbol ends
-#: Seconds that a symbol of the text lasts on average: with less, speech stopped early; with more, it is cut off.
-LEAST_MEAN_SYMBOL, MOST_MEAN_SYMBOL = 0.04, 0.3
-LOOP = 1.0  #: seconds of codes without a new one that are a loop
-#: Seconds between two judgements of the takes, if every token were a frame; symbols are tokens too, so it is less.
-JUDGE_EVERY = 0.5
 _GREEDY, _FULL_DISTRIBUTION = Sampling(temperature=0.0), Sampling(temperature=1.0, top_p=1.0, repeats=0)
 
 
-@dataclass
-class Take:
-    """One version of a text's speech, as AR wrote it."""
+@dataclass(frozen=True, eq=False)
+class Utterance:
+    """A text for AR to write. Raises ValueError for a text without symbols.
 
-    codes: list[int] = field(default_factory=list)  #: RVQ-1
-    timing: Timing = field(default_factory=lambda: Timing([], []))  #: of its symbols; empty without timings
-    #: Symbols of the text that are spoken to their end; without timings 0 until the end, then all.
-    num_finished: int = 0
-    finished_frames: int = 0  #: frames up to the end of these symbols
-    #: What a judge computed for a take, to reuse it at its next call. Copies of a take share it: replace it, never
-    #: change it in place.
-    judge_state: Tensor | None = None
-    log_likelihood: float = 0.0  #: of all tokens that the model chose, in nats
-    warnings: list[str] = field(default_factory=list)  #: problems found in decoding
+    judge: at regular intervals the worse half of the takes is replaced by copies of the better half (a particle filter:
+    Gordon et al. 1993), so that a good beginning and a good ending need not come from one take by chance. Models
+    without timings ignore the judge, because their takes do not show which symbols are finished.
+    """
 
-    @property
-    def symbols(self) -> list[int]:
-        """The symbol of each frame, PAUSE among them; empty without timings."""
-        return self.timing.by_frame()
+    symbols: Sequence[int]  #: ids of the text's symbols
+    prompt: Tensor | None = None  #: RVQ-1 of the voice, int64 [P]
+    voice: Tensor | None = None  #: the codec's vectors of the prompt, float32 [P, D], if the config has a dimension
+    sampling: Sampling = DEFAULT_SAMPLING
+    takes: int = 1  #: they are drawn from one seed
+    judge: Judge | None = None
+    seed: int = 0
 
-    def copy(self) -> Take:
-        """Return a copy that can be continued independently."""
-        timing = Timing(self.timing.symbols.copy(), self.timing.frames.copy())
-        return replace(self, codes=self.codes.copy(), timing=timing, warnings=self.warnings.copy())
-
-
-#: Scores takes, also unfinished ones; higher is better.
-Judge = Callable[[Sequence[Take]], Sequence[float]]
+    def __post_init__(self) -> None:
+        if not self.symbols:
+            raise ValueError("there is nothing to say in a text without symbols")
 
 
 @torch.inference_mode()
-def speak(
-    model: AR,
-    symbols: Sequence[int],
-    *,
-    prompt: Tensor | None = None,
-    voice: Tensor | None = None,
-    sampling: Sampling = Sampling(),
-    takes: int = 1,
-    judge: Judge | None = None,
-    seed: int = 0,
-    cancelled: IsCancelled | None = None,
-) -> list[Take]:
-    """Write the codes of a text in several takes.
+def speak(model: AR, texts: Sequence[Utterance], *, cancelled: IsCancelled | None = None) -> list[list[Take]]:
+    """Write the codes of texts; return the takes of each text.
 
-    symbols: ids of the text's symbols. prompt: RVQ-1 of the voice, int64 [P]. voice: the codec's vectors of the prompt,
-    float32 [P, D], if the config has a dimension. takes: written as one batch, from one seed. judge: at regular
-    intervals the worse half of the takes is replaced by copies of the better half (a particle filter: Gordon et al.
-    1993), so that a good beginning and a good ending need not come from one take by chance. Models without timings
-    ignore the judge, because their takes do not show which symbols are finished. cancelled: asked before each token.
-    Raises ValueError for a text without symbols, and `Cancelled`.
+    All takes of all texts are rows of one batch. A text gets the tokens that it gets alone, up to rounding errors,
+    which can change the choice between two codes that are about equally likely. cancelled: asked before each token.
+    Raises `Cancelled`.
     """
-    if not symbols:
-        raise ValueError("there is nothing to say in a text without symbols")
-    generator = torch.Generator().manual_seed(seed)
-    limits = _Limits.of(model.config, sampling, len(symbols))
-    prefix = torch.tensor([model.prefix(symbols, prompt)], device=model.head.weight.device)
-    cache = model.transformer.cache(takes, prefix.shape[1] + limits.tokens)
-    embedded = model.embed(prefix, None if voice is None else voice[None])
-    hidden = model.transformer(embedded, causal=True, cache=cache)[:, -1].expand(takes, -1)
-    states = [_TakeState(model, list(symbols), limits) for _ in range(takes)]
-    for step in count(1):
+    writers = [_Writer(model, text) for text in texts]
+    running = writers
+    while running:
         stop_if_cancelled(cancelled)
-        logits = model.head(hidden).float()
-        allowed = torch.stack([state.allowed() for state in states]).to(logits.device)
-        last = [_last_codes(state.take.codes, sampling.window) for state in states]
-        drawn, scores = _draw(
-            model, logits, allowed, torch.tensor(last, device=logits.device), sampling=sampling, generator=generator
+        for writer in running:
+            writer.write_token()
+        running = [writer for writer in running if not writer.ended]
+        if running:
+            _read_tokens(model, running)
+    return [[state.take for state in writer.states] for writer in writers]
+
+
+def _read_tokens(model: AR, writers: Sequence[_Writer]) -> None:
+    """Run the transformer on the last tokens of all writers, in one pass."""
+    tokens = torch.cat([writer.drawn for writer in writers])
+    caches = Caches([writer.cache for writer in writers])
+    hidden = model.transformer(model.embedding(tokens[:, None]), causal=True, cache=caches)[:, -1]
+    for writer, rows in zip(writers, hidden.split([writer.cache.rows for writer in writers]), strict=True):
+        writer.hidden = rows
+
+
+class _Writer:
+    """Writes the takes of one text. `hidden` is the transformer's output for the last token, [takes, D]."""
+
+    def __init__(self, model: AR, text: Utterance) -> None:
+        self.model, self.text = model, text
+        self.generator = torch.Generator().manual_seed(text.seed)
+        self.limits = Limits.of(model.config, text.sampling, len(text.symbols))
+        self.states = [TakeState(model, list(text.symbols), self.limits) for _ in range(text.takes)]
+        prefix = torch.tensor([model.prefix(text.symbols, text.prompt)], device=model.head.weight.device)
+        self.cache = model.transformer.cache(text.takes, prefix.shape[1] + self.limits.tokens)
+        embedded = model.embed(prefix, None if text.voice is None else text.voice[None])
+        self.hidden = model.transformer(embedded, causal=True, cache=self.cache)[:, -1].expand(text.takes, -1)
+        self.drawn = prefix.new_zeros(text.takes)  #: the last tokens, int64 [takes]
+        self.count = 0  #: of the tokens of each take
+
+    @property
+    def ended(self) -> bool:
+        """Whether all takes have ended."""
+        return all(state.ended for state in self.states)
+
+    def write_token(self) -> None:
+        """Draw the next token of each take."""
+        text, device = self.text, self.hidden.device
+        allowed = torch.stack([state.allowed() for state in self.states]).to(device)
+        last = [_last_codes(state.take.codes, text.sampling.window) for state in self.states]
+        self.drawn, scores = _draw(
+            self.model,
+            self.model.head(self.hidden).float(),
+            allowed,
+            torch.tensor(last, device=device),
+            sampling=text.sampling,
+            generator=self.generator,
         )
-        for state, token, score in zip(states, drawn.tolist(), scores.tolist(), strict=True):
+        self.count += 1
+        for state, token, score in zip(self.states, self.drawn.tolist(), scores.tolist(), strict=True):
             state.append(token, score)
-        if judge and model.config.timed and takes > 1 and step % limits.judge_every == 0:
-            better = rank([state.take for state in states], judge)[: (takes + 1) // 2]
-            rows = (better + better)[:takes]
-            states = [states[row].copy() for row in rows]
-            cache.select(rows)
-            drawn = drawn[rows]
-        if all(state.ended for state in states):
-            break
-        hidden = model.transformer(model.embedding(drawn[:, None]), causal=True, cache=cache)[:, -1]
-    return [state.take for state in states]
-
-
-def rank(takes: Sequence[Take], judge: Judge) -> list[int]:
-    """Return the indices of the takes, the best first. Takes with warnings come after all others."""
-    scores = judge(takes)
-    return sorted(range(len(takes)), key=lambda i: (not takes[i].warnings, scores[i]), reverse=True)
-
-
-@dataclass(frozen=True)
-class _Limits:
-    """Limits of decoding, in frames."""
-
-    symbol: int  #: frames of one symbol
-    pause: int  #: frames of one pause
-    least: int  #: frames of the text; with fewer, speech stopped early
-    most: int  #: frames of the text; after these, each remaining symbol has one
-    loop: int  #: frames without a new code that are a loop
-    judge_every: int  #: tokens between two judgements
-    tokens: int  #: of the longest sequence that can come after the prefix
-
-    @classmethod
-    def of(cls, config: ARConfig, sampling: Sampling, num_symbols: int) -> _Limits:
-        """Return the limits of a text of `num_symbols` symbols."""
-
-        def frames(seconds: float) -> int:
-            return max(1, round(seconds * config.frame_rate))
-
-        pause = frames(sampling.longest_pause)
-        most = frames(MOST_MEAN_SYMBOL) * num_symbols + (2 * pause if config.timed else 0)
-        # The most frames, one more for each remaining symbol, and the tokens of all symbols and of pauses around them.
-        inserted = 2 * (1 + config.look_ahead) * (num_symbols + 1) if config.timed else 0
-        return cls(
-            symbol=frames(LONGEST_SYMBOL),
-            pause=pause,
-            least=frames(LEAST_MEAN_SYMBOL) * num_symbols,
-            most=most,
-            loop=frames(LOOP),
-            judge_every=frames(JUDGE_EVERY),
-            tokens=most + num_symbols + inserted + 1,
-        )
-
-
-class _TakeState:
-    """Position of one take in its text: a state machine that allows and consumes tokens."""
-
-    def __init__(self, model: AR, text: list[int], limits: _Limits) -> None:
-        self.model, self.text, self.limits = model, text, limits
-        self.take, self.ended = Take(), False
-        self.position = -1  # in the text, of the symbol that is being spoken or was before the pause
-        self.symbol: int | None = None  # that is being spoken, or PAUSE; None before the first one
-        self.frames = 0  # of this symbol
-        self.must_look_ahead = False  # the next token is the text's next symbol, as look_ahead
-        self.frames_since_new = 0  # since a code that the last second did not have
-
-    def copy(self) -> _TakeState:
-        """Return a copy that can be continued independently."""
-        twin = copy.copy(self)
-        twin.take = self.take.copy()
-        return twin
-
-    def allowed(self) -> Tensor:
-        """Return which tokens may come next: bool [V]."""
-        model, codes = self.model, slice(self.model.config.codebook_size)
-        allowed = torch.zeros(model.vocabulary_size, dtype=torch.bool)
-        count = len(self.take.codes)
-        if self.ended:
-            allowed[model.end_id] = True
-        elif self.must_look_ahead:
-            allowed[self._next_id()] = True
-        elif not model.config.timed:
-            allowed[codes] = count < self.limits.most
-            allowed[model.end_id] = count > 0
-        else:
-            begun, late = self.symbol is not None, count >= self.limits.most
-            longest = 1 if late else self.limits.pause if self.symbol == PAUSE else self.limits.symbol
-            allowed[codes] = begun and self.frames < longest
-            if not begun or self.frames:  # every symbol has at least one frame
-                allowed[self._next_id()] = True
-                allowed[model.pause_id] = self.symbol != PAUSE and not late
-        return allowed
-
-    def _next_id(self) -> int:
-        """Return the token id of the text's next symbol, or END."""
-        following = self.position + 1
-        return self.model.symbol_id(self.text[following]) if following < len(self.text) else self.model.end_id
-
-    def append(self, token: int, log_likelihood: float) -> None:
-        """Add an allowed token to the take."""
-        if self.ended:
-            return
-        if self.must_look_ahead:
-            self.must_look_ahead = False
-            return
-        self.take.log_likelihood += log_likelihood
-        if token < self.model.config.codebook_size:
-            self._append_code(token)
-        elif token == self.model.end_id:
-            self._end()
-        else:
-            self.take.num_finished, self.take.finished_frames = self.position + 1, len(self.take.codes)
-            self.symbol = PAUSE if token == self.model.pause_id else self.text[self.position + 1]
-            self.position += token != self.model.pause_id
-            self.frames = 0
-            self.take.timing.symbols.append(self.symbol)
-            self.take.timing.frames.append(0)
-            self.must_look_ahead = self.model.config.look_ahead
-
-    def _append_code(self, code: int) -> None:
-        take, limits = self.take, self.limits
-        self.frames_since_new = 0 if code not in take.codes[-limits.loop :] else self.frames_since_new + 1
-        take.codes.append(code)
-        self.frames += 1
-        if self.model.config.timed:
-            take.timing.frames[-1] += 1
-            if self.frames == limits.symbol and self.symbol != PAUSE:
-                take.warnings.append(f"symbol {self.position + 1} of {len(self.text)} was held for too long")
-        elif self.frames_since_new == limits.loop:
-            take.warnings.append(f"a loop from frame {len(take.codes) - limits.loop} on")
-        if len(take.codes) == limits.most:
-            take.warnings.append("did not come to an end")
-
-    def _end(self) -> None:
-        take = self.take
-        self.ended = True
-        take.num_finished, take.finished_frames = len(self.text), len(take.codes)
-        if not self.model.config.timed and len(take.codes) < self.limits.least:
-            take.warnings.append(f"stopped early: {len(take.codes)} frames for {len(self.text)} symbols")
+        if text.judge and self.model.config.timed and text.takes > 1 and self.count % self.limits.judge_every == 0:
+            better = rank([state.take for state in self.states], text.judge)[: (text.takes + 1) // 2]
+            rows = (better + better)[: text.takes]
+            self.states = [self.states[row].copy() for row in rows]
+            self.cache.select(rows)
+            self.drawn = self.drawn[rows]
 
 
 def _draw(

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vocable.lm.cache import Caches, KVCache
 from vocable.training.recipe_file import BelowOne, Bound, Positive, Section
 
 NORM_EPSILON = 1e-5
@@ -44,75 +45,6 @@ class TransformerConfig(Section):
         super().__post_init__()
         if self.dim % self.heads or self.dim // self.heads % 2:
             raise ValueError(f"dim must be heads times an even number, not {self.dim} for {self.heads} heads")
-
-
-class KVCache:
-    """Keys and values of the positions so far, for inference. All rows (sequences) of a batch have the same length.
-
-    The takes of a text start with the same prompt and text, and the particle filter (`KVCache.select`) replaces takes
-    by copies of others, so after a while all takes have the same first part too. Such a shared prefix is stored once,
-    in row 0, and attended to by one matrix product for all rows, which reads its keys and values from memory once
-    instead of once per row. The prefix grows in two ways:
-
-    - A pass of one row, while all positions are shared, writes positions for all rows.
-    - `select` finds how many more positions all rows have from the same row. For that it keeps, for each segment of
-      positions between two calls, the row that each row's values come from.
-
-    keys, values: [layers, B, heads, N, head size]; allocated once for N positions, by `Transformer.cache`.
-    """
-
-    def __init__(self, keys: Tensor, values: Tensor) -> None:
-        self.keys, self.values = keys, values
-        self.length = 0  #: positions that are filled
-        self.shared_length = 0  #: positions of the shared prefix
-        #: Segments of the filled positions after the shared prefix: where each ends, and the source row of each row.
-        self._segments: list[tuple[int, list[int]]] = []
-
-    def attend(
-        self, layer: int, queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, is_causal: bool
-    ) -> Tensor:
-        """Write S new positions of one layer, and attend to all positions so far.
-
-        queries, keys, values: [B, heads, S, head size], or [1, heads, S, head size] to write positions for all rows.
-        mask, is_causal: as scaled_dot_product_attention takes them. Returns the shape of `queries`.
-        """
-        rows, end = len(keys), self.length + keys.shape[2]
-        self.keys[layer, :rows, :, self.length : end] = keys
-        self.values[layer, :rows, :, self.length : end] = values
-        keys, values = self.keys[layer, :, :, :end], self.values[layer, :, :, :end]
-        if rows == 1 or not self.shared_length:
-            return F.scaled_dot_product_attention(queries, keys[:rows], values[:rows], mask, is_causal=is_causal)
-        shared, own = slice(0, self.shared_length), slice(self.shared_length, end)
-        queries = queries / math.sqrt(queries.shape[3])
-        scores = queries @ keys[:, :, own].mT
-        if mask is not None:
-            scores = scores.masked_fill(~mask[:, own], -torch.inf)
-        scores = torch.cat([_shared_product(queries, keys[0, :, shared].mT), scores], 3)
-        weights = scores.float().softmax(3).to(values.dtype)
-        return _shared_product(weights[..., shared], values[0, :, shared]) + weights[..., own] @ values[:, :, own]
-
-    def advance(self, rows: int, positions: int) -> None:
-        """Count `positions` as filled, after a pass of `rows` rows through all layers."""
-        self.length += positions
-        if rows == 1:
-            self.shared_length = self.length
-
-    def select(self, rows: list[int]) -> None:
-        """Replace the B rows by copies of `rows`: row i of the new batch is row `rows[i]` of the old one."""
-        assert len(rows) == self.keys.shape[1]
-        own = slice(self.shared_length, self.length)
-        for memory in (self.keys, self.values):
-            memory[:, :, :, own] = memory[:, rows, :, own]
-        segments = [*self._segments, (self.length, list(range(len(rows))))]
-        self._segments = [(end, [sources[row] for row in rows]) for end, sources in segments]
-        while self._segments and len(set(self._segments[0][1])) == 1:
-            self.shared_length, _ = self._segments.pop(0)
-
-
-def _shared_product(x: Tensor, matrix: Tensor) -> Tensor:
-    """Multiply x [B, heads, S, I] by a matrix that all rows share, [heads, I, O], in one product: [B, heads, S, O]."""
-    by_head = x.transpose(0, 1)
-    return (by_head.flatten(1, 2) @ matrix).reshape(*by_head.shape[:3], -1).transpose(0, 1)
 
 
 class Norm(nn.RMSNorm):
@@ -158,7 +90,7 @@ class Block(nn.Module):
         mask: Tensor | None,
         is_causal: bool,
         stage: Tensor | None,
-        cache: KVCache | None,
+        cache: KVCache | Caches | None,
     ) -> Tensor:
         """Run the block: [B, S, D] -> [B, S, D].
 
@@ -200,7 +132,7 @@ class Transformer(nn.Module):
         causal: bool,
         num_valid: Tensor | None = None,
         stage: Tensor | None = None,
-        cache: KVCache | None = None,
+        cache: KVCache | Caches | None = None,
     ) -> Tensor:
         """Run all blocks and the final norm: [B, S, D] -> [B, S, D].
 
@@ -209,7 +141,8 @@ class Transformer(nn.Module):
         bidirectional passes only: in a causal one, padding on the right is never attended to.
         stage: int64 [B], if and only if the config has stages.
         cache: holds the earlier positions, and x are the S >= 1 next ones; they are added to it. While all positions of
-        the cache are shared, x may be one row that counts for all. For causal passes without gradients only.
+        the cache are shared, x may be one row that counts for all. `Caches`: x are the next positions of several texts.
+        For causal passes without gradients only.
 
         Raises ValueError if these do not go together, or if the cache has no room for S positions.
         """
@@ -219,26 +152,21 @@ class Transformer(nn.Module):
             )
         if causal and num_valid is not None:
             raise ValueError("a causal pass takes no num_valid: it never attends to padding on the right")
-        start, length = 0, x.shape[1]
-        if cache is not None:
+        length = x.shape[1]
+        mask, is_causal = None, causal
+        if cache is None:
+            positions = torch.arange(length, dtype=torch.float32, device=x.device)
+        else:
             if not causal or torch.is_grad_enabled():
                 raise ValueError("a cache is for causal passes without gradients: use torch.inference_mode")
-            start, room = cache.length, cache.keys.shape[3]
-            if len(x) != cache.keys.shape[1] and (len(x) > 1 or cache.shared_length < start):
-                raise ValueError(f"the batch has {len(x)} rows, the cache {cache.keys.shape[1]}")
-            if start + length > room:
-                raise ValueError(
-                    f"the cache is too small: {start} of its {room} positions are filled, {length} more come"
-                )
-
-        mask = None
+            cache.check(len(x), length)
+            positions = cache.positions(length)
+            mask, is_causal = cache.causal_mask(length)
         if num_valid is not None:
-            mask = (torch.arange(length, device=x.device) < num_valid[:, None])[:, None, None]  # [B, 1, 1, S]
-        elif start and length > 1:  # torch's own causal mask is for queries that begin at the first key
-            mask = torch.ones(length, start + length, dtype=torch.bool, device=x.device).tril(start)
-        rotary = _rotary(self.config, start, length, x.device)
+            mask = (positions < num_valid[:, None])[:, None, None]  # [B, 1, 1, S]
+        rotary = _rotary(self.config, positions)
         for block in self.blocks:
-            x = block(x, rotary, mask, causal and start == 0, stage, cache)
+            x = block(x, rotary, mask, is_causal, stage, cache)
         if cache is not None:
             cache.advance(len(x), length)
         y: Tensor = self.norm(x, stage)
@@ -252,12 +180,12 @@ def _linear(inputs: int, outputs: int, std: float) -> nn.Linear:
     return layer
 
 
-def _rotary(config: TransformerConfig, start: int, length: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Return the rotary cosines and sines (RoPE, arXiv 2104.09864) of `length` positions from `start`: two tensors
-    float32 [S, head size / 2]."""
+def _rotary(config: TransformerConfig, positions: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the rotary cosines and sines (RoPE, arXiv 2104.09864) of positions, float32 [..., S]: two tensors float32
+    [..., S, head size / 2]."""
     size = config.dim // config.heads
-    frequencies = 1.0 / config.rope_theta ** (torch.arange(0, size, 2, dtype=torch.float32, device=device) / size)
-    angles = torch.arange(start, start + length, dtype=torch.float32, device=device)[:, None] * frequencies
+    channels = torch.arange(0, size, 2, dtype=torch.float32, device=positions.device)
+    angles = positions[..., None] * (1.0 / config.rope_theta ** (channels / size))
     return angles.cos(), angles.sin()
 
 

@@ -9,63 +9,23 @@ them.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import overload
 
-import numpy as np
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from vocable.codec.base import Codec
 from vocable.codec.clips import Waveforms
 from vocable.codec.load import load_codec
 from vocable.codec.tokens import Encoded
 from vocable.lm.cancelling import IsCancelled
-from vocable.lm.clarity import clarity
 from vocable.lm.generated import GeneratedSpeech, join
 from vocable.lm.model import LanguageModels, load_models
-from vocable.lm.nar import GUIDANCE, check_guidance
-from vocable.lm.passage import Pause
-from vocable.lm.sampling import Sampling
-from vocable.lm.sentences import Sentence, read_sentences
-from vocable.lm.speaking import Take, rank, speak
-from vocable.lm.timing import Timing, change_rate
-from vocable.lm.voice import LONGEST, prepare_voice, voice_codes
-from vocable.lm.words import times
-
-LONGEST_SENTENCE = 200  #: characters that are spoken in one piece
-SLOWEST, FASTEST = 0.5, 2.0  #: bounds of the rate
-TAKES = 8  #: default number of takes; with 4, half as many words again are lost, in four fifths of the time
-
-#: Scores a take, higher is better: a function of its waveform, float32 [L] at the codec's sample rate, and its text.
-Scorer = Callable[[np.ndarray, str], float]
-
-
-@dataclass(frozen=True)
-class _Options:
-    """The options of `USLM.stream`, checked."""
-
-    language: str | None
-    sampling: Sampling
-    takes: int
-    scorer: Scorer | None
-    guidance: float
-    seed: int
-    longest: int
-    rate: float
-    lexicon: Mapping[str, str] | None
-    cancelled: IsCancelled | None
-
-    def __post_init__(self) -> None:
-        check_guidance(self.guidance)
-        if not SLOWEST <= self.rate <= FASTEST:
-            raise ValueError(f"rate must be {SLOWEST:g} to {FASTEST:g}, not {self.rate}")
-        if self.takes < 1:
-            raise ValueError(f"takes must be at least 1, not {self.takes}")
-        if not 0 <= self.seed < 2**63:
-            raise ValueError(f"seed must be at least 0 and less than 2**63, not {self.seed}")
+from vocable.lm.nar import GUIDANCE
+from vocable.lm.sampling import DEFAULT_SAMPLING, Sampling
+from vocable.lm.synthesis import LONGEST_SENTENCE, TAKES, Plan, Scorer, SpeechRequest, Synthesizer
+from vocable.lm.voice import prepare_voice
 
 
 class USLM:
@@ -78,6 +38,7 @@ class USLM:
         if models.ar is None or models.nar is None:
             raise ValueError(f"speech needs AR and NAR, and the {'NAR' if models.ar else 'AR'} is missing")
         self.codec, self.models, self.ar, self.nar = codec, models, models.ar.eval(), models.nar.eval()
+        self._synthesizer = Synthesizer(codec, models, self.ar, self.nar)
 
     @classmethod
     def from_pretrained(
@@ -123,7 +84,7 @@ class USLM:
         voice: Encoded | None = None,
         *,
         language: str | None = None,
-        sampling: Sampling = Sampling(),
+        sampling: Sampling = DEFAULT_SAMPLING,
         takes: int = TAKES,
         scorer: Scorer | None = None,
         guidance: float = GUIDANCE,
@@ -140,7 +101,7 @@ class USLM:
         voice: Encoded | None = None,
         *,
         language: str | None = None,
-        sampling: Sampling = Sampling(),
+        sampling: Sampling = DEFAULT_SAMPLING,
         takes: int = TAKES,
         scorer: Scorer | None = None,
         guidance: float = GUIDANCE,
@@ -156,7 +117,7 @@ class USLM:
         voice: Encoded | None = None,
         *,
         language: str | None = None,
-        sampling: Sampling = Sampling(),
+        sampling: Sampling = DEFAULT_SAMPLING,
         takes: int = TAKES,
         scorer: Scorer | None = None,
         guidance: float = GUIDANCE,
@@ -175,7 +136,8 @@ class USLM:
         scorer: chooses the best take. By default the models' aligner does: it scores how clearly the take speaks its
             text, also while takes are written (`speak`). Without an aligner the take with the highest likelihood wins.
         guidance: weight of the voice and the text in NAR, as in `NAR.fill`; 0 loses more words and sounds more natural.
-        seed: the same seed gives the same speech.
+        seed: the same seed gives the same speech. The texts of a list are written in batches, so rounding errors can
+            make their speech different from that of a text alone.
         longest: characters that are spoken in one piece; longer sentences are split.
         rate: of speaking: durations are divided by it, and the pitch stays. 0.5 to 2.
         lexicon: IPA by word (`read_lexicon`), for all texts. Upper and lower case are the same.
@@ -185,13 +147,25 @@ class USLM:
         Raises ValueError, before anything is spoken, for a text that cannot be spoken, an option out of range, and a
         voice that is not for this codec. Warns if `language` is not that of the training texts.
         """
-        options = _Options(language, sampling, takes, scorer, guidance, seed, longest, rate, lexicon, cancelled)
+        request_of = partial(
+            SpeechRequest,
+            voice=voice,
+            language=language,
+            sampling=sampling,
+            takes=takes,
+            scorer=scorer,
+            guidance=guidance,
+            seed=seed,
+            longest=longest,
+            rate=rate,
+            lexicon=lexicon,
+        )
         texts = [text] if isinstance(text, str) else text
-        prompt = self._prompt(voice)
-        plans = [self._sentences(one, options) for one in texts]
-        self.models.warn_of_language(language)
-        speech = [join(one, list(self._speak(plan, prompt, options))) for one, plan in zip(texts, plans, strict=True)]
-        return speech[0] if isinstance(text, str) else speech
+        parts: list[list[GeneratedSpeech]] = [[] for _ in texts]
+        for index, speech in self.speak([self.plan(request_of(one)) for one in texts], cancelled=cancelled):
+            parts[index].append(speech)
+        joined = [join(one, speech) for one, speech in zip(texts, parts, strict=True)]
+        return joined[0] if isinstance(text, str) else joined
 
     def stream(
         self,
@@ -199,7 +173,7 @@ class USLM:
         voice: Encoded | None = None,
         *,
         language: str | None = None,
-        sampling: Sampling = Sampling(),
+        sampling: Sampling = DEFAULT_SAMPLING,
         takes: int = TAKES,
         scorer: Scorer | None = None,
         guidance: float = GUIDANCE,
@@ -213,103 +187,35 @@ class USLM:
 
         Options, errors and warnings are those of `generate`; the arguments are checked at the call.
         """
-        options = _Options(language, sampling, takes, scorer, guidance, seed, longest, rate, lexicon, cancelled)
-        prompt = self._prompt(voice)
-        sentences = self._sentences(text, options)
-        self.models.warn_of_language(language)
-        return self._speak(sentences, prompt, options)
-
-    # ---- steps ---------------------------------------------------------------------------------------------------
-
-    def _prompt(self, voice: Encoded | None) -> Tensor | None:
-        """Return the codes of a voice, int64 [K, P]."""
-        return None if voice is None else voice_codes(self.codec, voice)
-
-    def _sentences(self, text: str, options: _Options) -> list[Sentence | Pause]:
-        return read_sentences(
-            self.models, text, language=options.language, longest=options.longest, lexicon=options.lexicon
-        )
-
-    def _speak(
-        self, parts: Sequence[Sentence | Pause], prompt: Tensor | None, options: _Options
-    ) -> Iterator[GeneratedSpeech]:
-        """Speak sentences; `prompt` is the voice's codes. An invented voice is that of the seconds spoken so far."""
-        invented, seed = prompt is None, options.seed
-        for part in parts:
-            if isinstance(part, Pause):
-                yield self._pause(part)
-                continue
-            speech = self._speak_sentence(part, prompt, options, seed)
-            yield speech
-            seed += 1
-            if invented:
-                # At the rate of the models, because speech follows the rate of its prompt.
-                _, frames = change_rate([speech.codes.shape[1]], 1 / options.rate)
-                so_far = speech.codes[:, frames] if prompt is None else torch.cat([prompt, speech.codes[:, frames]], 1)
-                prompt = so_far[:, : round(LONGEST * self.codec.frame_rate)]
-
-    def _pause(self, pause: Pause) -> GeneratedSpeech:
-        rate = self.codec.sample_rate
-        codes = torch.zeros(self.codec.num_quantizers, 0, dtype=torch.int64)
-        return GeneratedSpeech("", torch.zeros(round(pause.seconds * rate)), rate, codes, [], (), ())
-
-    def _speak_sentence(
-        self, sentence: Sentence, prompt: Tensor | None, options: _Options, seed: int
-    ) -> GeneratedSpeech:
-        """Write takes of one sentence, choose the best, and decode it."""
-        aligner = self.models.aligner if options.takes > 1 and not options.scorer else None
-        judge = partial(clarity, aligner, self.codec, sentence.symbols) if aligner else None
-        takes = speak(
-            self.ar,
-            sentence.symbols,
-            prompt=None if prompt is None else prompt[0],
-            voice=self.codec.embed(prompt[None])[0].T if prompt is not None and self.ar.voice else None,
-            sampling=options.sampling,
-            takes=options.takes,
-            judge=judge,
+        request = SpeechRequest(
+            text,
+            voice=voice,
+            language=language,
+            sampling=sampling,
+            takes=takes,
+            scorer=scorer,
+            guidance=guidance,
             seed=seed,
-            cancelled=options.cancelled,
+            longest=longest,
+            rate=rate,
+            lexicon=lexicon,
         )
-        if options.scorer is None:
-            best = takes[rank(takes, judge or _mean_log_likelihood)[0]]
-            return self._decode(sentence, best, prompt, options)
-        scorer = options.scorer
-        spoken = [self._decode(sentence, take, prompt, options) for take in takes]
-        return max(spoken, key=lambda speech: scorer(speech.waveform.numpy(), sentence.passage.text))
+        plans = [self.plan(request)]
+        return (speech for _, speech in self.speak(plans, cancelled=cancelled))
 
-    def _decode(self, sentence: Sentence, take: Take, prompt: Tensor | None, options: _Options) -> GeneratedSpeech:
-        """Write the layers above RVQ-1, decode the codes, and time the words."""
-        runs, frames = change_rate(take.timing.frames or [len(take.codes)], options.rate)
-        timing = Timing(take.timing.symbols, runs) if take.timing.symbols else None
-        codes = self.nar.fill(
-            torch.tensor(take.codes)[frames],
-            prompt,
-            timing.by_frame() if timing else None,
-            guidance=options.guidance,
-            cancelled=options.cancelled,
-        )
-        waveform = self.codec.decode(codes[None]).waveform[0].cpu()
-        timing = timing or self._aligned(sentence, codes)
-        words = symbols = None
-        if timing:
-            passage, rate = sentence.passage, self.codec.frame_rate
-            words, symbols = times(self.models, passage, sentence.symbols, timing, rate, language=options.language)
-        return GeneratedSpeech(
-            sentence.passage.text, waveform, self.codec.sample_rate, codes.cpu(), take.warnings, words, symbols
-        )
+    def plan(self, request: SpeechRequest) -> Plan:
+        """Read the text and the voice of a request, for `speak`. Errors are those of `generate`."""
+        return self._synthesizer.plan(request)
 
-    def _aligned(self, sentence: Sentence, codes: Tensor) -> Timing | None:
-        """Return the timing that the aligner finds; None without one, or if there are too few frames for the text."""
-        if self.models.aligner is None:
-            return None
-        try:
-            return self.models.aligner.align(
-                self.codec.embed(codes[None])[0].T, sentence.symbols, self.codec.frame_rate
-            )
-        except ValueError:
-            return None
+    def speak(
+        self, plans: Sequence[Plan], *, cancelled: IsCancelled | None = None
+    ) -> Iterator[tuple[int, GeneratedSpeech]]:
+        """Speak several texts, each in its own voice and with its own options, in batches; yield each sentence as soon
+        as it is ready, with the index of its plan.
 
-
-def _mean_log_likelihood(takes: Sequence[Take]) -> list[float]:
-    """Return AR's log-likelihood of each take, in nats per frame."""
-    return [take.log_likelihood / max(1, len(take.codes)) for take in takes]
+        A plan can be spoken once. cancelled: as in `generate`. Warns, at the call, of languages other than that of the
+        training texts.
+        """
+        for language in {plan.request.language for plan in plans}:
+            self.models.warn_of_language(language)
+        return self._synthesizer.speak(plans, cancelled)

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 
 from vocable.lm.generated import Word
-from vocable.lm.uslm import TAKES
+from vocable.lm.synthesis import TAKES
 
 #: Formats of tokens: a line of a .jsonl token file, a .safetensors token file, or codes alone as uint16 [K', T].
 TokenFormat = Literal["json", "safetensors", "npy"]
@@ -33,7 +33,7 @@ class Speak:
     voice: Voice | None = None  #: None: the models invent one
     language: str | None = None  #: ISO 639-1; None: that of the models' training
     takes: int = TAKES
-    seed: int = 0
+    seed: int | None = None  #: a job with a seed is never batched with others, so that its speech is always the same
     speed: float = 1.0
 
 

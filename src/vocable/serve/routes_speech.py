@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, File, Form, Request, Response
 
-from vocable.lm.uslm import TAKES
+from vocable.lm.synthesis import TAKES
 from vocable.serve.encoders import AudioFormat
 from vocable.serve.errors import ApiError
 from vocable.serve.jobs import Convert, PrepareVoice, Speak, Voice

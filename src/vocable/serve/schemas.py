@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException
 
-from vocable.lm.uslm import FASTEST, SLOWEST
+from vocable.lm.synthesis import FASTEST, SLOWEST
 from vocable.serve.encoders import AudioFormat
 from vocable.serve.errors import ApiError, first_error
 from vocable.serve.jobs import Voice
@@ -47,7 +47,12 @@ class SpeechRequest(BaseModel):
     response_format: AudioFormat = "mp3"
     speed: float = Field(1.0, ge=SLOWEST, le=FASTEST)
     stream_format: Literal["audio", "sse"] = "audio"
-    seed: int = Field(0, ge=0, lt=2**63, description="The same seed gives the same speech")
+    seed: int | None = Field(
+        None,
+        ge=0,
+        lt=2**63,
+        description="The same seed gives the same speech; without one, requests that wait are spoken in a batch",
+    )
     takes: int | None = Field(None, ge=1, description="Versions written of each sentence; the clearest is spoken")
     language: Language | None = None
     ref_audio: str | None = Field(None, description="A recording of the voice: base64 of an audio file")

@@ -6,7 +6,7 @@ import asyncio
 from collections import deque
 from typing import Generic, Protocol, TypeVar
 
-from vocable.serve.jobs import Decode, Encode, Full, Job
+from vocable.serve.jobs import Decode, Encode, Full, Job, Speak
 
 LARGEST_BATCH = 16  #: jobs
 
@@ -76,4 +76,6 @@ def same_batch(one: Job, other: Job) -> bool:
     """Return whether two jobs can be done in one batch."""
     if isinstance(one, Encode) and isinstance(other, Encode):
         return one.layers == other.layers
+    if isinstance(one, Speak) and isinstance(other, Speak):
+        return one.seed is None and other.seed is None
     return isinstance(one, Decode) and isinstance(other, Decode)

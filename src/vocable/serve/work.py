@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,8 +14,9 @@ from vocable.codec.load import load_codec
 from vocable.codec.tokens import Encoded
 from vocable.conversion import VoiceConverter
 from vocable.lm.cancelling import IsCancelled
-from vocable.lm.generated import later, with_starts
+from vocable.lm.generated import Timeline, later
 from vocable.lm.model import digest
+from vocable.lm.synthesis import Plan, SpeechRequest
 from vocable.lm.uslm import USLM
 from vocable.lm.voice import prepare_voice
 from vocable.serve.jobs import Convert, Loaded, PrepareVoice, Refused, Result, Sound, Speak, Voice
@@ -50,31 +51,41 @@ class Models:
     converter: VoiceConverter | None
     loaded: Loaded
 
-    def speak(self, job: Speak, cancelled: IsCancelled) -> Iterator[Result]:
-        """Speak a text; yield its sentences, each with the pause before it.
+    def speak(self, jobs: Sequence[Speak], cancelled: IsCancelled) -> Iterator[tuple[int, Result | Refused | None]]:
+        """Speak texts in a batch; yield their sentences, each with the silence before it, and the index of its job.
 
-        cancelled: asked between two steps of the models. Raises `Cancelled`, and Refused for a text
-        or a voice that cannot be used.
+        None is the end of a job, and Refused a text or a voice that cannot be used. cancelled: asked between two steps
+        of the models. Raises `Cancelled`.
         """
         if self.uslm is None:
             raise Refused(f"this service does not speak: {self.loaded.missing}")
-        with refusals():
-            sentences = self.uslm.stream(
-                job.text,
-                self._voice(job.voice),
-                language=job.language,
-                takes=job.takes,
-                seed=job.seed,
-                rate=job.speed,
-                cancelled=cancelled,
-            )
-            samples = 0
-            for start, sentence in with_starts(sentences):
-                rate = sentence.sample_rate
-                waveform = np.pad(sentence.waveform.numpy(), (round(start * rate) - samples, 0))
-                samples += len(waveform)
-                words = None if sentence.words is None else tuple(later(sentence.words, start))
-                yield Sound(waveform, rate, sentence.text, tuple(sentence.warnings), words)
+        plans: dict[int, Plan] = {}
+        for index, job in enumerate(jobs):
+            try:
+                with refusals():
+                    plans[index] = self._plan(self.uslm, job)
+            except Refused as error:
+                yield index, error
+        indices, timelines = list(plans), [Timeline() for _ in plans]
+        for at, sentence in self.uslm.speak(list(plans.values()), cancelled=cancelled):
+            timeline, rate = timelines[at], sentence.sample_rate
+            start = (timeline.samples + (silence := timeline.add(sentence))) / rate
+            waveform = np.pad(sentence.waveform.numpy(), (silence, 0))
+            words = None if sentence.words is None else tuple(later(sentence.words, start))
+            yield indices[at], Sound(waveform, rate, sentence.text, tuple(sentence.warnings), words)
+            if not plans[indices[at]].parts:
+                yield indices[at], None
+
+    def _plan(self, uslm: USLM, job: Speak) -> Plan:
+        request = SpeechRequest(
+            job.text,
+            self._voice(job.voice),
+            language=job.language,
+            takes=job.takes,
+            seed=job.seed or 0,
+            rate=job.speed,
+        )
+        return uslm.plan(request)
 
     def convert(self, job: Convert, cancelled: IsCancelled) -> Sound:
         """Convert a recording. Raises `Cancelled`, and Refused if a recording, the text or the voice cannot be used."""

@@ -71,7 +71,7 @@ def _do(models: Models, jobs: Sequence[Job], cancelled: IsCancelled) -> Iterator
     """Do a batch of jobs. While it runs, the service sends nothing but CANCEL."""
     try:
         for index, outcome in _outcomes(models, jobs, cancelled):
-            yield End(index, outcome) if isinstance(outcome, Refused) else Output(index, outcome)
+            yield End(index, outcome) if outcome is None or isinstance(outcome, Refused) else Output(index, outcome)
         ends: list[End] = [End(index, None) for index in range(len(jobs))]
     except Cancelled:
         ends = [End(index, None) for index in range(len(jobs))]
@@ -83,8 +83,11 @@ def _do(models: Models, jobs: Sequence[Job], cancelled: IsCancelled) -> Iterator
     yield from ends
 
 
-def _outcomes(models: Models, jobs: Sequence[Job], cancelled: IsCancelled) -> Iterator[tuple[int, Result | Refused]]:
-    """Yield results and refusals with the index of their job. Jobs of a batch are of one kind."""
+def _outcomes(
+    models: Models, jobs: Sequence[Job], cancelled: IsCancelled
+) -> Iterator[tuple[int, Result | Refused | None]]:
+    """Yield results and refusals with the index of their job, and None for the end of a job. Jobs of a batch are of one
+    kind."""
     longest = models.limits.seconds
     match jobs[0]:
         case Encode():
@@ -93,8 +96,8 @@ def _outcomes(models: Models, jobs: Sequence[Job], cancelled: IsCancelled) -> It
         case Decode():
             decodes = cast(Sequence[Decode], jobs)
             yield from enumerate(decode(models.codec, decodes, longest=longest, cancelled=cancelled))
-        case Speak() as job:
-            yield from ((0, sound) for sound in models.speak(job, cancelled))
+        case Speak():
+            yield from models.speak(cast(Sequence[Speak], jobs), cancelled)
         case Convert() as job:
             yield 0, models.convert(job, cancelled)
         case PrepareVoice() as job:

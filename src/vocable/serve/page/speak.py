@@ -11,7 +11,7 @@ from typing import Any
 import gradio as gr
 import numpy as np
 
-from vocable.lm.uslm import TAKES
+from vocable.lm.synthesis import TAKES
 from vocable.serve.encoders import MEDIA_TYPES, encode_file
 from vocable.serve.jobs import Sound, Voice
 from vocable.serve.page.backend import Backend
