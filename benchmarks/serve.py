@@ -5,7 +5,8 @@
 Speech: 1, 4 and 16 clients send a text of three sentences again and again. p50 and p95 of the time to the first byte
 and to the last, and requests a second. Codec: eight clips at once, which the service encodes in batches, against the
 same clips one after another; the ratio of the times is the gain. The best of several repetitions counts, because other
-work of the machine can only slow a repetition.
+work of the machine can only slow a repetition; measured with one worker and with two. Leaving: a client disconnects
+while its text is spoken; how long does the next request wait for the worker?
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +31,7 @@ from script import cpu_name, publish, versions
 TEXT = "The boat came back in the evening. Nobody had waited for it. The harbour was dark."
 CLIENTS = (1, 4, 16)
 CLIPS = 8
+LEAVES_AFTER = 2.5  #: seconds
 PATIENCE = 600.0  #: seconds for an answer
 HERE = Path(__file__).parent
 MARK = "serve: written by benchmarks/serve.py"
@@ -43,18 +47,35 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=HERE / "results" / "serve.json")
     parser.add_argument("--page", type=Path, default=HERE.parent / "docs" / "how-to" / "serve.md")
     args = parser.parse_args()
+    clip = args.clip.read_bytes()
+    with service(args.workers) as client:
+        speech = [load(client, clients, args.requests, args.takes) for clients in CLIENTS]
+        waits = [leave(client, clip) for _ in range(args.repetitions)]
+    codec = []
+    for workers in (1, 2):
+        with service(workers) as client:
+            codec.append({"workers": workers} | batching(client, clip, args.repetitions))
+    setup = {"workers": args.workers, "takes": args.takes, "text": TEXT, "cpu": cpu_name()}
+    report = {
+        "setup": setup | versions("torch", "fastapi", "uvicorn"),
+        "speech": speech,
+        "leaving": {"repetitions": args.repetitions, "longest_wait": max(waits)},
+        "codec": codec,
+    }
+    publish(report, args.out, args.page, MARK, table(report))
+
+
+@contextmanager
+def service(workers: int) -> Iterator[httpx.Client]:
+    """Run a service; yield a client of it."""
     with tempfile.TemporaryDirectory() as folder:
-        process, url = start(Path(folder, "log"), args.workers)
+        process, url = start(Path(folder, "log"), workers)
         try:
             with httpx.Client(base_url=url, timeout=PATIENCE) as client:
-                speech = [load(client, clients, args.requests, args.takes) for clients in CLIENTS]
-                codec = batching(client, args.clip.read_bytes(), args.repetitions)
+                yield client
         finally:
             process.terminate()
             process.wait()
-    setup = {"workers": args.workers, "takes": args.takes, "text": TEXT, "cpu": cpu_name()}
-    report = {"setup": setup | versions("torch", "fastapi", "uvicorn"), "speech": speech, "codec": codec}
-    publish(report, args.out, args.page, MARK, table(report))
 
 
 def start(log: Path, workers: int) -> tuple[subprocess.Popen[bytes], str]:
@@ -97,6 +118,20 @@ def load(client: httpx.Client, clients: int, requests: int, takes: int) -> dict[
     }
 
 
+def leave(client: httpx.Client, clip: bytes) -> float:
+    """Return the seconds that a worker still takes when the client of a long text has left."""
+
+    def encode() -> float:
+        begun = time.perf_counter()
+        client.post("/v1/audio/tokens", files={"file": clip}).raise_for_status()
+        return time.perf_counter() - begun
+
+    alone = min(encode() for _ in range(3))
+    with suppress(httpx.ReadTimeout):
+        client.post("/v1/audio/speech", json={"input": TEXT * 20, "stream_format": "audio"}, timeout=LEAVES_AFTER)
+    return encode() - alone
+
+
 def batching(client: httpx.Client, clip: bytes, repetitions: int) -> dict[str, Any]:
     """Encode the clip CLIPS times, one after another and at once."""
 
@@ -117,7 +152,7 @@ def batching(client: httpx.Client, clip: bytes, repetitions: int) -> dict[str, A
 
 def table(report: dict[str, Any]) -> str:
     """Return the figures as Markdown."""
-    setup, codec = report["setup"], report["codec"]
+    setup = report["setup"]
     workers = f"{setup['workers']} worker{'s' * (setup['workers'] > 1)}"
     lines = [
         f"{setup['cpu']}, {workers} of one thread; a text of three sentences, takes={setup['takes']}.",
@@ -129,11 +164,18 @@ def table(report: dict[str, Any]) -> str:
         times = [row[part][p] for part in ("first_byte", "whole") for p in ("p50", "p95")]
         cells = [str(row["clients"]), *(f"{t:.2f} s" for t in times), f"{row['requests_per_second']:.2f}"]
         lines.append(f"| {' | '.join(cells)} |")
+    leaving = report["leaving"]
     lines += [
         "",
-        f"{codec['clips']} clips to tokens: {codec['one_after_another']:.2f} s one after another, "
-        f"{codec['at_once']:.2f} s at once ({codec['gain']:.1f} times as fast).",
+        f"A client leaves while a long text is spoken: its worker is free after {leaving['longest_wait']:.2f} s, the "
+        f"longest of {leaving['repetitions']} times.",
+        "",
+        "| clips to tokens | one after another | at once | gain |",
+        "| --- | --- | --- | --- |",
     ]
+    for row in report["codec"]:
+        seconds = f"{row['one_after_another']:.2f} s | {row['at_once']:.2f} s | {row['gain']:.1f} times as fast"
+        lines.append(f"| {row['clips']} clips, workers: {row['workers']} | {seconds} |")
     return "\n".join(lines)
 
 

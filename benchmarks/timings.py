@@ -3,9 +3,9 @@
     python benchmarks/timings.py --manifest ../shared/data/eval.jsonl
 
 Speaks the first words of the manifest's texts in the voices of their speakers' other clips. Times: the start and the
-end of each word that Whisper recognizes as it is written, beside the start and the end that Whisper gives it. Whisper's
-times come from its attention, so they have errors of their own. Rates: the durations, and the word error rate of the
-first `--rated` texts at each rate.
+end of each word beside two references. One is a forced alignment by hama (forced.py). The other is Whisper, for the
+words that it recognizes as they are written; its times come from its attention, so they have errors of their own.
+Rates: the durations, and the word error rate of the first `--rated` texts at each rate.
 
 Writes results/timings.json and a table in benchmarks/README.md.
 """
@@ -24,6 +24,7 @@ import torch
 from rich.console import Console
 from rich.progress import track
 
+from forced import Aligner
 from script import cpu_name, fail, publish, quartiles, versions
 from speaking import at_16_khz, voice_of
 from vocable import USLM
@@ -31,11 +32,12 @@ from vocable.corpus.manifest import read_manifest, spread
 from vocable.evaluation.metrics import Judges
 from vocable.evaluation.metrics.words import normalizer, recogniser
 from vocable.evaluation.pairs import pair_with_prompts
-from vocable.lm.generated import GeneratedSpeech
+from vocable.lm.generated import GeneratedSpeech, Word
 from vocable.lm.model import digest
 
 RATES = (0.8, 1.0, 1.25)
 WANTED = 0.06  #: seconds; the median difference of a boundary should not be more
+PARTS = ("start", "end", "boundary")
 HERE = Path(__file__).parent
 MARK = "timings: written by benchmarks/timings.py"
 
@@ -63,7 +65,9 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     clips = [u for u in read_manifest(args.manifest) if u.text and args.corpus in (None, u.corpus)]
     pairs = spread(pair_with_prompts(clips, clips, seed=0)[0], args.texts)
     uslm, hear, console = USLM.from_pretrained(), recogniser(Judges(args.models, "tiny.en")), Console(stderr=True)
-    differences: list[tuple[float, float]] = []
+    aligner = Aligner()
+    by_hama: list[tuple[float, float]] = []
+    by_whisper: list[tuple[float, float]] = []
     spoken = 0
     seconds: dict[float, float] = dict.fromkeys(RATES, 0.0)
     errors = {rate: np.zeros(2) for rate in RATES}
@@ -77,41 +81,56 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
                 seconds[rate] += len(waveform) / 16_000
                 errors[rate] += word_errors(text, hear(waveform, "en"))
             if rate == 1.0:
-                found = boundaries(speech, hear.timed_words(waveform, "en"))
-                differences += found
+                words = words_of(speech)
+                times = aligner.word_times(waveform, [word.text for word in words])
+                by_hama += [
+                    (word.start - start, word.end - end) for word, (start, end) in zip(words, times, strict=True)
+                ]
+                by_whisper += boundaries(words, hear.timed_words(waveform, "en"))
                 spoken += len(text.split())
-    starts, ends = np.abs(differences).T
     return {
         "system": f"{digest(uslm.models)} on {uslm.codec.id}",
         "texts": len(pairs),
         "takes": args.takes,
         "words": spoken,
-        "compared": len(differences),
-        "start": quartiles(starts),
-        "end": quartiles(ends),
-        "boundary": quartiles(np.concatenate([starts, ends])),
-        "bias": np.median(differences, 0).tolist(),
+        "references": {"hama": summary(by_hama), "Whisper": summary(by_whisper)},
         "rated": args.rated,
         "rates": {
             rate: {"duration": seconds[rate] / seconds[1.0], "wer": errors[rate][0] / errors[rate][1]} for rate in RATES
         },
         "cpu": cpu_name(),
-        "versions": versions("torch", "numpy", "faster-whisper"),
+        "versions": versions("torch", "numpy", "faster-whisper", "hama"),
     }
 
 
-def boundaries(speech: GeneratedSpeech, heard: Sequence[Any]) -> list[tuple[float, float]]:
+def words_of(speech: GeneratedSpeech) -> tuple[Word, ...]:
+    if speech.words is None:
+        raise ValueError("these models give no times of words")
+    return speech.words
+
+
+def boundaries(words: Sequence[Word], heard: Sequence[Any]) -> list[tuple[float, float]]:
     """Return the differences of starts and of ends, in seconds, of the words that were heard as written.
 
     heard: words with times.
     """
-    if speech.words is None:
-        raise ValueError("these models give no times of words")
     normalize = normalizer("en")
-    written, recognized = ([normalize(word.text) for word in words] for words in (speech.words, heard))
+    written, recognized = ([normalize(word.text) for word in several] for several in (words, heard))
     matcher = SequenceMatcher(None, written, recognized, autojunk=False)
     matched = [(i + k, j + k) for i, j, size in matcher.get_matching_blocks() for k in range(size)]
-    return [(speech.words[i].start - heard[j].start, speech.words[i].end - heard[j].end) for i, j in matched]
+    return [(words[i].start - heard[j].start, words[i].end - heard[j].end) for i, j in matched]
+
+
+def summary(differences: Sequence[tuple[float, float]]) -> dict[str, Any]:
+    """Summarize the differences of starts and ends in seconds: their sizes, and the medians with their signs."""
+    starts, ends = np.abs(differences).T
+    return {
+        "compared": len(differences),
+        "start": quartiles(starts),
+        "end": quartiles(ends),
+        "boundary": quartiles(np.concatenate([starts, ends])),
+        "bias": np.median(differences, 0).tolist(),
+    }
 
 
 def word_errors(text: str, heard: str) -> np.ndarray:
@@ -123,19 +142,18 @@ def word_errors(text: str, heard: str) -> np.ndarray:
 
 def table(report: dict[str, Any]) -> str:
     lines = [
-        f"`{report['system']}`, {report['texts']} texts, {report['takes']} takes; {report['compared']} of "
-        f"{report['words']} words are compared. Wanted: a median of {WANTED * 1000:.0f} ms.",
+        f"`{report['system']}`, {report['texts']} texts of {report['words']} words, {report['takes']} takes. Wanted: a "
+        f"median of {WANTED * 1000:.0f} ms.",
         "",
-        "| | absolute difference, ms: median (quartiles) |",
-        "|---|---|",
+        "| beside | words compared | start, ms: median (quartiles) | end | both | start, median with its sign | end |",
+        "|---|---|---|---|---|---|---|",
     ]
-    for name in ("start", "end", "boundary"):
-        median, low, high = (report[name][key] * 1000 for key in ("median", "quartile_1", "quartile_3"))
-        lines.append(f"| {name if name != 'boundary' else 'both'} | {median:.0f} ({low:.0f} to {high:.0f}) |")
-    early, late = (value * 1000 for value in report["bias"])
+    for name, found in report["references"].items():
+        sizes = [[found[part][key] * 1000 for key in ("median", "quartile_1", "quartile_3")] for part in PARTS]
+        cells = [f"{median:.0f} ({low:.0f} to {high:.0f})" for median, low, high in sizes]
+        cells += [f"{1000 * seconds:+.0f}" for seconds in found["bias"]]
+        lines.append(f"| {name} | {found['compared']} | {' | '.join(cells)} |")
     lines += [
-        "",
-        f"Median difference with its sign: {early:+.0f} ms at starts, {late:+.0f} ms at ends.",
         "",
         f"| rate, {report['rated']} texts | duration, beside rate 1 | WER, % |",
         "|---|---|---|",

@@ -8,11 +8,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from shutil import which
 from typing import Any
 from urllib.parse import urlsplit
 
+import httpx
 import pytest
 from fastapi.testclient import TestClient
 
@@ -36,12 +38,19 @@ def test_the_page_can_be_left_out(settings: Settings) -> None:
 
 @pytest.fixture(scope="module")
 def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    log = tmp_path_factory.mktemp("page") / "log"
-    command = [sys.executable, "-m", "vocable", "page", "--port", "0", "--no-browser"]
+    with served(tmp_path_factory.mktemp("page") / "log", "page", "--no-browser") as url:
+        yield url
+
+
+@contextmanager
+def served(log: Path, *command: str) -> Iterator[str]:
+    """Run `vocable page` or `vocable serve`; yields the address of the page."""
+    command = (sys.executable, "-m", "vocable", *command, "--port", "0")
     with log.open("w") as file, subprocess.Popen(command, stdout=file, stderr=file, cwd=ROOT) as process:
         try:
-            wait_until(lambda: "Ctrl-C" in log.read_text() or process.poll() is not None, PATIENCE)
-            found = re.search(r"(http://\S+) \(Ctrl-C", log.read_text())
+            address = re.compile(r"(http://\S+) \((?:Press CTRL|Ctrl)")
+            wait_until(lambda: address.search(log.read_text()) or process.poll() is not None, PATIENCE)
+            found = address.search(log.read_text())
             assert found, log.read_text()
             yield found[1]
         finally:
@@ -117,19 +126,26 @@ def recordings(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 @pytest.fixture
 def window(url: str, recordings: tuple[Path, Path]) -> Iterator[Window]:
+    with opened(url, recordings[0]) as window:
+        yield window
+
+
+@contextmanager
+def opened(url: str, microphone: Path, *, width: int = 1200, **options: Any) -> Iterator[Window]:
+    """Open the page in Chromium. options: of its context."""
     playwright = pytest.importorskip("playwright.sync_api", reason="pip install playwright")
     chromium = which("chromium") or which("google-chrome")
     if chromium is None:
         pytest.skip("Chromium is not here")
-    options = [
+    switches = [
         "--no-sandbox",
         "--use-fake-device-for-media-stream",
         "--use-fake-ui-for-media-stream",
-        f"--use-file-for-fake-audio-capture={recordings[0]}",
+        f"--use-file-for-fake-audio-capture={microphone}",
     ]
     with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=chromium, args=options)
-        context = browser.new_context(viewport={"width": 1200, "height": 860}, permissions=["microphone"])
+        browser = driver.chromium.launch(executable_path=chromium, args=switches)
+        context = browser.new_context(viewport={"width": width, "height": 860}, permissions=["microphone"], **options)
         shown = Window(context.new_page(), url)
         yield shown
         elsewhere = shown.page.locator(LOADED).evaluate_all(
@@ -236,3 +252,37 @@ def test_the_page_says_what_is_missing(window: Window) -> None:
     window.tab("Convert")
     window.page.locator("#convert-start").click()
     window.page.get_by_text("record or upload a source and a voice first").wait_for()
+
+
+@on_the_page
+def test_the_page_fits_a_telephone(url: str, recordings: tuple[Path, Path]) -> None:
+    with opened(url, recordings[0], width=390) as window:
+        for name in ("Tokens", "Layers", "Convert", "Speak", "Compare"):
+            window.tab(name)
+            assert window.page.evaluate("document.documentElement.scrollWidth") <= 390, name
+        window.tab("Tokens")
+        window.record("tokens-source")
+        window.page.locator("#tokens-figure img").wait_for()
+        assert window.page.evaluate("document.documentElement.scrollWidth") <= 390
+        window.picture("telephone")
+
+
+@on_the_page
+def test_a_key_and_a_prepared_voice(recordings: tuple[Path, Path], tmp_path: Path) -> None:
+    (tmp_path / "voices").mkdir()
+    with served(tmp_path / "log", "serve", "--api-key", "secret", "--voices", str(tmp_path / "voices")) as url:
+        assert httpx.get(url).status_code == 401
+        headers = {"Authorization": "Bearer secret"}
+        wait_until(lambda: httpx.get(f"{url}/health/ready").status_code == 200, PATIENCE)
+        form = {"name": "anna", "consent": "the speaker agreed"}
+        files = {"audio_sample": recordings[1].read_bytes()}
+        created = httpx.post(f"{url}/v1/audio/voices", data=form, files=files, headers=headers, timeout=PATIENCE)
+        assert created.status_code == 201, created.text
+        login = {"username": "any", "password": "secret"}
+        with opened(url, recordings[0], http_credentials=login) as window:
+            window.tab("Speak")
+            window.page.locator("#speak-text textarea").fill("Good morning.")
+            window.page.get_by_label("Voice").first.click()
+            window.page.get_by_role("option", name="anna").click()
+            window.page.locator("#speak-start").click()
+            assert 0.3 < window.hear("speak-whole") < 10
