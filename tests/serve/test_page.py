@@ -264,7 +264,6 @@ def test_the_page_fits_a_telephone(url: str, recordings: tuple[Path, Path]) -> N
         window.record("tokens-source")
         window.page.locator("#tokens-figure img").wait_for()
         assert window.page.evaluate("document.documentElement.scrollWidth") <= 390
-        window.picture("telephone")
 
 
 @on_the_page
