@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
 import subprocess
@@ -34,6 +35,15 @@ LOADED = "[src], link[href], [srcset], object[data], form[action]"
 def test_the_page_can_be_left_out(settings: Settings) -> None:
     with TestClient(create_app(settings), base_url="http://127.0.0.1:8000") as client:
         assert client.get("/").status_code == 404
+
+
+def test_a_wrong_method_is_405_beside_the_page(settings: Settings) -> None:
+    app = create_app(dataclasses.replace(settings, page=True))
+    with TestClient(app, base_url="http://127.0.0.1:8000") as client:
+        assert client.get("/").status_code == 200 and client.get("/v1/nothing").status_code == 404
+        answer = client.get("/v1/audio/speech")
+        assert answer.status_code == 405 and answer.headers["allow"] == "POST"
+        assert "error" in answer.json()
 
 
 @pytest.fixture(scope="module")

@@ -40,7 +40,10 @@ def mount_blocks(app: FastAPI) -> Callable[[], None]:
         theme=gr.themes.Soft(primary_hue="violet", neutral_hue="slate", font=_SANS, font_mono=_MONOSPACE),
         css_paths=_STYLE,
     )
-    mounted = app.routes[-1].app  # type: ignore[attr-defined]
+    # The page answers the paths that no route of the service has. Mounted, it would also answer requests with a wrong
+    # method, which the service refuses with 405.
+    mounted = app.router.routes.pop().app  # type: ignore[attr-defined]
+    app.router.default = mounted
     return lambda: mounted.stop_event.set()
 
 
