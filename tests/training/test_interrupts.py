@@ -153,3 +153,13 @@ def test_a_full_disk_ends_the_run_with_a_line(
     assert (out / "state.safetensors").read_bytes() == held and not list(out.glob(".*.tmp*"))
     assert run_command(*command, "--set", "max_steps=10", "--resume") == 0
     assert load_state(out / "state.safetensors")[1]["step"] == 10
+
+
+def test_another_recipe_is_refused_before_the_data_are_read(
+    recipe: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = ("train", "codec", recipe, "-o", tmp_path / "run")
+    assert run_command(*command, "--set", "max_steps=2") == 0
+    monkeypatch.setattr("vocable.training.codec.CodecTrainer.__init__", lambda *_, **__: pytest.fail("it was begun"))
+    assert run_command(*command, "--set", "seed=7", "--resume") == 2
+    assert "begun with another seed: give the same options again" in capfd.readouterr().err

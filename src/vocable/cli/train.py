@@ -56,7 +56,7 @@ def codec(
         bar.remove_task(reading)
         return trainer
 
-    summary = _run(make, folder, resume, ("total", "mel", "teacher_cosine"))
+    summary = _run(make, plan, folder, resume, ("total", "mel", "teacher_cosine"))
     if summary:
         steps, spent, short = summary["steps"], summary["seconds"], summary["left_out"]
         typer.echo(f"trained {summary['codec']}: {steps} steps in {spent} s; model in {folder}/model", err=True)
@@ -93,7 +93,7 @@ def lm(
         bar.remove_task(task)
         return trainer
 
-    summary = _run(make, folder, resume, ("total", "ar", "nar", "dev/ar", "dev/nar"))
+    summary = _run(make, plan, folder, resume, ("total", "ar", "nar", "dev/ar", "dev/nar"))
     if summary:
         steps, spent, left_out = summary["steps"], summary["seconds"], summary["left_out"]
         typer.echo(f"trained {summary['models']} on {summary['token_id']}: {steps} steps in {spent} s", err=True)
@@ -123,7 +123,7 @@ def vocoder(
         bar.remove_task(reading)
         return trainer
 
-    summary = _run(make, folder, resume, ("total", "mel"))
+    summary = _run(make, plan, folder, resume, ("total", "mel"))
     if summary:
         typer.echo(f"trained a vocoder: {summary['steps']} steps in {summary['seconds']} s; in {units}", err=True)
 
@@ -142,13 +142,14 @@ def report(
 
 
 def _run(
-    make: Callable[[Progress], Trainer], folder: Path, resume: bool, shown: Sequence[str]
+    make: Callable[[Progress], Trainer], plan: Any, folder: Path, resume: bool, shown: Sequence[str]
 ) -> dict[str, Any] | None:
     """Begin or resume a run and show its progress; return its summary, in the first process only.
 
-    shown: the figures of the log that the progress bar shows.
+    plan: the recipe. shown: the figures of the log that the progress bar shows.
     """
     from vocable.lock import one_at_a_time
+    from vocable.training.loop import changed_fields_of_run, refuse
     from vocable.training.stop import Interrupted
 
     first = os.environ.get("RANK", "0") == "0"  # whether this is the first process that accelerate or torchrun started
@@ -160,6 +161,8 @@ def _run(
         raise ValueError(f"{folder} holds a run already: resume it with --resume, or name another folder with -o")
     if resume and not begun:
         raise ValueError(f"{folder} holds no run to resume; leave out --resume to begin one")
+    if resume:
+        refuse(changed_fields_of_run(folder, plan), folder)  # before the data are read, which can take minutes
     with bars(shown=first) as bar:
         trainer = make(bar)
         if resume:

@@ -17,7 +17,7 @@ import os
 import time
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol
@@ -49,6 +49,28 @@ class Batches(Protocol):
 
     def micro_batch(self, step: int, index: int, count: int) -> Any:
         """Return number `index` of the `count` equal micro-batches that the batch of a step is divided into."""
+
+
+def changed_fields_of_run(folder: Path, recipe: Any) -> set[str]:
+    """Return the dotted names of the fields in which a recipe differs from that of a run, and which may not change.
+
+    Fields that name files are not among them: their contents count. Raises ValueError for damaged files.
+    """
+    path = folder / "recipe.json"
+    try:
+        before = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: damaged ({error})") from error
+    if not isinstance(before, dict):
+        raise ValueError(f"{path}: damaged (not a recipe)")
+    free = FREE_TO_CHANGE | load_header(folder / "state.safetensors").get("inputs", {}).keys()
+    return {name for name in changed_fields(recipe, before) if name not in free}
+
+
+def refuse(changed: Collection[str], folder: Path) -> None:
+    """Raise ValueError if a recipe differs from that of the run in `folder`. changed: names of fields."""
+    if changed:
+        raise ValueError(f"{folder} was begun with another {', '.join(sorted(changed))}: give the same options again")
 
 
 class Trainer(ABC):
@@ -220,20 +242,11 @@ class Trainer(ABC):
         Raises ValueError for damaged files, and if the recipe differs from RUN/recipe.json in other fields than
         FREE_TO_CHANGE or in the contents of the files that it names.
         """
+        changed = changed_fields_of_run(self.folder, self.recipe)
         groups, header = load_state(self.folder / "state.safetensors")
-        path = self.folder / "recipe.json"
-        try:
-            before = json.loads(path.read_text(encoding="utf-8"))
-        except (ValueError, RecursionError) as error:
-            raise ValueError(f"{path}: damaged ({error})") from error
-        if not isinstance(before, dict):
-            raise ValueError(f"{path}: damaged (not a recipe)")
         inputs: dict[str, str] = header.get("inputs", {})
-        changed = {name for name in changed_fields(self.recipe, before) if name not in FREE_TO_CHANGE | inputs.keys()}
         changed |= {name for name in inputs if self.inputs.get(name) != inputs[name]}
-        if changed:
-            names = ", ".join(sorted(changed))
-            raise ValueError(f"{self.folder} was begun with another {names}: give the same options again")
+        refuse(changed, self.folder)
         try:
             for name, component in self.components().items():
                 component.load_state_dict(groups.get(name, {}))
