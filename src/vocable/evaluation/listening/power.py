@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from vocable.evaluation.listening.inference import LEVEL
+from vocable.evaluation.listening.inference import LEVEL, freedom_of
 from vocable.evaluation.listening.kinds import Spread
 from vocable.extras import need
 
@@ -31,8 +31,8 @@ def power(effect: float, spread: Spread, size: Size) -> float:
     listeners = systems * spread.listener_system**2 / size.listeners + answers
     clips = systems * spread.clip_system**2 / size.clips + answers
     variance = listeners + clips - answers
-    n, m = max(size.listeners - 1, 1), max(size.clips - 1, 1)
-    freedom = variance**2 / (listeners**2 / n + clips**2 / m + answers**2 / (n * m))
+    n, m = max(size.listeners, 2), max(size.clips, 2)
+    freedom = float(freedom_of(variance, listeners, clips, answers, n, m))
     return power_of(effect, math.sqrt(variance), freedom, size.comparisons)
 
 

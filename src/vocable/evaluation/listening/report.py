@@ -96,11 +96,11 @@ def _tests(answers: Answers, scores: np.ndarray, plan: Plan) -> tuple[list[dict[
     """Return the tests of all pairs of systems, and the power that the test reached."""
     if plan.scale.compares:
         estimate, null, names = inference.means(scores), 0.5, answers.judged
+    elif len(plan.systems) == 1:
+        return [], {}
     else:
         estimate, null = inference.differences(scores), 0.0
         names = [f"{plan.systems[a]} - {plan.systems[b]}" for a, b in inference.pairs(len(plan.systems))]
-    if not names:
-        return [], {}
     low, high = estimate.interval()
     p = estimate.p(null)
     corrected = inference.holm(p)

@@ -83,7 +83,7 @@ function screen(heading, ...children) {
   player = null;
   keys = {};
   const title = make("h1", {tabIndex: -1}, heading);
-  main.replaceChildren(title, ...children);
+  main.replaceChildren(title, ...children.filter((child) => child !== null));
   window.scrollTo(0, 0);
   title.focus();
 }
@@ -109,6 +109,7 @@ function welcome() {
     keep();
     show();
   };
+  number.onkeydown = (event) => event.key === "Enter" && start();
   const begun = asked && kept(asked);
   screen(
     test.title,
@@ -250,6 +251,7 @@ function sliders(trial, buttons, draft) {
       const band = test.bands[Math.min(4, Math.floor(value / 20))];
       output.textContent = value ?? "not rated";
       output.className = value === null ? "unset" : "";
+      input.className = output.className;
       input.setAttribute("aria-valuetext", value === null ? "not rated" : `${value}, ${band}`);
     };
     input.ariaLabel = `Rating of ${trial.names[stimulus]}, 0 is bad, 100 is excellent`;
@@ -260,7 +262,7 @@ function sliders(trial, buttons, draft) {
     };
     input.onfocus = () => player.current >= 0 && player.current !== stimulus && player.play(stimulus);
     label();
-    return make("div", {className: "row"}, buttons[stimulus], input, output);
+    return make("div", {className: "row"}, buttons[stimulus], make("div", {className: "track"}, input), output);
   });
   return [make("div", {className: "scale", ariaHidden: "true"}, scale), ...rows];
 }
