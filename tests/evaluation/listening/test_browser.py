@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from conftest import ROOT, run_command
+from serve.conftest import wait_until
 from vocable.evaluation.listening.server import create_app
 from vocable.evaluation.listening.study import read_key
 
@@ -154,7 +155,7 @@ def test_switching_stays_at_the_same_moment(mushra: Path, browser: Any) -> None:
     assert gains == [0, 0, 1, 0, 0, 0]
     assert listener.page.inner_text("#status") == "Playing B"
     assert listener.page.get_by_role("button", name="B", exact=True).get_attribute("aria-pressed") == "true"
-    listener.page.wait_for_function("player.current === -1")  # the clip ends
+    wait_until(lambda: listener.page.evaluate("player.current === -1"), 30.0)  # the clip ends
     assert listener.errors == []
 
 

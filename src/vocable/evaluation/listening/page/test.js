@@ -109,7 +109,9 @@ function welcome() {
     keep();
     show();
   };
-  number.onkeydown = (event) => event.key === "Enter" && start();
+  number.onkeydown = (event) => {
+    if (event.key === "Enter") start(); // a handler that returned false would suppress every key
+  };
   const begun = asked && kept(asked);
   screen(
     test.title,
@@ -152,7 +154,10 @@ function finish() {
   state.finished ??= new Date().toISOString();
   keep();
   const remarks = make("textarea", {id: "remarks", value: state.remarks});
-  remarks.oninput = () => ((state.remarks = remarks.value), keep());
+  remarks.oninput = () => {
+    state.remarks = remarks.value;
+    keep();
+  };
   const outcome = make("p", {role: "alert"});
   const download = () => {
     const blob = new Blob([JSON.stringify(result(), null, 1)], {type: "application/json"});
@@ -260,7 +265,9 @@ function sliders(trial, buttons, draft) {
       label();
       keep();
     };
-    input.onfocus = () => player.current >= 0 && player.current !== stimulus && player.play(stimulus);
+    input.onfocus = () => {
+      if (player.current >= 0 && player.current !== stimulus) player.play(stimulus);
+    };
     label();
     return make("div", {className: "row"}, buttons[stimulus], make("div", {className: "track"}, input), output);
   });
