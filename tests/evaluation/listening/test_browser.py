@@ -98,7 +98,6 @@ def test_a_mushra_test_by_keyboard_with_a_closed_tab(mushra: Path, browser: Any,
         return [wanted[key["stimuli"][token]["system"]] for token in form[index]["stimuli"][1:]]
 
     listener = Listener(browser, (mushra / "public" / "test.html").as_uri())
-    listener.picture("welcome")
     assert listener.title() == "H1 Listening test"
     listener.tab_to("Your listener number")
     listener.press("3", "Enter")
@@ -127,7 +126,6 @@ def test_a_mushra_test_by_keyboard_with_a_closed_tab(mushra: Path, browser: Any,
     for index in range(3, plan.clips):
         rate_page(listener, ratings(index))
     assert listener.title() == "H1 Thank you"
-    listener.picture("end")
     with listener.page.expect_download() as download:
         listener.activate("Download answers")
     answers = tmp_path / "answers.json"

@@ -29,6 +29,7 @@ class Kind:
 
     name: str
     title: str  #: of pages and reports
+    standard: str  #: or the method that the kind follows
     question: str
     options: tuple[str, ...]  #: labels of the answers 1, 2, ...; () for a slider
     low: float  #: the lowest score
@@ -37,53 +38,65 @@ class Kind:
     spread: Spread  #: an assumption for planning, not a measurement
     compares: bool = False  #: whether a score belongs to a pair of systems; 0.5 then means no difference
 
-    @property
-    def standard(self) -> str:
-        """The standard or method that the kind follows."""
-        return {"mushra": "ITU-R BS.1534-3", "mos": "ITU-T P.800, ACR", "smos": "ACR of voice similarity"}.get(
-            self.name, "paired preference" if self.name == "preference" else "ABX"
-        )
 
-
-_QUALITY = ("Bad", "Poor", "Fair", "Good", "Excellent")
 _OPINION = Spread(listener=0.4, clip=0.25, listener_system=0.2, clip_system=0.15, residual=0.7)
 _CHOICE = Spread(listener=0.0, clip=0.0, listener_system=0.06, clip_system=0.06, residual=0.5)
 
-KINDS = {
-    kind.name: kind
-    for kind in (
-        Kind(
-            "mushra",
-            "MUSHRA",
-            "How good is each version, compared with the reference?",
-            (),
-            low=0.0,
-            high=100.0,
-            detect=8.0,
-            spread=Spread(listener=8.0, clip=4.0, listener_system=6.0, clip_system=4.0, residual=10.0),
-        ),
-        Kind("mos", "MOS", "How good is the quality of this speech?", _QUALITY, 1.0, 5.0, 0.3, _OPINION),
-        Kind(
-            "smos",
-            "SMOS",
-            "How similar is the voice of the sample to the voice of the prompt?",
-            ("Not at all similar", "Slightly similar", "Moderately similar", "Very similar", "The same voice"),
-            1.0,
-            5.0,
-            0.3,
-            _OPINION,
-        ),
-        Kind(
-            "preference",
-            "Preference",
-            "Which of the two sounds better?",
-            ("A", "B", "No preference"),
-            0.0,
-            1.0,
-            0.15,
-            _CHOICE,
-            compares=True,
-        ),
-        Kind("abx", "ABX", "Which of the two is X?", ("A", "B"), 0.0, 1.0, 0.15, _CHOICE, compares=True),
-    )
-}
+_MUSHRA = Kind(
+    name="mushra",
+    title="MUSHRA",
+    standard="ITU-R BS.1534-3",
+    question="How good is each version, compared with the reference?",
+    options=(),
+    low=0.0,
+    high=100.0,
+    detect=8.0,
+    spread=Spread(listener=8.0, clip=4.0, listener_system=6.0, clip_system=4.0, residual=10.0),
+)
+_MOS = Kind(
+    name="mos",
+    title="MOS",
+    standard="ITU-T P.800, absolute category rating",
+    question="How good is the quality of this speech?",
+    options=("Bad", "Poor", "Fair", "Good", "Excellent"),
+    low=1.0,
+    high=5.0,
+    detect=0.3,
+    spread=_OPINION,
+)
+_SMOS = Kind(
+    name="smos",
+    title="SMOS",
+    standard="absolute category rating of voice similarity",
+    question="How similar is the voice of the sample to the voice of the prompt?",
+    options=("Not at all similar", "Slightly similar", "Moderately similar", "Very similar", "The same voice"),
+    low=1.0,
+    high=5.0,
+    detect=0.3,
+    spread=_OPINION,
+)
+_PREFERENCE = Kind(
+    name="preference",
+    title="Preference",
+    standard="paired preference",
+    question="Which of the two sounds better?",
+    options=("A", "B", "No preference"),
+    low=0.0,
+    high=1.0,
+    detect=0.15,
+    spread=_CHOICE,
+    compares=True,
+)
+_ABX = Kind(
+    name="abx",
+    title="ABX",
+    standard="ABX",
+    question="Which of the two is X?",
+    options=("A", "B"),
+    low=0.0,
+    high=1.0,
+    detect=0.15,
+    spread=_CHOICE,
+    compares=True,
+)
+KINDS = {kind.name: kind for kind in (_MUSHRA, _MOS, _SMOS, _PREFERENCE, _ABX)}

@@ -138,8 +138,7 @@ class Plan(Section):
         if self.kind == "mushra":
             return np.ones((len(self.systems), self.listeners, self.clips), bool)
         table = design.heard(self.trials(), len(self.conditions), self.clips)
-        own = [{frozenset(condition) for condition in [names]} for names in self.judged]
-        members = [[frozenset(c) in names for c in self.conditions] for names in own]
+        members = [[set(condition) == set(names) for condition in self.conditions] for names in self.judged]
         return np.stack([table[np.array(member)].any(0) for member in members])
 
     def trials(self) -> list[list[design.Trial]]:

@@ -71,7 +71,7 @@ def _values(plan: Plan, key: Mapping[str, Any], tokens: list[str], score: Any, r
     scale = plan.scale
     if plan.kind == "preference":
         difference = score(tokens[0]) - score(tokens[1])
-        return [3 if abs(difference) < spread_of_ties(plan) else 1 if difference > 0 else 2]
+        return [3 if abs(difference) < _tie(plan) else 1 if difference > 0 else 2]
     if plan.kind == "abx":
         systems = [key["stimuli"][token]["system"] for token in tokens]
         right = 1 if systems[2] == f"X {systems[0]}" else 2
@@ -80,6 +80,6 @@ def _values(plan: Plan, key: Mapping[str, Any], tokens: list[str], score: Any, r
     return [int(np.clip(round(score(token)), scale.low, scale.high)) for token in rated]
 
 
-def spread_of_ties(plan: Plan) -> float:
+def _tie(plan: Plan) -> float:
     """Return the difference below which a simulated listener has no preference."""
     return 0.3 * (plan.spread or plan.scale.spread).residual
