@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from vocable.evaluation.listening.inference import LEVEL, freedom_of
+from vocable.evaluation.listening.inference import LEVEL, LOST_IN_DIFFERENCES, LOST_IN_MEANS, freedom_of
 from vocable.evaluation.listening.kinds import Spread
 from vocable.extras import need
 
@@ -32,7 +32,8 @@ def power(effect: float, spread: Spread, size: Size) -> float:
     clips = systems * spread.clip_system**2 / size.clips + answers
     variance = listeners + clips - answers
     n, m = max(size.listeners, 2), max(size.clips, 2)
-    freedom = float(freedom_of(variance, listeners, clips, answers, n, m))
+    lost = LOST_IN_MEANS if size.compares else LOST_IN_DIFFERENCES
+    freedom = float(freedom_of(variance, listeners, clips, answers, n, m, lost=lost))
     return power_of(effect, math.sqrt(variance), freedom, size.comparisons)
 
 
