@@ -83,6 +83,7 @@ def features(study: Path) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]
     return np.array(rows, float), np.array(systems), sounds
 
 
+@pytest.mark.slow
 def test_nothing_but_the_sound_tells_the_system(
     manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -121,7 +122,7 @@ def test_no_served_file_names_a_system_or_a_clip(mushra: Path, mos: Path) -> Non
         for path in files:
             text = path.read_bytes()[:44].decode("latin-1") if path.suffix == ".wav" else path.read_text("utf-8")
             text = re.sub(r'"stimuli": \{.*?\}', "", text).lower() + path.name  # samples in base64 spell any word
-            for word in ("fast", "recording", "clip0", "hidden reference", "anchor"):
+            for word in ("fast", "recording", "clip0", "hidden reference", "anchor 3", "anchor 7"):
                 assert word not in text, (path, word)
 
 
