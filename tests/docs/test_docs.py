@@ -107,6 +107,19 @@ def test_tokenize_a_corpus() -> None:
     assert names["speech"].shape == (1, 100 * 320)  # type: ignore[attr-defined]
 
 
+def test_listening_tests() -> None:
+    pytest.importorskip("pyloudnorm")
+    record(*(f"recordings/{i}.wav" for i in range(4)))
+    prepare = "vocable prepare folder recordings -o clips.jsonl --language en --speakers-from none"
+    run_commands(prepare)
+    for language, text in blocks("docs/how-to/listen.md"):
+        if language == "yaml":
+            Path("plan.yaml").write_text(text)
+        elif language == "sh":
+            run_commands(text.replace("simulate", "simulate --studies 5"))
+    assert "simulated listeners" in Path("rehearsed/tables.md").read_text()
+
+
 def test_large_corpora() -> None:
     pytest.importorskip("tokenizers")
     record(*(f"recordings/{i}.wav" for i in range(4)))

@@ -22,6 +22,7 @@ from vocable.cli import (
     encode,
     evaluate,
     info,
+    listen,
     official,
     page,
     prepare,
@@ -59,6 +60,7 @@ app.add_typer(train.app, name="train")
 app.add_typer(prepare.app, name="prepare")
 app.add_typer(semantic.app, name="semantic")
 app.add_typer(evaluate.app, name="eval")
+app.add_typer(listen.app, name="listen")
 
 
 def _show_version(value: bool) -> None:

@@ -1,4 +1,4 @@
-"""Pictures of evaluation pages: spectrograms, code matrices, scatter plots."""
+"""Pictures of evaluation pages: spectrograms, code matrices, scatter plots, scores of listeners."""
 
 from __future__ import annotations
 
@@ -51,6 +51,25 @@ def scatter(points: Mapping[str, np.ndarray], speakers: Sequence[str]) -> Figure
         axes.set_title(name, fontsize=9, parse_math=False)
         axes.set_xticks([])
         axes.set_yticks([])
+    return figure
+
+
+def scores(values: Mapping[str, np.ndarray], figures: Mapping[str, Sequence[float]], *, label: str) -> Figure:
+    """Draw a row for each name: a point for each listener's mean, and the mean of all with its interval.
+
+    values: name -> means of listeners [N]. figures: name -> mean, lower and upper bound.
+    """
+    figure = _figure(9.0, 0.9 + 0.45 * len(values))
+    axes = figure.subplots()
+    rng = np.random.default_rng(0)
+    for row, (name, own) in enumerate(values.items()):
+        mean, low, high = figures[name]
+        axes.scatter(own, row + rng.uniform(-0.22, 0.22, len(own)), s=9, alpha=0.35, color="tab:gray", linewidths=0)
+        axes.errorbar(mean, row, xerr=[[mean - low], [high - mean]], fmt="o", ms=5, capsize=4, color="tab:blue")
+    axes.set_yticks(range(len(values)), list(values), fontsize=9, parse_math=False)
+    axes.invert_yaxis()
+    axes.set_xlabel(label, fontsize=9)
+    axes.grid(axis="x", alpha=0.3)
     return figure
 
 

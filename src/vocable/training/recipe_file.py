@@ -138,7 +138,9 @@ def build(kind: Any, value: Any, where: str) -> Any:
         return str(value)  # YAML reads the name of a folder such as 2024 as a number
     if isinstance(kind, type) and isinstance(value, kind) and (kind is bool or not isinstance(value, bool)):
         return value
-    if arguments and origin not in (tuple, Literal):  # a union: the first member that fits
+    if arguments and origin not in (tuple, Literal):  # a union: a section for a mapping, or the first member that fits
+        if isinstance(value, dict) and (sections := [one for one in arguments if dataclasses.is_dataclass(one)]):
+            return build(sections[0], value, where)
         for member in arguments:
             try:
                 return build(member, value, where)
@@ -194,7 +196,10 @@ def _in_words(kind: Any) -> str:
         return "a list" if arguments[-1] is Ellipsis else f"a list of {len(arguments)}"
     if arguments:
         return " or ".join(map(_in_words, arguments))
-    return {str: "a text", int: "a whole number", float: "a number", bool: "true or false"}[kind]
+    if dataclasses.is_dataclass(kind):
+        return "a mapping"
+    names = {str: "a text", int: "a whole number", float: "a number", bool: "true or false", type(None): "null"}
+    return names[kind]
 
 
 # ---- comparing recipes -----------------------------------------------------------------------------------------------
