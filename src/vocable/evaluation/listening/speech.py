@@ -17,7 +17,7 @@ from vocable.evaluation.pairs import pair_with_others, pair_with_prompts
 from vocable.evaluation.scoring import fit_length
 from vocable.evaluation.tokenizers import load_tokenizer
 from vocable.evaluation.tts import load, speak
-from vocable.lm.uslm import TAKES
+from vocable.lm.synthesis import TAKES
 
 
 @dataclass(frozen=True)
