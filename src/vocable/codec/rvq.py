@@ -60,13 +60,21 @@ class ResidualVectorQuantizer(Float32Module):
         books = torch.empty(num_quantizers, codebook_size, dimension).uniform_(-edge, edge)
         self.register_buffer("codebooks", books)
 
-    def encode(self, latents: Tensor, last: int) -> Tensor:
-        """Quantize latents with the first `last` layers: [B, T, D] -> int64 [B, last, T]."""
+    def norms(self) -> Tensor:
+        """Return the squared norms of the codebook entries, float32 [K, N]."""
+        return self.codebooks.square().sum(2)
+
+    def encode(self, latents: Tensor, last: int, norms: Tensor | None = None) -> Tensor:
+        """Quantize latents with the first `last` layers: [B, T, D] -> int64 [B, last, T].
+
+        norms: the result of `norms`, for calls with few frames, where it takes most of the time (None: computed).
+        """
+        norms = self.norms() if norms is None else norms
         with no_autocast(latents.device):
             residual, rest = self.inputs(latents.float())
             rows = []
             for k in range(last):
-                codes = self.nearest(residual, k)
+                codes = self.distances(residual, k, norms[k]).argmin(-1)
                 residual = self.above(k, residual, F.embedding(codes, self.codebooks[k]), rest)
                 rows.append(codes)
         return torch.stack(rows, 1)
@@ -143,8 +151,12 @@ class ResidualVectorQuantizer(Float32Module):
         """Return the index of the nearest entry of codebook k: [B, T, D] -> int64 [B, T]."""
         return self.distances(vectors, k).argmin(-1)
 
-    def distances(self, vectors: Tensor, k: int) -> Tensor:
-        """Return the squared distances to the entries of codebook k, minus |x|^2: [..., D] -> [..., N]."""
+    def distances(self, vectors: Tensor, k: int, norms: Tensor | None = None) -> Tensor:
+        """Return the squared distances to the entries of codebook k, minus |x|^2: [..., D] -> [..., N].
+
+        norms: the squared norms of the entries, [N] (None: computed).
+        """
         book = self.codebooks[k]
-        scores = torch.addmm(book.square().sum(1), vectors.reshape(-1, vectors.shape[-1]), book.T, alpha=-2.0)
+        norms = book.square().sum(1) if norms is None else norms
+        scores = torch.addmm(norms, vectors.reshape(-1, vectors.shape[-1]), book.T, alpha=-2.0)
         return scores.view(*vectors.shape[:-1], len(book))
