@@ -7,7 +7,7 @@ blocks of one frame; the resident set; and streams per core at real time, from b
 transformers' Mimi with random weights in its own streaming mode, whose frames are 80 ms. Between minute 1 and hour 1
 the frames of an hour are encoded and decoded, without waiting for real time (--hour 100 for fewer).
 
-Writes results/streaming.json and a table in docs/how-to/stream.md. It takes a quarter of an hour, with nothing else running.
+Writes results/streaming.json and a table in docs/how-to/stream.md. A quarter of an hour, with nothing else running.
 """
 
 from __future__ import annotations

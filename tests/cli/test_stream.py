@@ -81,7 +81,7 @@ def test_what_stops_the_command(folder: Path, tiny_folder: Path) -> None:
         process.stdin.write(bytes(60 * HOP))
         process.stdin.close()
         stderr = process.stderr.read()
-    assert process.returncode == 2 and b"Broken pipe" in stderr and stderr.count(b"\n") == 1, stderr
+    assert process.returncode == 1 and not stderr, "as other commands do, and as head expects"
 
 
 def test_pcm() -> None:

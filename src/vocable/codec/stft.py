@@ -26,6 +26,7 @@ class STFT(Float32Module):
     """
 
     window: Tensor
+    steady: Tensor
     analysis: Tensor
     synthesis: Tensor
 
@@ -53,6 +54,9 @@ class STFT(Float32Module):
                 analysis[:, columns] = window[:, None] * wave / math.sqrt(n_fft)
                 synthesis[:, columns] = wave * twice * window[:, None] / math.sqrt(n_fft)
         self.register_buffer("window", window.float(), persistent=False)
+        steady = window.float().square().view(-1, hop).sum(0)
+        #: The summed squared window of the samples of a hop, if all frames that overlap them are there.
+        self.register_buffer("steady", steady.clamp_min(self.floor), persistent=False)
         self.register_buffer("analysis", analysis, persistent=False)
         self.register_buffer("synthesis", synthesis.T, persistent=False)
 
@@ -81,6 +85,8 @@ class STFT(Float32Module):
         with no_autocast(real.device):
             frames = torch.cat([real, imag], -1).float() @ self.synthesis
         count, before = frames.shape[1], 0 if step is None else self.n_fft // self.hop - 1
+        if step is not None and mask is None:  # every sample is in as many frames as overlap
+            return step.overlap("stft", self._overlap_add(frames), count * self.hop) / self.steady.repeat(count)
         weight = self.window.square().expand(1, count + before, -1)
         if mask is not None:
             frames, weight = frames * mask[:, before:], weight * mask
