@@ -311,6 +311,8 @@ def test_input_that_cannot_be_used() -> None:
         stream.encode(torch.full((9,), torch.nan))
     with pytest.raises(AudioError, match="floats with full scale"):
         stream.encode(np.zeros(9, np.int16))
+    with pytest.raises(TokensError, match="codes are an Encoded"):
+        stream.decode([1, 2])  # type: ignore[arg-type]
     with pytest.raises(TokensError, match="codes of 2 recordings"):
         stream.decode(torch.zeros(2, 3, 4, dtype=torch.int64))
     with pytest.raises(TokensError, match="load the codec of"):

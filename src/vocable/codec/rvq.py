@@ -74,7 +74,7 @@ class ResidualVectorQuantizer(Float32Module):
             residual, rest = self.inputs(latents.float().flatten(0, 1))
             rows = []
             for k, (book, norm) in enumerate(zip(self.codebooks[:last].unbind(), norms.unbind(), strict=False)):
-                codes = self.distances(residual, book, norm).argmin(-1)
+                codes = self.nearest(residual, k, norm)
                 residual = self.above(k, residual, F.embedding(codes, book), rest)
                 rows.append(codes)
         return torch.stack(rows).view(last, *latents.shape[:2]).transpose(0, 1)
@@ -148,9 +148,9 @@ class ResidualVectorQuantizer(Float32Module):
         """Return the input of layer k + 1: `rest` (from `inputs`) for k = 0 if it is not None, else the residual."""
         return rest if rest is not None and k == 0 else residual - quantized
 
-    def nearest(self, vectors: Tensor, k: int) -> Tensor:
-        """Return the index of the nearest entry of codebook k: [B, T, D] -> int64 [B, T]."""
-        return self.distances(vectors, self.codebooks[k]).argmin(-1)
+    def nearest(self, vectors: Tensor, k: int, norms: Tensor | None = None) -> Tensor:
+        """Return the index of the nearest entry of codebook k: [..., D] -> int64 [...]. norms: as in `distances`."""
+        return self.distances(vectors, self.codebooks[k], norms).argmin(-1)
 
     def distances(self, vectors: Tensor, book: Tensor, norms: Tensor | None = None) -> Tensor:
         """Return the squared distances to the entries of a codebook [N, D], minus |x|^2: [..., D] -> [..., N].

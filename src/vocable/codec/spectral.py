@@ -19,53 +19,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vocable.codec.config import CodecConfig, SpectralConfig
+from vocable.codec.convnext import ConvNeXtBlock, run_blocks
 from vocable.codec.layers import LSTM, BiLSTM, frame_mask
 from vocable.codec.staged import Staged
 from vocable.codec.step import Step
 from vocable.codec.stft import STFT, PhaseNoise
-
-
-class ConvNeXtBlock(nn.Module):
-    """A 1-D ConvNeXt block (arXiv 2201.03545): depthwise convolution, layer norm, two-layer perceptron, residual.
-
-    look_ahead: future frames that the convolution uses (None: half of the kernel).
-    """
-
-    def __init__(self, dim: int, expansion: int, kernel_size: int, look_ahead: int | None = None) -> None:
-        super().__init__()
-        half = kernel_size // 2
-        right = half if look_ahead is None else look_ahead
-        #: Zero padding before and after the frames. Symmetric padding is done by the convolution itself.
-        self.padding = (kernel_size - 1 - right, right)
-        own = half if right == half else 0
-        self.depthwise = nn.Conv2d(dim, dim, (1, kernel_size), padding=(0, own), groups=dim)
-        self.norm = nn.LayerNorm(dim)
-        self.expand = nn.Linear(dim, expansion * dim)
-        self.contract = nn.Linear(expansion * dim, dim)
-        self.scale = nn.Parameter(torch.full((dim,), 0.1))
-
-    def forward(self, x: Tensor, mask: Tensor | None, step: Step | None = None, name: str = "") -> Tensor:
-        """Run the block: [B, T, D] -> [B, T, D]. mask: [B, T, 1], 1 on valid frames; None: all are valid.
-
-        step: the streams whose next frames x holds; their state, under `name`, is the frames before x. The output is
-        then delayed by the look-ahead.
-        """
-        y = x if mask is None else x * mask
-        if step is not None:
-            y = step.extend(name, y, sum(self.padding))
-            step.delay += self.padding[1]
-            x = y[:, self.padding[0] : self.padding[0] + x.shape[1]]
-            # For a few frames, this takes a fifth of the time of a convolution.
-            bias = self.depthwise.bias
-            assert bias is not None
-            y = (y.unfold(1, sum(self.padding) + 1, 1) * self.depthwise.weight[:, 0, 0]).sum(-1) + bias
-        else:
-            if self.depthwise.padding == (0, 0):
-                y = F.pad(y, (0, 0, *self.padding))
-            # An image [B, D, 1, frames] in channels-last layout needs no transpose, and CPUs have a fast kernel for it.
-            y = self.depthwise(y.unsqueeze(1).permute(0, 3, 1, 2)).permute(0, 2, 3, 1).squeeze(1)
-        y = self.contract(F.gelu(self.expand(self.norm(y))))
-        return torch.addcmul(x, y.to(x.dtype), self.scale)
 
 
 class _Recurrent(Staged):
@@ -177,9 +135,9 @@ class SpectralEncoder(_Recurrent):
         # The three features have a variance of about 1 on speech.
         features = torch.cat([0.4 * magnitude.log() + 2.0, real * compressed, imag * compressed], -1)
         x = self.embed_norm(self.embed(features.to(self.embed.weight.dtype)))
-        x = _through(self.fine, x, _twice(mask), step, "fine")
+        x = run_blocks(self.fine, x, _twice(mask), step, "fine")
         x = self.down(x.reshape(len(x), -1, self.down.in_features))
-        return _through(self.frame, x, mask, step, "frame")
+        return run_blocks(self.frame, x, mask, step, "frame")
 
     def after(
         self, x: Tensor, num_frames: Tensor | None = None, first_frame: int = 0, step: Step | None = None
@@ -192,7 +150,7 @@ class SpectralEncoder(_Recurrent):
         if not self.content:
             return latents
         mask = frame_mask(num_frames, x.shape[1], self.embed.weight)
-        x = _through(self.content, x, mask, step, "content")
+        x = run_blocks(self.content, x, mask, step, "content")
         return torch.cat([self.content_norm(self.content_project(x).float()), latents], -1)
 
 
@@ -259,9 +217,9 @@ class SpectralDecoder(_Recurrent):
         """Run the stage after the recurrence: [B, T, frame_dim] -> speech [B, T * hop_length]."""
         mask = frame_mask(num_frames, x.shape[1], self.embed.weight)
         fine_mask = _twice(mask)
-        x = _through(self.frame, x, mask, step, "frame")
+        x = run_blocks(self.frame, x, mask, step, "frame")
         x = self.up(x).unflatten(2, (2, -1)).flatten(1, 2)
-        x = _through(self.fine, x, fine_mask, step, "fine")
+        x = run_blocks(self.fine, x, fine_mask, step, "fine")
         log_magnitude, cosine, sine = self.head(self.norm(x)).float().chunk(3, dim=-1)
         if self.phase_noise is not None:
             first: int | Tensor = first_frame
@@ -287,14 +245,6 @@ def _blocks(c: SpectralConfig, count: int, dim: int, look_ahead: int = 0) -> nn.
     """Return `count` blocks. In a causal codec their look-aheads sum to `look_ahead` frames; the first get more."""
     look_aheads = [(look_ahead + count - 1 - i) // count if c.causal else None for i in range(count)]
     return nn.ModuleList(ConvNeXtBlock(dim, c.expansion, c.kernel_size, frames) for frames in look_aheads)
-
-
-def _through(blocks: nn.ModuleList, x: Tensor, mask: Tensor | None, step: Step | None, name: str) -> Tensor:
-    """Run blocks one after another. name: of the blocks in the state of streams."""
-    for i, block in enumerate(blocks):
-        # Look-ahead shifts the frames of a step, so each block has a mask of its own.
-        x = block(x, mask if step is None else step.mask(x), step, f"{name}.{i}")
-    return x
 
 
 def _recurrence(c: SpectralConfig) -> BiLSTM | LSTM:

@@ -87,8 +87,10 @@ class Stream:
                 self.codec.check_token_id(codes.token_id, "codes")
             counts, samples, layers = codes.num_frames.tolist(), codes.num_samples.tolist(), codes.layers
             gain, codes = codes.gain, codes.codes
+        elif not isinstance(codes, (Tensor, np.ndarray)) or codes.ndim != 3:
+            raise TokensError("codes are an Encoded, or a tensor or an array [B, K, T]")
         else:
-            counts = [codes.shape[-1]] * self.batch
+            counts = [codes.shape[2]] * self.batch
             samples = [count * self.steps.hop for count in counts]
         if len(codes) != self.batch:
             raise TokensError(f"codes of {len(codes)} recordings, but the stream has {self.batch}")
