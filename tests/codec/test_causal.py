@@ -22,20 +22,24 @@ HOP = 32
 SYNTHESIS = {0: 64, 32: 32, 128: 128}  #: `synthesis_n_fft` and the size that it stands for
 
 
-def make_causal(**changes: object) -> SpeechTokenizer:
-    """A tiny causal codec of short frames, whose blocks all count and whose codebooks tell latents apart."""
+def make_causal(codec: dict[str, object] | None = None, **changes: object) -> SpeechTokenizer:
+    """A tiny causal codec of short frames, whose blocks all count and whose codebooks tell latents apart.
+
+    codec: fields of CodecConfig; the others are those of SpectralConfig.
+    """
     blocks = {f"{side}_{rate}_blocks": 2 for side in ("encoder", "decoder") for rate in ("fine", "frame")}
     fields = {"n_fft": 2 * HOP, "fine_dim": 16, "frame_dim": 16, "expansion": 2, "causal": True, **blocks, **changes}
     # A quarter of the channels, normed, must tell frames apart: two normed channels are (1, -1) or (-1, 1).
-    codec = make_tiny(spectral=SpectralConfig(**fields), hop_length=HOP, num_quantizers=3, dimension=32)
+    sizes = {"spectral": SpectralConfig(**fields), "hop_length": HOP, "num_quantizers": 3, "dimension": 32}
+    made = make_tiny(**sizes, **(codec or {}))
     generator = torch.Generator().manual_seed(0)
-    for name, parameter in codec.named_parameters():
+    for name, parameter in made.named_parameters():
         if name.endswith("scale"):
             parameter.data.fill_(1.0)
     noise = 0.2 * torch.randn(4, 200 * HOP, generator=generator)
-    latents = codec.latents(noise).transpose(1, 2).flatten(0, 1)
-    CodebookEMA(codec.quantizer).kmeans_start(latents, 3, generator)
-    return codec
+    latents = made.latents(noise).transpose(1, 2).flatten(0, 1)
+    CodebookEMA(made.quantizer).kmeans_start(latents, 3, generator)
+    return made
 
 
 def noise(samples: int, seed: int = 0) -> torch.Tensor:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from codec.test_long import cut, same_codes
 from conftest import SPEECH, make_tiny
 from vocable import audio
-from vocable.codec.level import LARGEST_GAIN, HighPass, active_level, condition, high_pass, level_gain
+from vocable.codec.level import LARGEST_GAIN, HighPass, active_level, condition, level_gain
 from vocable.codec.model import SpeechTokenizer
 
 RATE = 16_000
@@ -66,15 +66,15 @@ def test_the_filter_is_a_butterworth_of_the_second_order() -> None:
         wave = torch.cat([noise(30_000), torch.ones(40_000)])
         b, a = signal.butter(2, cutoff, "highpass", fs=rate)
         expected = torch.from_numpy(signal.lfilter(b, a, wave.double().numpy())).float()
-        torch.testing.assert_close(high_pass(wave, cutoff, rate), expected, atol=2e-6, rtol=0)
+        torch.testing.assert_close(HighPass(cutoff, rate)(wave), expected, atol=2e-6, rtol=0)
         batch = torch.stack([wave, wave.flip(0)])
-        torch.testing.assert_close(high_pass(batch, cutoff, rate)[0], expected, atol=2e-6, rtol=0)
+        torch.testing.assert_close(HighPass(cutoff, rate)(batch)[0], expected, atol=2e-6, rtol=0)
 
 
 @pytest.mark.parametrize(("frequency", "least", "most"), [(20, -12.4, -12.2), (40, -3.1, -2.9), (200, -0.1, 0.0)])
 def test_what_the_filter_takes_off_a_tone(frequency: int, least: float, most: float) -> None:
     tone = torch.sin(2 * math.pi * frequency / RATE * torch.arange(2 * RATE))
-    settled = high_pass(tone, 40.0, RATE)[RATE:]
+    settled = HighPass(40.0, RATE)(tone)[RATE:]
     assert least < decibels(2 * float(settled.square().mean())) <= most + 1e-3
 
 
@@ -83,9 +83,12 @@ def test_what_the_filter_takes_off_a_tone(frequency: int, least: float, most: fl
 def test_blocks_are_filtered_as_the_whole(samples: int, most: int, cutoff: float) -> None:
     samples = min(samples, 500 * most)
     clip = noise(samples, samples) + 0.3
-    in_blocks = HighPass(cutoff, RATE)
-    blocks = torch.cat([in_blocks(block) for block in cut(clip, samples, most)])
-    torch.testing.assert_close(blocks, high_pass(clip, cutoff, RATE), atol=1e-6, rtol=0)
+    high_pass = HighPass(cutoff, RATE)
+    past, blocks = high_pass.start(clip), []
+    for block in filter(len, cut(clip, samples, most)):
+        block, past = high_pass.step(block, past)
+        blocks.append(block)
+    torch.testing.assert_close(torch.cat(blocks), high_pass(clip), atol=1e-6, rtol=0)
 
 
 # ---- the codec -------------------------------------------------------------------------------------------------------

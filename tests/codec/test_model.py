@@ -35,7 +35,7 @@ def test_layers_above_cost_no_search(
 ) -> None:
     searched = []
     nearest = tiny.quantizer.nearest
-    monkeypatch.setattr(tiny.quantizer, "nearest", lambda v, k: searched.append(k) or nearest(v, k))
+    monkeypatch.setattr(tiny.quantizer, "nearest", lambda v, k, norms: searched.append(k) or nearest(v, k, norms))
     tiny.encode(clip, layers=slice(0, 1))
     assert searched == [0]
 

@@ -218,7 +218,7 @@ def test_rvq_1_alone_costs_no_search_above(exported: Path, monkeypatch: pytest.M
     model = SpeechTokenizer.from_pretrained(exported)
     searched = []
     nearest = model.quantizer.nearest
-    monkeypatch.setattr(model.quantizer, "nearest", lambda x, k: searched.append(k) or nearest(x, k))
+    monkeypatch.setattr(model.quantizer, "nearest", lambda x, k, norms: searched.append(k) or nearest(x, k, norms))
     model.encode(torch.randn(3000), layers=slice(0, 1))
     assert searched == [0]
 

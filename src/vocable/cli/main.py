@@ -29,6 +29,7 @@ from vocable.cli import (
     reconstruct,
     semantic,
     serve,
+    stream,
     tokenize,
     train,
     tts,
@@ -56,6 +57,7 @@ app.command()(page.page)
 app.command()(info.info)
 app.command()(official.import_official)
 app.command()(official.export_official)
+app.add_typer(stream.app, name="stream")
 app.add_typer(train.app, name="train")
 app.add_typer(prepare.app, name="prepare")
 app.add_typer(semantic.app, name="semantic")

@@ -67,7 +67,10 @@ class LSTM(nn.LSTM):
         return y
 
     def step(self, x: Tensor, state: tuple[Tensor, Tensor] | None) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """Run the layer on the next chunk of a clip from `state` (None: zeros); return the output and the new state."""
+        """Run the layer on the next chunk of a clip from `state` (None: zeros); return the output and the new state.
+
+        x: [B, T, inputs]. The state is the hidden and the cell state, both [1, B, hidden].
+        """
         if x.device.type != "cpu":
             y, state = super().forward(x, state)
             return y, state
@@ -75,8 +78,17 @@ class LSTM(nn.LSTM):
         # (`reduce_recurrence`); input and output are float32 in that case.
         weights: Tensor = self.weight_ih_l0  # type: ignore[assignment]
         with no_autocast(x.device):
-            y, state = super().forward(x.to(weights.dtype), state)
+            if x.shape[1] == 1:
+                y, state = self._cell(x.to(weights.dtype), state)
+            else:
+                y, state = super().forward(x.to(weights.dtype), state)
         return y.to(torch.promote_types(x.dtype, y.dtype)), state
+
+    def _cell(self, x: Tensor, state: tuple[Tensor, Tensor] | None) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """Run the layer on one frame, [B, 1, inputs]: nn.LSTM packs its weights anew at every call, in milliseconds."""
+        hidden, cell = state or x.new_zeros(2, 1, len(x), self.hidden_size).unbind()
+        hidden, cell = torch.lstm_cell(x[:, 0], (hidden[0], cell[0]), *self.all_weights[0])
+        return hidden[:, None], (hidden[None], cell[None])
 
 
 class BiLSTM(nn.Module):

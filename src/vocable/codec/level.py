@@ -20,6 +20,8 @@ ACTIVE_RANGE = 30.0  #: frames at most this many dB below the loudest frame coun
 #: The largest gain, 40 dB, brings speech from -66 to -26 dBov. A quieter clip is noise, which must not become as loud
 #: as speech: the rounding noise of 16-bit files, -101 dBov, stays below -60 dBov. Attenuation has no limit.
 LARGEST_GAIN = 100.0
+MEMORY_SECONDS = 10.0  #: time constant of the running level of a stream
+PRIOR_SECONDS = 0.5  #: seconds of speech at the codec's level that the running level begins with
 RESPONSE_END = 1e-7  #: fraction of its first value at which the filter's impulse response is cut off
 PIECE = 30_000  #: samples per FFT of the filter
 
@@ -59,37 +61,85 @@ def level_gain(waveform: Tensor | Iterable[Tensor], level: float, sample_rate: i
 
 
 class HighPass:
-    """A causal second-order Butterworth filter for a signal in blocks: [..., n] -> [..., n].
+    """A causal second-order Butterworth filter.
 
-    cutoff: the frequency in Hz that is attenuated by 3 dB; 0 returns blocks unchanged. Torch has no recursive filters,
-    so blocks are convolved with the impulse response.
+    cutoff: the frequency in Hz that is attenuated by 3 dB; 0 returns signals unchanged. Torch has no recursive filters,
+    so signals are convolved with the impulse response.
     """
 
     def __init__(self, cutoff: float, sample_rate: int) -> None:
-        self.response = _impulse_response(cutoff, sample_rate) if cutoff else None
-        self.past: Tensor | None = None  #: the last input samples: one fewer than the impulse response has
+        self.response = _impulse_response(cutoff, sample_rate) if cutoff else torch.ones(1, device="cpu")
+        self.reach = len(self.response) - 1  #: the number of past samples that a sample depends on
 
-    def __call__(self, block: Tensor) -> Tensor:
-        """Filter the next block; the filter remembers the last samples of the one before."""
-        if self.response is None or not block.shape[-1]:
-            return block
-        response = self.response.to(block)
-        reach = len(response) - 1
-        past = block.new_zeros(*block.shape[:-1], reach) if self.past is None else self.past
+    def __call__(self, waveform: Tensor) -> Tensor:
+        """Filter whole clips, float [..., L]."""
+        return self.step(waveform, self.start(waveform))[0]
+
+    def start(self, block: Tensor) -> Tensor:
+        """Return the state before the first block, zeros: [..., n] -> [..., reach]."""
+        return block.new_zeros(*block.shape[:-1], self.reach)
+
+    def step(self, block: Tensor, past: Tensor) -> tuple[Tensor, Tensor]:
+        """Filter the next block of a signal, [..., n], n > 0, from the state `past`, the last `reach` samples.
+
+        Return the filtered block and the new state.
+        """
+        if not self.reach:
+            return block, past
         filtered = []
         for piece in torch.split(block, PIECE, -1):
             held = torch.cat([past, piece], -1)
             size = 2 ** (held.shape[-1] - 1).bit_length()  # the circular convolution wraps only into `past`
-            product = torch.fft.rfft(held, size) * torch.fft.rfft(response, size)
-            filtered.append(torch.fft.irfft(product, size)[..., reach : held.shape[-1]])
+            product = torch.fft.rfft(held, size) * torch.fft.rfft(self.response.to(block), size)
+            filtered.append(torch.fft.irfft(product, size)[..., self.reach : held.shape[-1]])
             past = held[..., piece.shape[-1] :]
-        self.past = past
-        return torch.cat(filtered, -1)
+        return filtered[0] if len(filtered) == 1 else torch.cat(filtered, -1), past
 
 
-def high_pass(waveform: Tensor, cutoff: float, sample_rate: int) -> Tensor:
-    """Filter whole clips, float [..., L], as `HighPass` does."""
-    return HighPass(cutoff, sample_rate)(waveform)
+class RunningLevel:
+    """The gain of each frame of a stream, from the level of its speech so far.
+
+    The level is the mean power of active frames, as in `active_level`. The weight of a frame in the mean falls by a
+    factor of e in MEMORY_SECONDS of active speech. The loudest frame, which decides which frames are active, falls by
+    the same factor in the same time. A stream begins as if PRIOR_SECONDS of speech at `level` came before it, so its
+    gain begins at 1.
+    """
+
+    def __init__(self, level: float, sample_rate: int, hop: int) -> None:
+        self.power = 10 ** (level / 10)  #: power of active speech after the gain
+        self.decay = math.exp(-hop / sample_rate / MEMORY_SECONDS)
+        self.prior = PRIOR_SECONDS * sample_rate / hop  #: frames
+
+    def start(self, batch: int, device: torch.device) -> Tensor:
+        """Return the state of new streams, float32 [B, 3]: loudest power, sum of active powers, their number."""
+        return torch.tensor([[self.power, self.power * self.prior, self.prior]], device=device).repeat(batch, 1)
+
+    def step(self, frame: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the gain of the next frame, float32 [B, hop] -> [B, 1], and the new state."""
+        power = frame.square().mean(1, keepdim=True)
+        loudest = torch.maximum(state[:, :1] * self.decay, power)
+        active = power > loudest * 10 ** (-ACTIVE_RANGE / 10)
+        added = state[:, 1:] * self.decay + torch.cat([power, torch.ones_like(power)], 1)
+        total = torch.where(active, added, state[:, 1:])
+        gain = (self.power * total[:, 1:] / total[:, :1]).sqrt().clamp_max(LARGEST_GAIN)
+        return gain, torch.cat([loudest, total], 1)
+
+
+def gain_curve(before: Tensor, gain: Tensor, hop: int) -> Tensor:
+    """Return the gain of each sample of T frames: float32 [B, T], twice -> [B, T * hop].
+
+    Within a frame the gain changes linearly from that of the frame before it, `before`, to its own, so it never jumps.
+    """
+    ramp = torch.arange(1, hop + 1, device=gain.device) / hop
+    return (before[..., None] + (gain - before)[..., None] * ramp).flatten(1)
+
+
+def sample_gains(gain: Tensor, hop: int, frames: slice = slice(None)) -> Tensor:
+    """Return the gain of each sample of `frames`: float32 [B] -> [B, 1]; [B, T] -> [B, T' * hop]."""
+    if gain.ndim == 1:
+        return gain[:, None]
+    before = torch.cat([gain[:, :1], gain[:, :-1]], 1)
+    return gain_curve(before[:, frames], gain[:, frames], hop)
 
 
 @lru_cache(maxsize=8)
@@ -113,7 +163,7 @@ def condition(clip: Tensor, config: CodecConfig) -> tuple[Tensor, float]:
 
     If the config has neither `level` nor `high_pass`, the clip does not change and the gain is 1.0.
     """
-    clip = high_pass(clip, config.high_pass, config.sample_rate)
+    clip = HighPass(config.high_pass, config.sample_rate)(clip)
     if config.level is None:
         return clip, 1.0
     gain = level_gain(clip, config.level, config.sample_rate)

@@ -25,11 +25,13 @@ from vocable.codec.clips import (
     lengths_of,
     silence_after,
 )
+from vocable.codec.frames import FrameSteps
 from vocable.codec.layers import Recurrence, inference, no_autocast, reduce_recurrence
-from vocable.codec.level import HighPass, condition, level_gain
+from vocable.codec.level import HighPass, condition, level_gain, sample_gains
 from vocable.codec.long import CHUNK_FRAMES, blocks_of, run_staged
 from vocable.codec.network import CodecNetwork, Parts
 from vocable.codec.staged import Staged, run_batch
+from vocable.codec.stream import Stream
 from vocable.codec.tokens import Decoded, Encoded, TokensError
 
 #: Attributes of the official package's model, and their equivalents here (docs/how-to/official.md).
@@ -241,7 +243,7 @@ class SpeechTokenizer(CodecNetwork, Codec):
         latents = self.quantizer.decode(codes, start)
         waveform = run_batch(self.staged("decoder"), latents, -(-lengths // hop))[:, : int(lengths.max())]
         if gain is not None:
-            waveform = waveform / gain.to(waveform)[:, None]
+            waveform = waveform / sample_gains(gain, hop)[:, : waveform.shape[1]].to(waveform)
         return Decoded(silence_after(waveform, lengths), lengths)
 
     @inference
@@ -268,7 +270,7 @@ class SpeechTokenizer(CodecNetwork, Codec):
 
         def filtered() -> Iterator[Tensor]:
             nonlocal samples
-            samples, high_pass = 0, HighPass(self.config.high_pass, self.sample_rate)
+            samples, past, high_pass = 0, None, HighPass(self.config.high_pass, self.sample_rate)
             for block in blocks:
                 if not isinstance(block, (Tensor, np.ndarray)):
                     raise AudioError(f"a block of one recording is an array [n], not {type(block).__name__}")
@@ -277,10 +279,11 @@ class SpeechTokenizer(CodecNetwork, Codec):
                     if len(clips) != 1:
                         raise AudioError(f"a block of one recording is [n], not {list(block.shape)}")
                     samples += len(clips[0])
-                    yield high_pass(clips[0].to(self.device))
+                    clip = clips[0].to(self.device)
+                    clip, past = high_pass.step(clip, high_pass.start(clip) if past is None else past)
+                    yield clip
 
-        if gain is not None and (level is None or not 0 < gain < math.inf):
-            raise ValueError(f"gain is a positive number, for a codec with a level only, not {gain!r}")
+        self._check_gain(gain)
         if gain is None and level is not None:
             if isinstance(blocks, Iterator):
                 raise ValueError(
@@ -325,12 +328,33 @@ class SpeechTokenizer(CodecNetwork, Codec):
 
     def _trimmed(self, blocks: Iterator[Tensor], samples: int, gain: Tensor | None) -> Iterator[Tensor]:
         """Yield the first `samples` samples of the decoder's blocks, divided by the gain."""
-        while samples:
+        done, hop = 0, self.hop_length
+        while done < samples:
             with torch.no_grad(), no_autocast(self.device):  # these modes must not be set in the caller's code
-                block = next(blocks)[:samples]
-                samples -= len(block)
-                block = block if gain is None else block / gain.to(block)
+                block = next(blocks)[: samples - done]
+                if gain is not None:
+                    frames = slice(done // hop, -(-(done + len(block)) // hop))
+                    block = block / sample_gains(gain, hop, frames)[0, : len(block)].to(block)
+                done += len(block)
             yield block
+
+    @inference
+    def stream(self, *, batch: int = 1, layers: slice | None = None, gain: float | None = None) -> Stream:
+        """Return a stream that encodes and decodes `batch` recordings while they come, in blocks of any length.
+
+        layers: the layers whose codes are returned. gain: for a codec with a level, the factor that is applied to the
+        recordings; None follows the level of their speech so far. Raises ValueError for a codec that needs the whole
+        clip, and for an invalid batch or gain.
+        """
+        if self.delay is None:
+            raise ValueError(
+                f"{self.name} cannot stream, because it uses the whole clip on both sides of a frame: encode_long "
+                "encodes recordings of any length"
+            )
+        if batch < 1:
+            raise ValueError(f"batch must be at least 1, not {batch}")
+        self._check_gain(gain)
+        return Stream(self, FrameSteps(self, gain), batch, layers)
 
     @inference
     def latents(
@@ -364,6 +388,10 @@ class SpeechTokenizer(CodecNetwork, Codec):
         for i, clip in enumerate(clips):
             batch[i, : len(clip)], gains[i] = condition(clip, self.config)
         return batch, lengths, None if self.config.level is None else gains
+
+    def _check_gain(self, gain: float | None) -> None:
+        if gain is not None and (self.config.level is None or not 0 < gain < math.inf):
+            raise ValueError(f"gain is a positive number, for a codec with a level only, not {gain!r}")
 
     def _encoded(
         self, codes: Tensor, num_frames: Tensor, num_samples: Tensor, layers: slice, gain: Tensor | None

@@ -60,16 +60,24 @@ class ResidualVectorQuantizer(Float32Module):
         books = torch.empty(num_quantizers, codebook_size, dimension).uniform_(-edge, edge)
         self.register_buffer("codebooks", books)
 
-    def encode(self, latents: Tensor, last: int) -> Tensor:
-        """Quantize latents with the first `last` layers: [B, T, D] -> int64 [B, last, T]."""
+    def norms(self) -> Tensor:
+        """Return the squared norms of the codebook entries, float32 [K, N]."""
+        return self.codebooks.square().sum(2)
+
+    def encode(self, latents: Tensor, last: int, norms: Tensor | None = None) -> Tensor:
+        """Quantize latents with the first `last` layers: [B, T, D] -> int64 [B, last, T].
+
+        norms: the result of `norms`, for calls with few frames, where it takes most of the time (None: computed).
+        """
+        norms = self.norms() if norms is None else norms
         with no_autocast(latents.device):
-            residual, rest = self.inputs(latents.float())
+            residual, rest = self.inputs(latents.float().flatten(0, 1))
             rows = []
-            for k in range(last):
-                codes = self.nearest(residual, k)
-                residual = self.above(k, residual, F.embedding(codes, self.codebooks[k]), rest)
+            for k, (book, norm) in enumerate(zip(self.codebooks[:last].unbind(), norms.unbind(), strict=False)):
+                codes = self.nearest(residual, k, norm)
+                residual = self.above(k, residual, F.embedding(codes, book), rest)
                 rows.append(codes)
-        return torch.stack(rows, 1)
+        return torch.stack(rows).view(last, *latents.shape[:2]).transpose(0, 1)
 
     def content(self, latents: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Quantize latents [B, T, D] with RVQ-1 only, in training.
@@ -79,13 +87,14 @@ class ResidualVectorQuantizer(Float32Module):
         """
         with no_autocast(latents.device):
             content, _ = self.inputs(latents.float())
-            distances = self.distances(content, 0)
+            distances = self.distances(content, self.codebooks[0])
             codes = distances.argmin(-1)
             return content, content + (F.embedding(codes, self.codebooks[0]) - content).detach(), codes, distances
 
     def decode(self, codes: Tensor, first: int = 0) -> Tensor:
         """Sum the entries of the codes of layers `first`, `first` + 1, ...: int64 [B, K', T] -> [B, T, D]."""
-        return torch.stack([F.embedding(codes[:, i], self.codebooks[first + i]) for i in range(codes.shape[1])]).sum(0)
+        rows, books = codes.unbind(1), self.codebooks[first:].unbind()
+        return torch.stack([F.embedding(row, book) for row, book in zip(rows, books, strict=False)]).sum(0)
 
     def forward(self, latents: Tensor, mask: Tensor | None = None, num_layers: Tensor | None = None) -> Quantized:
         """Quantize for training.
@@ -139,12 +148,15 @@ class ResidualVectorQuantizer(Float32Module):
         """Return the input of layer k + 1: `rest` (from `inputs`) for k = 0 if it is not None, else the residual."""
         return rest if rest is not None and k == 0 else residual - quantized
 
-    def nearest(self, vectors: Tensor, k: int) -> Tensor:
-        """Return the index of the nearest entry of codebook k: [B, T, D] -> int64 [B, T]."""
-        return self.distances(vectors, k).argmin(-1)
+    def nearest(self, vectors: Tensor, k: int, norms: Tensor | None = None) -> Tensor:
+        """Return the index of the nearest entry of codebook k: [..., D] -> int64 [...]. norms: as in `distances`."""
+        return self.distances(vectors, self.codebooks[k], norms).argmin(-1)
 
-    def distances(self, vectors: Tensor, k: int) -> Tensor:
-        """Return the squared distances to the entries of codebook k, minus |x|^2: [..., D] -> [..., N]."""
-        book = self.codebooks[k]
-        scores = torch.addmm(book.square().sum(1), vectors.reshape(-1, vectors.shape[-1]), book.T, alpha=-2.0)
+    def distances(self, vectors: Tensor, book: Tensor, norms: Tensor | None = None) -> Tensor:
+        """Return the squared distances to the entries of a codebook [N, D], minus |x|^2: [..., D] -> [..., N].
+
+        norms: the squared norms of the entries, [N] (None: computed).
+        """
+        norms = book.square().sum(1) if norms is None else norms
+        scores = torch.addmm(norms, vectors.reshape(-1, vectors.shape[-1]), book.T, alpha=-2.0)
         return scores.view(*vectors.shape[:-1], len(book))

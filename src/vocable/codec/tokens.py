@@ -16,6 +16,7 @@ import safetensors
 import safetensors.numpy
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from vocable.files import atomic_path
 from vocable.terminal import printable
@@ -48,7 +49,8 @@ class Encoded:
     token_id: str  #: token id of the codec; in a file of version 1, the codec's id
     sample_rate: int  #: in Hz
     frame_rate: float  #: in Hz
-    #: float32 [B], the factor that each clip was multiplied by before it was encoded; None: the codec has no level
+    #: float32 [B], the factor that each clip was multiplied by before it was encoded, or [B, T], the factors at the end
+    #: of the frames of a stream that follows the level; None: the codec has no level
     gain: Tensor | None = None
 
     @property
@@ -88,10 +90,27 @@ class Encoded:
                 codes=self.codes[i : i + 1, :, :frames],
                 num_frames=self.num_frames[i : i + 1],
                 num_samples=self.num_samples[i : i + 1],
-                gain=None if self.gain is None else self.gain[i : i + 1],
+                gain=None if self.gain is None else self.gain[i : i + 1, slice(frames) if self.gain.ndim == 2 else ...],
             )
             for i, frames in enumerate(self.num_frames.tolist())
         ]
+
+    @classmethod
+    def joined(cls, blocks: Sequence[Encoded]) -> Encoded:
+        """Return consecutive blocks of the same recordings, the results of a stream, as one batch."""
+        clips = [[block.clips()[i] for block in blocks] for i in range(len(blocks[0]))]
+        codes = [torch.cat([part.codes[0] for part in parts], 1).T for parts in clips]
+        gain = blocks[0].gain
+        if gain is not None and gain.ndim == 2:
+            gains = [torch.cat([part.gain[0] for part in parts if part.gain is not None]) for parts in clips]
+            gain = pad_sequence(gains, batch_first=True, padding_value=1.0)
+        return dataclasses.replace(
+            blocks[0],
+            codes=pad_sequence(codes, batch_first=True).transpose(1, 2),
+            num_frames=torch.stack([block.num_frames for block in blocks]).sum(0),
+            num_samples=torch.stack([block.num_samples for block in blocks]).sum(0),
+            gain=gain,
+        )
 
     def _header(self) -> dict[str, Any]:
         header = {
@@ -162,7 +181,8 @@ class Encoded:
         if len(shape) != 3 or 0 in shape or not self.num_frames.shape == self.num_samples.shape == shape[:1]:
             return False
         if self.gain is not None and not (
-            self.gain.shape == shape[:1] and bool(((self.gain > 0) & self.gain.isfinite()).all())
+            self.gain.shape in (shape[:1], (shape[0], shape[2]))
+            and bool(((self.gain > 0) & self.gain.isfinite()).all())
         ):
             return False
         frames, samples = self.num_frames, self.num_samples
@@ -250,6 +270,8 @@ def _save_jsonl(path: Path, header: dict[str, Any], codes: np.ndarray) -> None:
         for i, clip in enumerate(codes):
             frames = header["num_frames"][i]
             line = header | {key: header[key][i] for key in _PER_CLIP if key in header}
+            if isinstance(line.get("gain"), list):
+                line["gain"] = line["gain"][:frames]
             file.write(json.dumps(line | {"codes": clip[:, :frames].tolist()}) + "\n")
 
 
@@ -267,4 +289,6 @@ def _load_jsonl(path: Path) -> tuple[dict[str, Any], np.ndarray]:
     codes = np.zeros((len(clips), len(clips[0]), max(header["num_frames"])), np.int64)
     for i, clip in enumerate(clips):
         codes[i, :, : clip.shape[1]] = clip
+        if "gain" in header and isinstance(header["gain"][i], list):
+            header["gain"][i] += [1.0] * (codes.shape[2] - clip.shape[1])
     return header, codes

@@ -133,9 +133,17 @@ class _Blocks:
 
 
 def _padded(clips: Sequence[Encoded]) -> Encoded:
-    """Join clips into one batch. Raises TokensError if they hold different layers or if only some have a gain."""
+    """Join clips into one batch.
+
+    Raises TokensError if they hold different layers, if only some have a gain, or if one has a gain for each frame.
+    """
     first = clips[0]
-    if any(clip.layers != first.layers or (clip.gain is None) != (first.gain is None) for clip in clips):
+    if len(clips) > 1 and any(
+        clip.layers != first.layers
+        or (clip.gain is None) != (first.gain is None)
+        or (clip.gain is not None and clip.gain.ndim == 2)
+        for clip in clips
+    ):
         raise TokensError("these clips cannot be decoded in one batch")
     codes = first.codes.new_zeros(len(clips), first.codes.shape[1], max(clip.codes.shape[2] for clip in clips))
     for row, clip in zip(codes, clips, strict=True):
