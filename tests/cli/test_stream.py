@@ -41,6 +41,7 @@ def as_wav(pcm: bytes, rate: int, channels: int = 1) -> bytes:
     return out.getvalue()
 
 
+@pytest.mark.slow
 def test_encode_decode_and_loop(folder: Path) -> None:
     pcm = pcm_bytes(noise(20 * HOP + 5).numpy())
     clip = torch.from_numpy(np.frombuffer(pcm, "<i2").astype(np.float32) / 32_768)
@@ -66,6 +67,7 @@ def test_encode_decode_and_loop(folder: Path) -> None:
     assert b"delay 9 ms, load " in looped.stderr
 
 
+@pytest.mark.slow
 def test_what_stops_the_command(folder: Path, tiny_folder: Path) -> None:
     offline = vocable("loop", "-m", tiny_folder, data=b"")
     assert offline.returncode == 2 and b"cannot stream" in offline.stderr and offline.stderr.count(b"\n") == 1
