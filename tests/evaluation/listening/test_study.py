@@ -147,13 +147,18 @@ def test_from_plan_to_report(kind: str, manifest: Path, tmp_path: Path) -> None:
     assert data_of(study)["study"] == key["study"]
     audible = {token for form in key["forms"] for trial in form for token in trial["stimuli"]}
     assert audible <= set(data_of(study)["stimuli"]) == set(waveforms(study))
-    configs = sorted((study / "public" / "webmushra").glob("*.yaml"))
-    assert len(configs) == (0 if kind == "abx" else plan.listeners)
+    configs = sorted((study / "webmushra").glob("*.yaml"))
+    assert len(configs) == (0 if kind in ("abx", "smos") else plan.listeners)
     for path in [*configs, study / "public" / "forms.yaml"]:
         content = yaml.safe_load(path.read_text())
         files = re.findall(r"audio/\w+\.wav", path.read_text())
         assert files and all((study / "public" / file).is_file() for file in files)
         assert content.get("pages") or content["kind"] == kind
+    if kind == "mushra":  # webMUSHRA adds the hidden reference itself, and draws the order
+        page = yaml.safe_load(configs[0].read_text())["pages"][1]
+        assert page["randomize"]
+        heard = {key["stimuli"][Path(file).stem]["system"] for file in page["stimuli"].values()}
+        assert heard == {"anchor 3.5 kHz", "anchor 7 kHz", *plan.systems}
     rehearsal.write_answers(key, plan, tmp_path / "answers", careless=0.0, seed=0)
     answers = read_answers([tmp_path / "answers"], key, plan)
     assert np.isfinite(answers.scores).any((0, 2)).all()

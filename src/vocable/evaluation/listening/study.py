@@ -211,7 +211,7 @@ def _write(
     for token, samples in audible.items():
         with atomic_path(public / "audio" / f"{token}.wav") as temporary:
             soundfile.write(temporary, samples, SAMPLE_RATE, subtype="PCM_16")
-    write_platforms(public, plan, key["study"], key["forms"])
+    write_platforms(out, plan, key)
     with atomic_path(public / "test.html") as temporary:
         temporary.write_text(page_text(plan, key, audible, training, level), encoding="utf-8")
     for path in sorted(public.rglob("*")):
