@@ -142,7 +142,7 @@ def nats(trainer: LMTrainer, part: str) -> Rows:
             stages = torch.arange(clip.codes.shape[0] - 1)  # all, where training draws one
             batch.nar = (*(t.expand(len(stages), *t.shape[1:]) for t in inputs), stages)
         with torch.inference_mode():
-            given, targets = trainer.logits_and_targets(part, batch)
+            given, targets = trainer.logits_and_targets(part, batch, trainer.trained[part])
         count = int((targets != IGNORED).sum())
         total = float(cross_entropy(given, targets)) * count
         rows[clip.id] = {"nats": [total, clip.codes.shape[1] if part == "ar" else count]}

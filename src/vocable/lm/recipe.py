@@ -110,8 +110,6 @@ class LMRecipe(Section):
         super().__post_init__()
         if not self.ar.train and not self.nar.train:
             raise ValueError("recipe: ar.train and nar.train are both false: there is nothing to train")
-        if self.optimizer.ema_decay:
-            raise ValueError("recipe.optimizer.ema_decay: language models have no averaged weights, leave it out")
 
 
 def load_recipe(path: str | os.PathLike[str], overrides: list[str] = []) -> LMRecipe:  # noqa: B006 (read only)

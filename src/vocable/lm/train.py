@@ -25,7 +25,7 @@ from vocable.lm.recipe import AlignerRecipe, LMRecipe
 from vocable.lm.transformer import IGNORED, cross_entropy
 from vocable.training.log import Writer
 from vocable.training.loop import Trainer
-from vocable.training.optimizer import Updater
+from vocable.training.optimizer import Updater, averaged
 
 DEV_BATCH = 8  #: clips of a batch in evaluation
 
@@ -68,21 +68,35 @@ class LMTrainer(Trainer):
             name: Updater(model.parameters(), recipe.optimizer, float16=recipe.precision == "float16")
             for name, model in self.trained.items()
         }
+        averages = {name: averaged(model, recipe.optimizer.ema_decay) for name, model in self.trained.items()}
+        #: Moving averages of the models' weights, if the recipe has them: they are evaluated and published.
+        self.averages = {name: average for name, average in averages.items() if average is not None}
         self.data: ClipBatches = ClipBatches(self.corpus, recipe, self.models, codec)
         self.held_out = ClipBatches(held_out, recipe, self.models, codec)
         self.dev = _dev_batches(self.held_out, recipe.seed)
 
     def components(self) -> dict[str, Any]:
         """Return everything that has a state: models and optimizers, by name."""
-        return self.trained | {f"{name}_optimizer": updater for name, updater in self.updaters.items()}
+        optimizers = {f"{name}_optimizer": updater for name, updater in self.updaters.items()}
+        return self.trained | optimizers | {f"{name}_average": average for name, average in self.averages.items()}
+
+    @property
+    def published(self) -> LanguageModels:
+        """The models that are evaluated on dev and published: with the averages of the weights, if there are any."""
+        averages: dict[str, Any] = {name: average.module for name, average in self.averages.items()}
+        return dataclasses.replace(self.models, **averages)
 
     def publish(self) -> None:
         """Write the models to RUN/model."""
-        save_models(self.models, self.folder / "model")
+        save_models(self.published, self.folder / "model")
 
     def about(self) -> dict[str, Any]:
         """Return the summary's entries about the models and the corpus."""
-        return {"models": digest(self.models), "token_id": self.models.token_id, "left_out": len(self.corpus.left_out)}
+        return {
+            "models": digest(self.published),
+            "token_id": self.models.token_id,
+            "left_out": len(self.corpus.left_out),
+        }
 
     def train_step(self, parts: list[Batch]) -> dict[str, float]:
         """Update the models with one batch, given in micro-batches; returns losses and gradient norms."""
@@ -98,13 +112,15 @@ class LMTrainer(Trainer):
             losses = []
             for batch in parts:
                 with self.autocast():
-                    loss = cross_entropy(*self.logits_and_targets(name, batch))
+                    loss = cross_entropy(*self.logits_and_targets(name, batch, model))
                 self.updaters[name].backward(loss / len(parts))
                 losses.append(loss.detach())
             figures[name] = float(torch.stack(losses).mean())
             norm = self.updaters[name].update(learning_rate)
             if norm is not None:
                 figures[f"{name}_gradient"] = norm
+                if name in self.averages:
+                    self.averages[name].update_parameters(model)
         if not all(f"{name}_gradient" in figures for name in self.trained):
             return self.skip()
         return {"total": sum(figures[name] for name in self.trained), **figures}
@@ -113,11 +129,12 @@ class LMTrainer(Trainer):
     def evaluate(self, writer: Writer) -> dict[str, float]:
         """Return each model's loss on held-out clips in nats per token, and the accuracy of its likeliest token."""
         figures: dict[str, float] = {}
-        for name, model in self.trained.items():
-            model.eval()
+        networks = self.published.networks()
+        for name in self.trained:
+            model = networks[name].eval()
             loss = correct = tokens = 0.0
             for batch in self.dev:
-                logits, targets = self.logits_and_targets(name, batch)
+                logits, targets = self.logits_and_targets(name, batch, model)
                 counted = targets != IGNORED
                 count = float(counted.sum())
                 loss += float(cross_entropy(logits, targets)) * count
@@ -126,16 +143,16 @@ class LMTrainer(Trainer):
             figures |= {f"dev/{name}": loss / tokens, f"dev/{name}_right": correct / tokens}
         return figures
 
-    def logits_and_targets(self, name: str, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Run the model "ar" or "nar" on a batch: logits [B, S, V] and targets int64 [B, S]."""
+    def logits_and_targets(self, name: str, batch: Batch, model: nn.Module) -> tuple[Tensor, Tensor]:
+        """Run a model, of the kind "ar" or "nar", on a batch: logits [B, S, V] and targets int64 [B, S]."""
         if name == "ar":
             *inputs, targets = (t.to(self.device) for t in batch.ar or ())
-            return self.trained[name](*inputs), targets
+            return model(*inputs), targets
         inputs = [t.to(self.device) for t in batch.nar or ()]
         _, _, codes, num_frames, _, stage = inputs
         padding = torch.arange(codes.shape[2], device=self.device) >= num_frames[:, None]
         targets = codes[torch.arange(len(codes), device=self.device), stage + 1].masked_fill(padding, IGNORED)
-        return self.trained[name](*inputs), targets
+        return model(*inputs), targets
 
 
 def _initial_models(recipe: LMRecipe, codec: Codec) -> LanguageModels | None:

@@ -15,7 +15,6 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from vocable.codec.model import SpeechTokenizer
 from vocable.codec.network import CodecOutput
@@ -32,7 +31,7 @@ from vocable.training.inputs import input_digests, load_dev_clips, load_targets
 from vocable.training.log import Writer
 from vocable.training.loop import Trainer
 from vocable.training.losses import SpectralLoss
-from vocable.training.optimizer import Updater
+from vocable.training.optimizer import Updater, averaged
 from vocable.training.recipe import Recipe
 from vocable.training.torch_globals import seeded
 
@@ -94,10 +93,7 @@ class CodecTrainer(Trainer):
             matrices=[p for name, p in self.model.named_parameters() if p.ndim == 2 and name.split(".")[1] in HIDDEN],
         )
         #: Moving average of the model's weights, if the recipe has one: it is evaluated and published.
-        self.average = None
-        if recipe.optimizer.ema_decay:
-            averaging = get_ema_multi_avg_fn(recipe.optimizer.ema_decay)  # type: ignore[no-untyped-call]
-            self.average = AveragedModel(self.model, multi_avg_fn=averaging)
+        self.average = averaged(self.model, recipe.optimizer.ema_decay)
         if recipe.compile:
             for network in self._compiled_networks():
                 network.compile(dynamic=False)  # crops have few lengths, and inductor fails on some dynamic shapes

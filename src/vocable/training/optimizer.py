@@ -10,12 +10,23 @@ from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from vocable.training.processes import average_gradients
 from vocable.training.recipe import Optimizer
 from vocable.training.state import load_optimizer_tensors, optimizer_tensors
 
 PATIENCE = 10  #: consecutive steps without finite gradients after which a run ends
+
+
+def averaged(model: nn.Module, decay: float) -> AveragedModel | None:
+    """Return an exponential moving average of a model's weights, or None for a decay of 0.
+
+    The average is a copy of the model; call its `update_parameters` after each step.
+    """
+    if not decay:
+        return None
+    return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay))  # type: ignore[no-untyped-call]
 
 
 class Updater:
