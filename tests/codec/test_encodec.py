@@ -163,7 +163,7 @@ def test_language_models_on_its_tokens(folder: Path, tmp_path: Path, capsys: pyt
     data |= {"dev_tokens": data["tokens"], "dev": data["train"], "front_end": "characters", "batch_frames": 600}
     small = {"dim": 16, "layers": 1, "heads": 2, "hidden": 16}
     values = {"name": "valle", "data": data, "codec": name, "ar": small, "nar": small, "precision": "float32"}
-    recipe = build(LMRecipe, values | {"aligner": {"steps": 20}, "max_steps": 2}, "recipe")
+    recipe = build(LMRecipe, values | {"aligner": {"steps": 20, "batch_frames": 300}, "max_steps": 2}, "recipe")
     LMTrainer(recipe, tmp_path / "run").run()
     uslm = USLM.from_pretrained(tmp_path / "run" / "model", codec=name)
     voice = uslm.prepare_voice(0.1 * rng.normal(size=48_000), sample_rate=24_000)

@@ -122,6 +122,7 @@ def test_stripes_of_noise_and_of_noise_that_repeats() -> None:
     assert "unvoiced" in no_answer(found, Pair(hum, repeated))
 
 
+@pytest.mark.slow  # librosa compiles its pitch tracker first
 def test_pitch_of_tones() -> None:
     time = np.arange(SAMPLE_RATE) / SAMPLE_RATE
 

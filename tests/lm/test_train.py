@@ -63,7 +63,8 @@ def recipe(corpus: Path, cache: Path, **changes: Any) -> LMRecipe:
     data |= {"dev_tokens": data["tokens"], "dev": data["train"], "front_end": "characters", "batch_frames": 400}
     small = {"dim": 16, "layers": 1, "heads": 2, "hidden": 16, "dropout": 0.1}
     values = {"name": "lm", "data": data, "codec": str(corpus / "codec"), "ar": small, "nar": small}
-    values |= {"aligner": {"steps": 20}, "max_steps": 6, "save_every": 2, "evaluate_every": 3, "precision": "float32"}
+    values |= {"aligner": {"steps": 20, "batch_frames": 300}, "precision": "float32"}
+    values |= {"max_steps": 6, "save_every": 2, "evaluate_every": 3}
     return build(LMRecipe, {**values, **changes}, "recipe")
 
 
