@@ -74,6 +74,7 @@ def test_two_processes_equal_one(manifest: Path, tmp_path: Path) -> None:  # noq
     assert (tmp_path / "two/run/model/model.safetensors").is_file()
 
 
+@pytest.mark.slow
 def test_a_signal_to_one_process_stops_all_at_the_same_step(manifest: Path, tmp_path: Path) -> None:  # noqa: F811
     started = start(tmp_path / "two", recipe(manifest, max_steps=1000), 2, "signal")
     said = [process.communicate(timeout=60)[0] for process in started]
@@ -112,11 +113,13 @@ def waiting(*options: str) -> list[subprocess.Popen[str]]:
     ]
 
 
+@pytest.mark.slow
 def test_others_wait_for_the_first_longer_than_for_an_exchange() -> None:
     said = [process.communicate(timeout=120) for process in waiting()]
     assert [out for out, _ in said] == ["2.0\n"] * 2, said
 
 
+@pytest.mark.slow
 def test_a_process_that_hangs_is_found_out() -> None:
     hanging, other = waiting("hang")
     try:
