@@ -20,7 +20,7 @@ FLOORS = [
     {"semantic"},
     {"training"},
     {"lm"},
-    {"conversion"},
+    {"conversion", "hf"},
     {"evaluation"},
     {"serve"},
     {"cli", "__main__"},

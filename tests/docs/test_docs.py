@@ -80,6 +80,13 @@ def test_command_line() -> None:
     assert Path("decoded/a/1.wav").is_file()
 
 
+def test_transformers() -> None:
+    pytest.importorskip("vocable.hf")
+    names = run_page("docs/how-to/transformers.md")
+    codes = SpeechTokenizer.from_pretrained().encode(names["waveform"]).codes
+    assert names["encoded"].audio_codes[:1].eq(codes).all()
+
+
 def test_official_package() -> None:
     make_tiny_paper().save_pretrained("ours")
     assert run_command("export-official", "ours", "-o", "speechtokenizer_hubert_avg") == 0

@@ -21,6 +21,7 @@ from vocable.cli import (
     decode,
     encode,
     evaluate,
+    export,
     info,
     listen,
     official,
@@ -63,6 +64,7 @@ app.add_typer(prepare.app, name="prepare")
 app.add_typer(semantic.app, name="semantic")
 app.add_typer(evaluate.app, name="eval")
 app.add_typer(listen.app, name="listen")
+app.add_typer(export.app, name="export")
 
 
 def _show_version(value: bool) -> None:
