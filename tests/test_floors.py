@@ -14,7 +14,7 @@ import vocable
 
 FLOORS = [
     {"files", "extras", "containers", "journal", "lock", "page", "terminal"},
-    {"audio"},
+    {"audio", "pcm"},
     {"codec"},
     {"corpus"},
     {"semantic"},
