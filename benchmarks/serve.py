@@ -175,7 +175,9 @@ def lateness(count: int, seconds: float, model: str, clip: Path) -> str:
     late: list[float] = []
 
     async def stream(address: str, number: int) -> None:
-        async with connect(f"{address}/v1/audio/codec?direction=encode", open_timeout=PATIENCE) as client:
+        async with connect(
+            f"{address}/v1/audio/codec?direction=encode", open_timeout=PATIENCE, ping_interval=None
+        ) as client:
             await client.recv()  # the header
             begun = time.monotonic() + number / count * hop / rate  # the frames of the streams end at different times
 

@@ -20,7 +20,7 @@ FLOORS = [
     {"semantic"},
     {"training"},
     {"lm"},
-    {"conversion"},
+    {"conversion", "conversion_stream"},
     {"evaluation"},
     {"serve"},
     {"cli", "__main__"},

@@ -59,7 +59,7 @@ async def stream(service: Service, direction: str, key: str = KEY, **query: str)
     arguments = "&".join(f"{name}={value}" for name, value in ({"direction": direction} | query).items())
     address = f"{service.url.replace('http', 'ws')}/v1/audio/codec?{arguments}"
     headers = {"Authorization": f"Bearer {key}"}
-    async with connect(address, additional_headers=headers, open_timeout=PATIENCE, max_size=None) as client:
+    async with connect(address, additional_headers=headers, open_timeout=PATIENCE, ping_interval=None) as client:
         yield client
 
 
