@@ -1,17 +1,23 @@
 """How fast is `vocable serve`? Clients of this machine against a service of this machine.
 
     python benchmarks/serve.py
+    python benchmarks/serve.py --streams 16 --seconds 600 --model models/fast-2
 
 Speech: 1, 4 and 16 clients send a text of three sentences again and again. p50 and p95 of the time to the first byte
 and to the last, and requests a second. Codec: eight clips at once, which the service encodes in batches, against the
 same clips one after another; the ratio of the times is the gain. The best of several repetitions counts, because other
 work of the machine can only slow a repetition; measured with one worker and with two. Leaving: a client disconnects
 while its text is spoken; how long does the next request wait for the worker?
+
+Streams, with --streams alone: clients send speech to `/v1/audio/codec` in real time, a frame in a message. How late is
+each frame of codes: the time from the last sample that it needs, look-ahead included, to its arrival? Prints p50, p99
+and max.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import re
 import subprocess
 import sys
@@ -25,8 +31,11 @@ from typing import Any
 
 import httpx
 import numpy as np
+from websockets.asyncio.client import connect
 
 from script import cpu_name, publish, versions
+from vocable import SpeechTokenizer, audio
+from vocable.pcm import pcm_bytes
 
 TEXT = "The boat came back in the evening. Nobody had waited for it. The harbour was dark."
 CLIENTS = (1, 4, 16)
@@ -46,7 +55,13 @@ def main() -> None:
     parser.add_argument("--clip", type=Path, default=HERE.parent / "examples" / "speech.flac")
     parser.add_argument("--out", type=Path, default=HERE / "results" / "serve.json")
     parser.add_argument("--page", type=Path, default=HERE.parent / "docs" / "how-to" / "serve.md")
+    parser.add_argument("--streams", type=int, help="measure this number of streams, and nothing else")
+    parser.add_argument("--seconds", type=float, default=600.0, help="of each stream")
+    parser.add_argument("--model", default="models/fast-2", help="the causal codec of the streams")
     args = parser.parse_args()
+    if args.streams:
+        print(lateness(args.streams, args.seconds, args.model, args.clip))
+        return
     clip = args.clip.read_bytes()
     with service(args.workers) as client:
         speech = [load(client, clients, args.requests, args.takes) for clients in CLIENTS]
@@ -66,10 +81,10 @@ def main() -> None:
 
 
 @contextmanager
-def service(workers: int) -> Iterator[httpx.Client]:
+def service(workers: int, *options: object) -> Iterator[httpx.Client]:
     """Run a service; yield a client of it."""
     with tempfile.TemporaryDirectory() as folder:
-        process, url = start(Path(folder, "log"), workers)
+        process, url = start(Path(folder, "log"), workers, *options)
         try:
             with httpx.Client(base_url=url, timeout=PATIENCE) as client:
                 yield client
@@ -78,9 +93,10 @@ def service(workers: int) -> Iterator[httpx.Client]:
             process.wait()
 
 
-def start(log: Path, workers: int) -> tuple[subprocess.Popen[bytes], str]:
+def start(log: Path, workers: int, *options: object) -> tuple[subprocess.Popen[bytes], str]:
     """Start a service; return it and its address when it is ready."""
     command = [sys.executable, "-m", "vocable", "serve", "--port", "0", "--no-page", "--workers", str(workers)]
+    command += map(str, options)
     with open(log, "w") as file:
         process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT)
     while not (found := re.search(r"running on (http://\S+)", log.read_text())):
@@ -148,6 +164,49 @@ def batching(client: httpx.Client, clip: bytes, repetitions: int) -> dict[str, A
     pairs = [(timed(1), timed(CLIPS)) for _ in range(repetitions)]
     one, all_at_once = (min(times) for times in zip(*pairs, strict=True))
     return {"clips": CLIPS, "one_after_another": one, "at_once": all_at_once, "gain": one / all_at_once}
+
+
+def lateness(count: int, seconds: float, model: str, clip: Path) -> str:
+    """Encode streams in real time; return how late their frames are."""
+    codec = SpeechTokenizer.from_pretrained(model, parts="encoder")
+    hop, rate, look_ahead = codec.hop_length, codec.sample_rate, codec.stream().steps.encoder_delay
+    pcm = np.frombuffer(pcm_bytes(audio.read(clip, rate)[0]), "<i2")
+    blocks = int(seconds * rate / hop)
+    late: list[float] = []
+
+    async def stream(address: str, number: int) -> None:
+        async with connect(
+            f"{address}/v1/audio/codec?direction=encode", open_timeout=PATIENCE, ping_interval=None
+        ) as client:
+            await client.recv()  # the header
+            begun = time.monotonic() + number / count * hop / rate  # the frames of the streams end at different times
+
+            async def talk() -> None:
+                for i in range(blocks):
+                    await asyncio.sleep(begun + (i + 1) * hop / rate - time.monotonic())
+                    await client.send(np.take(pcm, range(i * hop, (i + 1) * hop), mode="wrap").tobytes())
+                await client.send("end")
+
+            talking = asyncio.create_task(talk())
+            for i in range(blocks - look_ahead):
+                await client.recv()
+                late.append(time.monotonic() - begun - (i + 1 + look_ahead) * hop / rate)
+            await talking
+
+    async def all_streams(address: str) -> None:
+        await asyncio.gather(*(stream(address, number) for number in range(count)))
+
+    with service(1, "-m", model, "--max-streams", count, "--max-stream-seconds", seconds + 1) as client:
+        asyncio.run(all_streams(str(client.base_url).replace("http", "ws", 1).rstrip("/")))
+        batches = client.get("/metrics").text
+    steps, sizes = (
+        float(re.search(rf"^vocable_stream_batch_{name} (\S+)$", batches, re.MULTILINE)[1]) for name in ("count", "sum")
+    )
+    p50, p99, most = 1000 * np.quantile(late, [0.5, 0.99, 1])
+    return (
+        f"{cpu_name()}: {count} streams of {codec.id} for {seconds:g} s, {len(late)} frames of {1000 * hop / rate:g} "
+        f"ms; late by p50 {p50:.1f} ms, p99 {p99:.1f} ms, at most {most:.1f} ms; {sizes / steps:.1f} streams in a step"
+    )
 
 
 def table(report: dict[str, Any]) -> str:

@@ -14,13 +14,13 @@ import vocable
 
 FLOORS = [
     {"files", "extras", "containers", "journal", "lock", "page", "terminal"},
-    {"audio"},
+    {"audio", "pcm"},
     {"codec"},
     {"corpus"},
     {"semantic"},
     {"training"},
     {"lm"},
-    {"conversion", "hf"},
+    {"conversion", "conversion_stream", "hf"},
     {"evaluation"},
     {"serve"},
     {"cli", "__main__"},

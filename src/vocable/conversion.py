@@ -17,7 +17,9 @@ import torch
 from vocable.codec.base import Codec
 from vocable.codec.clips import Waveforms, layer_range
 from vocable.codec.load import load_codec
+from vocable.codec.model import SpeechTokenizer
 from vocable.codec.tokens import Decoded, Encoded
+from vocable.conversion_stream import AFTER, BEFORE, BLOCK, ConversionStream
 from vocable.lm.cancelling import IsCancelled
 from vocable.lm.model import LanguageModels, load_models
 from vocable.lm.nar import GUIDANCE
@@ -131,3 +133,22 @@ class VoiceConverter:
             self.models.warn_of_language(language)
         filled = self.nar.fill(codes[0], prompt, symbols, guidance=guidance, cancelled=cancelled)
         return self.codec.decode(filled[None], num_samples=encoded.num_samples)
+
+    def stream(
+        self, reference: Waveforms | Encoded, *, block: int = BLOCK, before: int = BEFORE, after: int = AFTER
+    ) -> ConversionStream:
+        """Return a stream that converts one recording to the voice of a reference while it comes.
+
+        reference: a recording at the codec's rate, or a voice from `prepare_voice`. block: frames that the NAR writes
+        at once. before, after: frames of context before a block, and of look-ahead after it. Raises ValueError for
+        models of a codec that cannot stream, and for invalid numbers of frames; otherwise as `convert`.
+        """
+        if not isinstance(self.codec, SpeechTokenizer) or self.codec.delay is None:
+            raise ValueError(
+                f"{self.codec.name} cannot stream: load language models that are trained on a causal codec, or use "
+                "convert"
+            )
+        if not isinstance(reference, Encoded):
+            reference = self.prepare_voice(reference)
+        voice = voice_codes(self.codec, reference)
+        return ConversionStream(self.codec, self.nar, voice, block=block, before=before, after=after)

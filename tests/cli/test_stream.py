@@ -14,10 +14,10 @@ import pytest
 import torch
 
 from codec.test_causal import HOP, make_causal, noise
-from vocable.cli.pcm import pcm_bytes, read_pcm
 from vocable.codec.model import SpeechTokenizer
 from vocable.codec.token_frames import read_frames
 from vocable.codec.tokens import Encoded, TokensError
+from vocable.pcm import pcm_bytes, read_pcm
 
 
 @pytest.fixture(scope="module")

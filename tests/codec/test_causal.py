@@ -31,7 +31,7 @@ def make_causal(codec: dict[str, object] | None = None, **changes: object) -> Sp
     fields = {"n_fft": 2 * HOP, "fine_dim": 16, "frame_dim": 16, "expansion": 2, "causal": True, **blocks, **changes}
     # A quarter of the channels, normed, must tell frames apart: two normed channels are (1, -1) or (-1, 1).
     sizes = {"spectral": SpectralConfig(**fields), "hop_length": HOP, "num_quantizers": 3, "dimension": 32}
-    made = make_tiny(**sizes, **(codec or {}))
+    made = make_tiny(**sizes | (codec or {}))
     generator = torch.Generator().manual_seed(0)
     for name, parameter in made.named_parameters():
         if name.endswith("scale"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from vocable.serve import Settings
 
 CHECK_SECONDS = 0.1  #: between two checks whether the server has started
+LARGEST_MESSAGE = 2**20  #: bytes of a message of a WebSocket
 
 
 def serve(
@@ -40,6 +42,9 @@ def serve(
     max_characters: int = typer.Option(4096, min=1, help="Characters of a text."),
     max_takes: int = typer.Option(16, min=1, help="Versions written of each sentence."),
     max_waiting: int = typer.Option(64, min=1, help="Requests that wait for a worker; the next one is refused."),
+    max_streams: int = typer.Option(16, min=1, help="Streams of /v1/audio/codec at once."),
+    max_stream_seconds: float = typer.Option(3600.0, min=1.0, help="Seconds of speech of a stream."),
+    stream_idle: float = typer.Option(30.0, min=0.1, help="Seconds that a stream waits for its client."),
     grace: float = typer.Option(30.0, min=0.0, help="Seconds that running requests have to finish after SIGTERM."),
 ) -> None:
     """Serve speech, voice conversion and the codec over HTTP."""
@@ -64,6 +69,9 @@ def serve(
             characters=max_characters,
             takes=max_takes,
             waiting=max_waiting,
+            streams=max_streams,
+            stream_seconds=max_stream_seconds,
+            stream_idle=stream_idle,
         ),
     )
     run(settings)
@@ -79,13 +87,25 @@ def run(settings: Settings, *, started: Callable[[str], object] = lambda url: No
 
     uvicorn = need("uvicorn", "serve")
     app = create_app(settings)
-    grace = max(1, round(settings.grace))
-    config = uvicorn.Config(app, host=settings.host, port=settings.port, ws="none", timeout_graceful_shutdown=grace)
+    config = uvicorn.Config(
+        app,
+        host=settings.host,
+        port=settings.port,
+        timeout_graceful_shutdown=max(1, round(settings.grace)),
+        ws="websockets-sansio",
+        ws_max_size=LARGEST_MESSAGE,
+        ws_per_message_deflate=False,  # speech does not get smaller
+        ws_ping_interval=None,  # a stream has its own limit of idle time
+    )
 
     class Server(uvicorn.Server):  # type: ignore[misc, name-defined]
         def handle_exit(self, sig: int, frame: FrameType | None) -> None:
             app.state.close_page()
             super().handle_exit(sig, frame)
+
+        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            await app.state.streams.close_all()  # with a close code of their own
+            await super().shutdown(sockets)
 
     server = Server(config)
 

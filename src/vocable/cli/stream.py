@@ -32,9 +32,9 @@ def encode(
     """Encode raw PCM (16 bits, mono, little-endian) or WAV to token frames."""
     chosen = parse_layers(layers)
 
-    from vocable.cli.pcm import read_pcm
     from vocable.codec.model import SpeechTokenizer
     from vocable.codec.token_frames import frame_bytes, header_bytes, header_of
+    from vocable.pcm import read_pcm
 
     codec = SpeechTokenizer.from_pretrained(model, parts="encoder")
     stream = codec.stream(layers=chosen, gain=gain)
@@ -48,9 +48,9 @@ def encode(
 @app.command()
 def decode(model: str = _MODEL) -> None:
     """Decode token frames to raw PCM (16 bits, mono, little-endian) at the codec's sample rate."""
-    from vocable.cli.pcm import pcm_bytes
     from vocable.codec.model import SpeechTokenizer
     from vocable.codec.token_frames import read_frames
+    from vocable.pcm import pcm_bytes
 
     stream = SpeechTokenizer.from_pretrained(model, parts="decoder").stream()
     for frame in read_frames(sys.stdin.buffer):
@@ -63,8 +63,8 @@ def loop(model: str = _MODEL, layers: str = _LAYERS, gain: float = _GAIN, rate: 
     """Encode and decode PCM at once; print the delay and the load on standard error at the end."""
     chosen = parse_layers(layers)
 
-    from vocable.cli.pcm import pcm_bytes, read_pcm
     from vocable.codec.model import SpeechTokenizer
+    from vocable.pcm import pcm_bytes, read_pcm
 
     codec = SpeechTokenizer.from_pretrained(model)
     stream = codec.stream(layers=chosen, gain=gain)

@@ -94,6 +94,8 @@ class Stream:
             samples = [count * self.steps.hop for count in counts]
         if len(codes) != self.batch:
             raise TokensError(f"codes of {len(codes)} recordings, but the stream has {self.batch}")
+        if any(length > count * self.steps.hop for length, count in zip(samples, counts, strict=True)):
+            raise TokensError(f"more samples than the frames hold: each has {self.steps.hop} at most")
         if not max(counts):
             return self._decoded([[] for _ in counts])
         codes, first_layer = checked_codes(codes, layers, self.codec.codebook_sizes, self.device)

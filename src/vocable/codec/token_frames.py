@@ -9,10 +9,12 @@ The same as text: a line of JSON for the header, and one for each frame, with th
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import struct
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import IO, Any
 
 import numpy as np
@@ -72,6 +74,67 @@ def frame_bytes(block: Encoded, header: dict[str, Any], as_json: bool) -> bytes:
 
 def read_frames(file: IO[bytes]) -> Iterator[Encoded]:
     """Yield the frames of a binary file or pipe, each as soon as it is there. Raises TokensError for anything else."""
+    header = _read_header(file)
+    while (frame := _read_frame(file, header)) is not None:
+        yield frame
+
+
+class FrameReader:
+    """Reads token frames that come in pieces of any length, such as the messages of a socket."""
+
+    def __init__(self) -> None:
+        self._held = _Held()
+        self._header: _Header | None = None
+
+    def __len__(self) -> int:
+        """Return the number of bytes that have not been read."""
+        return len(self._held.getbuffer()) - self._held.tell()
+
+    def add(self, data: bytes) -> None:
+        """Add a piece."""
+        self._held = _Held(bytes(self._held.getbuffer()[self._held.tell() :]) + data)
+
+    def next(self) -> Encoded | None:
+        """Return the next frame; None if it is not complete yet. Raises TokensError for anything but token frames."""
+        place = self._held.tell()
+        try:
+            if self._header is None:
+                self._header = _read_header(self._held)
+                place = self._held.tell()
+            return _read_frame(self._held, self._header)
+        except EOFError:
+            self._held.seek(place)
+            return None
+
+
+class _Held(io.BytesIO):
+    """The bytes that have come. Reading more than these raises EOFError."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        return self._complete(data := super().read(size), len(data) == size)
+
+    def readline(self, size: int | None = -1, /) -> bytes:
+        return self._complete(line := super().readline(size), len(line) == size or line.endswith(b"\n"))
+
+    def _complete(self, data: bytes, complete: bool) -> bytes:
+        if not complete:
+            raise EOFError
+        return data
+
+
+@dataclass(frozen=True)
+class _Header:
+    """The values of a header that frames are read with."""
+
+    as_json: bool
+    token_id: str
+    rate: int
+    hop: int
+    layers: slice
+    gain: float | None  #: of all frames; None if each frame has its own
+
+
+def _read_header(file: IO[bytes]) -> _Header:
     try:
         first = file.read(1)
         as_json = first == b"{"
@@ -80,29 +143,34 @@ def read_frames(file: IO[bytes]) -> Iterator[Encoded]:
         rate, hop, gain = int(header["sample_rate"]), int(header["hop_length"]), header["gain"]
         if not 0 <= start < stop <= 256 or min(rate, hop) < 1 or (gain != "frame" and not 0 < gain < math.inf):
             raise ValueError("values out of range")
-        token_id = str(header["token_id"])
-    except (ValueError, KeyError, TypeError, struct.error) as error:
+        gain = None if gain == "frame" else float(gain)
+        return _Header(as_json, str(header["token_id"]), rate, hop, slice(start, stop), gain)
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError, struct.error) as error:
         raise TokensError("no token frames: make them with `vocable stream encode`") from error
-    while True:
-        try:
-            frame = _json_frame(file) if as_json else _binary_frame(file, stop - start, gain == "frame")
-            if frame is None:
-                return
-            codes, own_gain, samples = frame
-            if len(codes) != stop - start or not 0 < (samples or hop) <= hop:
-                raise ValueError("another number of codes or samples")
-            yield Encoded(
-                torch.tensor(codes, device="cpu")[None, :, None],
-                torch.tensor([1], device="cpu"),
-                torch.tensor([samples or hop], device="cpu"),
-                slice(start, stop),
-                token_id,
-                rate,
-                rate / hop,
-                torch.tensor([[own_gain if gain == "frame" else gain]], device="cpu", dtype=torch.float32),
-            )
-        except (ValueError, KeyError, TypeError, struct.error) as error:
-            raise TokensError("a damaged token frame: encode the recording again") from error
+
+
+def _read_frame(file: IO[bytes], header: _Header) -> Encoded | None:
+    """Read a frame as an `Encoded` of one frame; return None at the end of the file."""
+    try:
+        count, hop = header.layers.stop - header.layers.start, header.hop
+        frame = _json_frame(file) if header.as_json else _binary_frame(file, count, header.gain is None)
+        if frame is None:
+            return None
+        codes, own_gain, samples = frame
+        if len(codes) != count or not 0 < (samples or hop) <= hop or not 0 < own_gain < math.inf:
+            raise ValueError("another number of codes or samples")
+        return Encoded(
+            torch.tensor(codes, device="cpu")[None, :, None],
+            torch.tensor([1], device="cpu"),
+            torch.tensor([samples or hop], device="cpu"),
+            header.layers,
+            header.token_id,
+            header.rate,
+            header.rate / hop,
+            torch.tensor([[own_gain if header.gain is None else header.gain]], device="cpu", dtype=torch.float32),
+        )
+    except (ValueError, KeyError, TypeError, OverflowError, RuntimeError, struct.error) as error:
+        raise TokensError("a damaged token frame: encode the recording again") from error
 
 
 Frame = tuple[list[int], float, int | None]  #: codes, gain, number of samples (None: a whole frame)
@@ -133,4 +201,5 @@ def _json_frame(file: IO[bytes]) -> Frame | None:
     if not line:
         return None
     row = json.loads(line)
-    return [int(code) for code in row["codes"]], float(row.get("gain", 1.0)), row.get("num_samples")
+    codes, samples = [int(code) for code in row["codes"]], row.get("num_samples")
+    return codes, float(row.get("gain", 1.0)), None if samples is None else int(samples)

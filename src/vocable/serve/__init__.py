@@ -1,7 +1,8 @@
 """The HTTP service: `vocable serve`, or `create_app` for any ASGI server.
 
-jobs    `jobs.py` (jobs, results, errors), `waiting.py` (the bounded queue), `engine.py` (worker processes)
+jobs    `jobs.py` (jobs, results, errors), `waiting.py` (the bounded queue), `engine.py`, `process.py` (processes)
 worker  `worker.py` (the process), `work.py` (its models), `batches.py` (encode and decode), `payloads.py` (files)
+streams `streams.py` (channels), `stream_worker.py` (their process), `stream_batch.py` (the streams of a direction)
 HTTP    `app.py`, `guard.py` (keys, hosts, sizes), `errors.py`, `metrics.py`, `schemas.py`, `routes_*.py`,
         `responses.py` and `encoders.py` (audio that is sent), `voices.py` (prepared voices)
 """

@@ -5,14 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import multiprocessing
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from multiprocessing.connection import Connection
-from typing import Any
 
 from vocable.serve import worker
-from vocable.serve.jobs import Job, Loaded, Result, Unavailable
+from vocable.serve.jobs import Job, Loaded, Result, Stopping, Unavailable
+from vocable.serve.process import LoadError, WorkerProcess
 from vocable.serve.settings import Settings
 from vocable.serve.waiting import Waiting
 
@@ -75,6 +72,7 @@ class Engine:
         self.loaded: Loaded | None = None  #: what the workers have loaded; None until the first is ready
         self.failure: str | None = None  #: why the models could not be loaded at the last attempt
         self.on_failure: Callable[[], None] = lambda: None  #: is called when `failure` is set
+        self.on_loaded: Callable[[Loaded], None] = lambda loaded: None  #: is called when a worker has its models
         self.restarts = 0  #: of workers that died
         self.waiting: Waiting[Results] = Waiting(settings.limits.waiting)
         self.on_batch: Callable[[int], object] = lambda size: None  #: is called with the number of jobs of each batch
@@ -93,7 +91,7 @@ class Engine:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         for results in self.waiting.clear():
-            results.end(Unavailable("the service is stopping"))
+            results.end(Stopping("the service is stopping"))
 
     @property
     def ready(self) -> bool:
@@ -107,8 +105,10 @@ class Engine:
 
     def submit(self, job: Job) -> Results:
         """Queue a job. Raises Full if too many wait, Unavailable before the models are loaded and while stopping."""
-        if self._stopping or self.loaded is None:
-            raise Unavailable("the service is stopping" if self._stopping else "the models are being loaded")
+        if self._stopping:
+            raise Stopping("the service is stopping")
+        if self.loaded is None:
+            raise Unavailable("the models are being loaded")
         results = Results(job, self._cancel)
         self.waiting.add(results)
         return results
@@ -132,10 +132,11 @@ class Engine:
                 self.loaded = await process.load()
                 self.failure = None
                 self._workers.append(process)
+                self.on_loaded(self.loaded)
                 await self._feed(process)
                 log.error("worker %d died; it is replaced", process.pid)
                 self.restarts += 1
-            except _LoadError as error:
+            except LoadError as error:
                 self.failure = str(error)
                 self.on_failure()
                 log.error("the models could not be loaded: %s", error)
@@ -170,49 +171,23 @@ class Engine:
                 take.cancel()
 
 
-class _LoadError(Exception):
-    """A worker that could not load its models."""
-
-
-class _Worker:
-    """A worker process, seen from the service. Each wait for the process takes a thread of its own."""
+class _Worker(WorkerProcess):
+    """A worker process and the batch that it does."""
 
     def __init__(self, settings: Settings) -> None:
-        context = multiprocessing.get_context("spawn")  # torch's threads and CUDA do not survive a fork
-        self._connection, other = context.Pipe()
-        self._process = context.Process(target=worker.main, args=(other, settings), daemon=True)
-        self._other: Connection | None = other
-        self._threads = ThreadPoolExecutor(2, "worker")
+        super().__init__(worker.main, settings)
         self.batch: list[Results] = []  #: jobs that run
         self._sending = False
-
-    @property
-    def pid(self) -> int:
-        """The process id."""
-        return self._process.pid or 0
-
-    async def load(self) -> Loaded:
-        """Start the process and wait until it has its models. Raises _LoadError."""
-        await self._in_thread(self._process.start)
-        assert self._other is not None
-        self._other.close()  # of this process: the worker has its own, and its end is seen here when it dies
-        try:
-            message = await self._in_thread(self._connection.recv)
-        except (EOFError, OSError) as error:
-            raise _LoadError("the worker died while it loaded the models") from error
-        if not isinstance(message, Loaded):
-            raise _LoadError(message)
-        return message
 
     async def do(self, batch: list[Results]) -> bool:
         """Do a batch of jobs; returns whether the worker still lives."""
         self.batch, self._sending = batch, True
         try:
-            await self._in_thread(self._connection.send, [results.job for results in batch])
+            await self.send([results.job for results in batch])
             self._sending = False
             if all(results.cancelled for results in batch):  # while the jobs were being sent
                 self.cancel()
-            while (message := await self._in_thread(self._connection.recv)) != worker.IDLE:
+            while (message := await self.receive()) != worker.IDLE:
                 if isinstance(message, worker.Output):
                     batch[message.index].add(message.result)
                 else:
@@ -227,18 +202,4 @@ class _Worker:
         if self._sending:  # a connection is not safe for two threads; `do` cancels afterwards
             return
         with contextlib.suppress(OSError):
-            self._connection.send(worker.CANCEL)
-
-    async def wait(self) -> None:
-        """Wait until the process ends."""
-        await self._in_thread(self._process.join)
-
-    def close(self) -> None:
-        """End the process."""
-        if self._process.pid is not None:
-            self._process.kill()  # it writes no files that others read
-        self._connection.close()
-        self._threads.shutdown(wait=False)
-
-    async def _in_thread(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, function, *arguments)
+            self.send_now(worker.CANCEL)

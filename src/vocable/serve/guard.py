@@ -28,16 +28,18 @@ class Guard:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request to the application, or answer it with an error."""
-        if scope["type"] != "http":
-            if scope["type"] == "lifespan":
-                await self.app(scope, receive, send)
-            return  # no other protocol is served, WebSocket among them
+        if scope["type"] == "lifespan":
+            await self.app(scope, receive, send)
+            return
         headers = Headers(scope=scope)
         is_health = scope["path"] == "/health" or scope["path"].startswith("/health/")
         if not is_health and (error := self._refusal(headers)):
             status, message = error
             challenge = {"WWW-Authenticate": 'Basic realm="vocable"'} if status == 401 else None
             await error_response(status, message, headers=challenge)(scope, receive, send)
+            return
+        if scope["type"] == "websocket":  # whose server limits the bytes of a message
+            await self.app(scope, receive, send)
             return
         limit = self.settings.limits.bytes
         length = headers.get("content-length", "0")

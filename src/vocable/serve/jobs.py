@@ -138,5 +138,9 @@ class Unavailable(RuntimeError):
     """A job that may succeed if it is sent again: its worker died, or the service is starting or stopping."""
 
 
+class Stopping(Unavailable):
+    """A job that was not done because the service is stopping."""
+
+
 class Full(Unavailable):
     """A job that was not taken because too many wait."""

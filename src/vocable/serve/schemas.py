@@ -17,7 +17,8 @@ from vocable.serve.errors import ApiError, first_error
 from vocable.serve.jobs import Voice
 
 LAYERS = "A slice, such as :1 or 2:4"  #: description of `Layers`
-Layers = Annotated[str, Field(pattern=r"^[0-9]{0,3}:[0-9]{0,3}$")]
+LAYERS_PATTERN = r"^[0-9]{0,3}:[0-9]{0,3}$"
+Layers = Annotated[str, Field(pattern=LAYERS_PATTERN)]
 Language = Annotated[str, Field(max_length=35, pattern=r"^[A-Za-z]{2,3}(-[A-Za-z0-9]{1,8})*$")]
 
 

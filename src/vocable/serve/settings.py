@@ -17,6 +17,9 @@ class Limits:
     takes: int = 16  #: of each sentence
     waiting: int = 64  #: jobs that wait for a worker; further requests are answered with 429
     voices: int = 1000  #: prepared voices that are kept
+    streams: int = 16  #: streams of `/v1/audio/codec` at once; further ones are closed with 1013
+    stream_seconds: float = 3600.0  #: of the speech of a stream
+    stream_idle: float = 30.0  #: seconds that a stream may wait for its client, to send or to read
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():

@@ -1,4 +1,4 @@
-"""PCM on standard input and output: 16 bits, little-endian, raw or, as input, in a WAV file."""
+"""PCM on pipes and sockets: 16 bits, little-endian, raw or, as input of a command, in a WAV file."""
 
 from __future__ import annotations
 
@@ -42,6 +42,11 @@ def pcm_bytes(waveform: np.ndarray) -> bytes:
     """Return float32 [n] as 16-bit PCM; samples beyond full scale are clipped."""
     rounded = np.clip(np.rint(waveform * FULL_SCALE), -FULL_SCALE, FULL_SCALE - 1)
     return bytes(rounded.astype("<i2").tobytes())
+
+
+def pcm_waveform(data: bytes) -> np.ndarray:
+    """Return mono 16-bit PCM as float32 [n]. Raises ValueError for an odd number of bytes."""
+    return np.frombuffer(data, "<i2").astype(np.float32) / FULL_SCALE
 
 
 def _wav_header(file: IO[bytes]) -> tuple[int, int]:
