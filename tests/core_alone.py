@@ -15,7 +15,7 @@ for extra in ("transformers", "matplotlib", "tensorboard", "pytest"):
     assert importlib.util.find_spec(extra) is None, f"{extra} is installed: this is not the core alone"
 names = [m.name for m in pkgutil.walk_packages(vocable.__path__, "vocable.")]
 for name in names:
-    if not name.startswith("vocable.serve."):  # whose files need the extra
+    if not name.startswith(("vocable.hf", "vocable.serve.")):  # whose files need their extras
         importlib.import_module(name)
 print(f"{len(names)} modules of vocable {vocable.__version__} import with the core alone")
 
