@@ -196,6 +196,7 @@ def test_sixteen_streams_in_real_time(service: Service, codec: SpeechTokenizer) 
 def test_a_client_that_does_not_read_is_not_read(service: Service, codec: SpeechTokenizer) -> None:
     frames = frames_of(codec, pcm_of(60 * HOP, 0))
     header = frames[: len(frames) - 60 * 8]
+    asyncio.run(converted(service, "decode", [frames]))  # the worker has loaded its codec before memory is measured
 
     async def run() -> tuple[int, str]:
         async with stream(service, "decode") as client:
@@ -276,6 +277,7 @@ def test_what_closes_a_stream(service: Service, codec: SpeechTokenizer) -> None:
 
 @pytest.mark.slow
 def test_a_worker_of_streams_that_dies_is_replaced(service: Service, codec: SpeechTokenizer) -> None:
+    wait_until(lambda: metric(service, "vocable_streams") == 0, PATIENCE)  # those of the tests before
     pcm = pcm_of(10 * HOP, 0)
 
     async def run() -> tuple[int, str]:
