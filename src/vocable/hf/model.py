@@ -94,12 +94,12 @@ class VocableModel(_Base):  # type: ignore[misc]
         are valid). num_quantizers: number of layers (None: all K). Returns codes, their mask and gains in a
         `VocableOutput`, or as a tuple for `return_dict=False`. Raises what `SpeechTokenizer.encode` raises.
         """
-        lengths = None if padding_mask is None else _lengths(padding_mask)
+        lengths = _lengths(padding_mask)
         encoded = self.codec.encode(input_values, num_samples=lengths, layers=slice(0, num_quantizers))
         frames = encoded.num_frames.to(encoded.codes.device)
         mask = torch.arange(encoded.codes.shape[2], device=frames.device) < frames[:, None]
         output = VocableOutput(audio_codes=encoded.codes, audio_codes_mask=mask.long(), gain=encoded.gain)
-        return output if return_dict is not False else output.to_tuple()
+        return _returned(output, return_dict)
 
     def decode(
         self,
@@ -115,7 +115,9 @@ class VocableModel(_Base):  # type: ignore[misc]
         `return_dict=False`. Raises what `SpeechTokenizer.decode` raises.
         """
         codec, (batch, layers, frames) = self.codec, audio_codes.shape
-        samples = torch.full((batch,), frames * codec.hop_length) if padding_mask is None else _lengths(padding_mask)
+        samples = _lengths(padding_mask)
+        if samples is None:
+            samples = torch.full((batch,), frames * codec.hop_length)
         encoded = Encoded(
             audio_codes,
             -(-samples // codec.hop_length),
@@ -127,7 +129,7 @@ class VocableModel(_Base):  # type: ignore[misc]
             gain,
         )
         output = VocableOutput(audio_values=codec.decode(encoded).waveform)
-        return output if return_dict is not False else output.to_tuple()
+        return _returned(output, return_dict)
 
     def forward(
         self,
@@ -148,13 +150,13 @@ class VocableModel(_Base):  # type: ignore[misc]
             output["audio_values"] = self.decode(output.audio_codes, padding_mask, output.gain).audio_values
         else:
             clips = input_values.squeeze(1) if input_values.ndim == 3 else input_values
-            lengths = None if padding_mask is None else _lengths(padding_mask)
+            lengths = _lengths(padding_mask)
             with torch.no_grad():  # the codec's training pass takes speech at the codec's level
                 waveform = torch.stack([condition(clip, self.codec.config)[0] for clip in clips])
             found = self.codec(waveform, num_samples=lengths)
             loss = self._loss(found.waveform, waveform, found.losses["commitment"])
             output = VocableOutput(loss=loss, audio_codes=found.codes, audio_values=found.waveform)
-        return output if return_dict is not False else output.to_tuple()
+        return _returned(output, return_dict)
 
     def _loss(self, decoded: Tensor, original: Tensor, commitment: Tensor) -> Tensor:
         weights = Losses()
@@ -164,6 +166,11 @@ class VocableModel(_Base):  # type: ignore[misc]
         return total + weights.commitment * commitment
 
 
-def _lengths(padding_mask: Tensor) -> Tensor:
-    """Return the number of valid samples of each row of a mask, int64 [B], on the CPU."""
-    return padding_mask.flatten(1).sum(1).long().cpu()
+def _lengths(padding_mask: Tensor | None) -> Tensor | None:
+    """Return the number of valid samples of each row of a mask, int64 [B], on the CPU; None without a mask."""
+    return None if padding_mask is None else padding_mask.flatten(1).sum(1).long().cpu()
+
+
+def _returned(output: VocableOutput, return_dict: bool | None) -> Any:
+    """Return an output, or its values as a tuple for `return_dict=False`."""
+    return output if return_dict is not False else output.to_tuple()
